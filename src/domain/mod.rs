@@ -1,0 +1,11 @@
+//! Plain types that every room shares: money, ids, time. Nothing of ours lies below this room.
+
+mod clock;
+mod fixed;
+mod ids;
+mod money;
+
+pub use clock::{Clock, IdSource, ManualClock, SystemClock, SystemIds, Timestamp};
+pub use fixed::{Fixed, FixedError};
+pub use ids::{ApiKeyId, GenerationId, IdError, ProjectId, RequestId};
+pub use money::{Money, MoneyError};

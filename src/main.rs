@@ -1,0 +1,2 @@
+//! imagegate
+fn main() {}
