@@ -1,0 +1,135 @@
+//! The frame around every request: its id, the one log line, panics caught, every error in the one shape.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage, web};
+use futures_util::FutureExt;
+use tracing::{error, info, warn};
+
+use super::problem::{Code, Problem};
+use crate::domain::{Clock, IdSource, RequestId, Timestamp};
+
+/// What the frame knows of a request; in its extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestContext {
+    /// The request's id.
+    pub request_id: RequestId,
+    /// When it arrived.
+    pub received_at: Timestamp,
+}
+
+/// The clock and ids that the frame uses, as application data.
+#[derive(Debug, Clone)]
+pub struct FrameTools {
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes request ids.
+    pub ids: Arc<dyn IdSource>,
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
+
+/// The outermost middleware.
+pub async fn frame<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let Some(tools) = request.app_data::<web::Data<FrameTools>>().cloned() else {
+        return next.call(request).await.map(ServiceResponse::map_into_boxed_body);
+    };
+    let context = RequestContext { request_id: RequestId::from_uuid(tools.ids.uuid()), received_at: tools.clock.now() };
+    request.extensions_mut().insert(context);
+    let http_request = request.request().clone();
+    let echo = client_request_id(request.headers());
+
+    let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+    let path = http_request.path().to_owned();
+    let timestamp = || tools.clock.now().rfc3339();
+    let mut response = match outcome {
+        Ok(Ok(response)) => with_problem_body(response.map_into_boxed_body(), &context, &path, timestamp),
+        Ok(Err(fault)) => {
+            let problem = problem_of(&fault);
+            ServiceResponse::new(http_request.clone(), problem.render(&context, &path, timestamp()))
+        }
+        Err(_panic) => {
+            // The panic hook has told where; the client learns only that it was our fault.
+            let problem =
+                Problem::new(Code::InternalError, "this gateway failed on the request; nothing more is known");
+            ServiceResponse::new(http_request.clone(), problem.render(&context, &path, timestamp()))
+        }
+    };
+    if let Ok(value) = HeaderValue::from_str(&context.request_id.to_string()) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    if let Some(echo) = echo {
+        response.headers_mut().insert(CLIENT_REQUEST_ID, echo);
+    }
+    log_request(&http_request, &response, &context, tools.clock.now());
+    Ok(response)
+}
+
+/// Gives an error that has no body of ours the one shape.
+fn with_problem_body(
+    response: ServiceResponse<BoxBody>,
+    context: &RequestContext,
+    path: &str,
+    timestamp: impl Fn() -> String,
+) -> ServiceResponse<BoxBody> {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() || response.request().extensions().contains::<Verbatim>()
+    {
+        return response;
+    }
+    let problem = response.response().error().map_or_else(|| Problem::from_status(status), problem_of);
+    let mut rendered = problem.render(context, path, timestamp());
+    for (name, value) in response.headers() {
+        if !rendered.headers().contains_key(name) && !name.as_str().starts_with("content-") {
+            rendered.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    response.into_response(rendered)
+}
+
+/// Put into a request's extensions by a handler whose error answers are not ours to shape (a file, another API's face).
+#[derive(Debug, Clone, Copy)]
+pub struct Verbatim;
+
+fn problem_of(fault: &Error) -> Problem {
+    fault
+        .as_error::<Problem>()
+        .cloned()
+        .unwrap_or_else(|| Problem::from_status(fault.as_response_error().status_code()))
+}
+
+/// A client's own id for the request, echoed if it is 1 to 128 of `A-Za-z0-9._:-`, as AIML does.
+fn client_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(CLIENT_REQUEST_ID)?;
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"._:-".contains(byte);
+    ((1..=128).contains(&value.len()) && value.as_bytes().iter().all(fits)).then(|| value.clone())
+}
+
+/// The one line per request. Never a key, a prompt or a query string.
+fn log_request(
+    request: &actix_web::HttpRequest,
+    response: &ServiceResponse<BoxBody>,
+    context: &RequestContext,
+    now: Timestamp,
+) {
+    let status = response.status().as_u16();
+    let duration_ms = u64::try_from(now.since(context.received_at).as_millis()).unwrap_or(u64::MAX);
+    let generation = response.headers().get("x-imagegate-generation-id").and_then(|value| value.to_str().ok());
+    let (method, path, request_id) = (request.method(), request.path(), context.request_id);
+    if status >= 500 && status != 503 && status != 504 {
+        error!(%method, path, status, duration_ms, %request_id, generation, "request failed");
+    } else if status >= 500 {
+        warn!(%method, path, status, duration_ms, %request_id, generation, "request not served");
+    } else {
+        info!(%method, path, status, duration_ms, %request_id, generation, "request");
+    }
+}
