@@ -2,6 +2,9 @@
 //!
 //! The rooms, top floor first; arrows run down only (`tests/house.rs` checks it).
 
+pub mod accounts;
 pub mod config;
 pub mod domain;
 pub mod http;
+pub mod ledger;
+pub mod store;

@@ -1,0 +1,56 @@
+//! Who presents a key.
+
+use std::sync::Arc;
+
+use crate::domain::{ApiKeyId, ProjectId};
+
+/// Who has presented a key that is good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The key.
+    pub api_key_id: ApiKeyId,
+    /// What it opens.
+    pub kind: CallerKind,
+    /// What its maker called it; also stands as the author of what an admin does.
+    pub name: Arc<str>,
+    /// The models it may use, by our ids; every model when `None`.
+    pub allowed_models: Option<Arc<[String]>>,
+}
+
+impl Caller {
+    /// Whether the key may use the model with this id of ours.
+    #[must_use]
+    pub fn may_use(&self, model: &str) -> bool {
+        self.allowed_models.as_ref().is_none_or(|models| {
+            models
+                .iter()
+                .any(|allowed| allowed.eq_ignore_ascii_case(model))
+        })
+    }
+}
+
+/// What a key opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CallerKind {
+    /// The admin face.
+    Admin,
+    /// The public face, on this project's account.
+    Project(ProjectId),
+}
+
+/// Why a key is not good. Told apart in logs only: to the outside all are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// Nobody has this key.
+    #[error("the key is unknown")]
+    Unknown,
+    /// It was revoked.
+    #[error("key `{0}` is revoked")]
+    Revoked(ApiKeyId),
+    /// Its time is over.
+    #[error("key `{0}` has expired")]
+    Expired(ApiKeyId),
+    /// Its project is archived.
+    #[error("the project of key `{0}` is archived")]
+    ProjectArchived(ApiKeyId),
+}

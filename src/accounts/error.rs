@@ -1,0 +1,35 @@
+//! Why the accounts refuse a change.
+
+use crate::store::StoreError;
+
+/// Why a project or key was not changed. Nothing was written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AccountsError {
+    /// There is no such project.
+    #[error("the project is unknown")]
+    UnknownProject,
+    /// There is no such key.
+    #[error("the key is unknown")]
+    UnknownKey,
+    /// An archived project takes no new keys.
+    #[error("the project is archived")]
+    ProjectArchived,
+    /// The default project cannot be archived.
+    #[error("the default project cannot be archived; revoke its keys instead")]
+    DefaultProject,
+    /// A name, amount or time that cannot be.
+    #[error("{0}")]
+    Invalid(String),
+    /// The value that a setting gives is another key's already.
+    #[error("this value is another key already; choose a value of its own")]
+    ValueInUse,
+    /// The value that a setting gives cannot be sent as a bearer token.
+    #[error("a key must be visible ASCII characters without spaces, at least one and at most 1024")]
+    UnusableValue,
+    /// The operating system has no random bytes to give.
+    #[error("no random bytes for a key: {0}")]
+    NoRandomness(String),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,391 @@
+//! Making, listing, changing and revoking keys.
+
+use super::Accounts;
+use super::caller::CallerKind;
+use super::error::AccountsError;
+use super::secret::{Secret, digest, foreign_prefix, is_usable};
+use crate::domain::{ApiKeyId, Money, ProjectId, Timestamp};
+use crate::store::{
+    KeyKind, KeyOrigin, KeyRecord, NewKeyRow, StoreError, StoredKey, WriteTransaction,
+};
+
+/// The longest name.
+pub(super) const LONGEST_NAME: usize = 200;
+
+/// A key to be made.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    /// What it opens.
+    pub kind: CallerKind,
+    /// What to call it; 1 to 200 characters.
+    pub name: String,
+    /// From when on it is no longer taken.
+    pub expires_at: Option<Timestamp>,
+    /// The most it may spend in its whole life.
+    pub budget: Option<Money>,
+    /// The models it may use, by our ids; every model when `None`.
+    pub allowed_models: Option<Vec<String>>,
+}
+
+/// What is to be different about a key; `None` leaves it, `Some(None)` lifts it.
+#[derive(Debug, Clone, Default)]
+pub struct KeyChange {
+    /// What to call it.
+    pub name: Option<String>,
+    /// From when on it is no longer taken.
+    pub expires_at: Option<Option<Timestamp>>,
+    /// The most it may spend in its whole life.
+    pub budget: Option<Option<Money>>,
+    /// The models it may use.
+    pub allowed_models: Option<Option<Vec<String>>>,
+}
+
+/// The keys that a first start has made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstKeys {
+    /// An admin key; `None` if there was one already.
+    pub admin: Option<Secret>,
+    /// A key of the project `default`; `None` if there was a project key already.
+    pub project: Option<Secret>,
+}
+
+impl Accounts {
+    /// Makes a key. This is the only time that its value is known.
+    pub async fn create_key(&self, new: NewKey) -> Result<(KeyRecord, Secret), AccountsError> {
+        check_name(&new.name)?;
+        check_budget(new.budget)?;
+        self.in_time(async {
+            let mut transaction = self.begin().await?;
+            if let CallerKind::Project(id) = new.kind {
+                let project = transaction
+                    .project(id)
+                    .await?
+                    .ok_or(AccountsError::UnknownProject)?;
+                if project.archived_at.is_some() {
+                    return Err(AccountsError::ProjectArchived);
+                }
+            }
+            let made = self
+                .insert_made(&mut transaction, new, KeyOrigin::Api)
+                .await?;
+            self.commit(transaction).await?;
+            Ok(made)
+        })
+        .await
+    }
+
+    /// All keys, or those of one project, oldest first; revoked ones too.
+    pub async fn list_keys(
+        &self,
+        project: Option<ProjectId>,
+    ) -> Result<Vec<KeyRecord>, AccountsError> {
+        let keys = self.inner.store.stored_keys().await?;
+        Ok(keys
+            .into_iter()
+            .map(|key| key.record)
+            .filter(|key| project.is_none() || key.project_id == project)
+            .collect())
+    }
+
+    /// Revokes a key for good. It stops working here at once and on other replicas within a second. A key that was
+    /// revoked before stays as it is.
+    pub async fn revoke_key(&self, id: ApiKeyId) -> Result<KeyRecord, AccountsError> {
+        let now = self.inner.clock.now();
+        self.change_record(id, |key| {
+            key.revoked_at = key.revoked_at.or(Some(now));
+        })
+        .await
+    }
+
+    /// Changes a key's name, expiry, budget or models.
+    pub async fn update_key(
+        &self,
+        id: ApiKeyId,
+        change: KeyChange,
+    ) -> Result<KeyRecord, AccountsError> {
+        if let Some(name) = &change.name {
+            check_name(name)?;
+        }
+        check_budget(change.budget.flatten())?;
+        self.change_record(id, |key| {
+            if let Some(name) = change.name {
+                key.name = name;
+            }
+            if let Some(expires_at) = change.expires_at {
+                key.expires_at = expires_at;
+            }
+            if let Some(budget) = change.budget {
+                key.budget = budget;
+            }
+            if let Some(models) = change.allowed_models {
+                key.allowed_models = models;
+            }
+        })
+        .await
+    }
+
+    /// Makes the value of a setting a key of this kind (a project key belongs to the project `default`). A value that
+    /// the setting had before stops working.
+    pub async fn ensure_setting_key(
+        &self,
+        kind: KeyKind,
+        value: &str,
+    ) -> Result<KeyRecord, AccountsError> {
+        if !is_usable(value) {
+            return Err(AccountsError::UnusableValue);
+        }
+        let hash = digest(value);
+        self.in_time(async {
+            let mut transaction = self.begin().await?;
+            let caller = self.caller_kind(&mut transaction, kind).await?;
+            let keys = transaction.keys().await?;
+            let same = keys.iter().find(|key| key.hash == hash);
+            let ours = |key: &StoredKey| {
+                key.record.origin == KeyOrigin::Setting && key.record.kind == kind
+            };
+            if same.is_some_and(|key| !ours(key)) {
+                return Err(AccountsError::ValueInUse);
+            }
+            let now = self.inner.clock.now();
+            for key in keys.iter().filter(|key| ours(key) && key.hash != hash) {
+                if key.record.revoked_at.is_none() {
+                    transaction.update_key(&revoked(&key.record, now)).await?;
+                }
+            }
+            let record = if let Some(key) = same {
+                // Perhaps the operator has gone back to an earlier value.
+                let record = KeyRecord {
+                    revoked_at: None,
+                    ..key.record.clone()
+                };
+                transaction.update_key(&record).await?;
+                record
+            } else {
+                let record = self.record(
+                    caller,
+                    setting_name(kind),
+                    KeyOrigin::Setting,
+                    foreign_prefix(value),
+                );
+                transaction
+                    .insert_key(&NewKeyRow {
+                        record: record.clone(),
+                        hash,
+                    })
+                    .await?;
+                record
+            };
+            self.commit(transaction).await?;
+            Ok(record)
+        })
+        .await
+    }
+
+    /// Revokes the key of this kind that a setting gave, when the setting is gone. Says whether there was one.
+    pub async fn drop_setting_key(&self, kind: KeyKind) -> Result<bool, AccountsError> {
+        self.in_time(async {
+            let mut transaction = self.begin().await?;
+            let mut dropped = false;
+            let now = self.inner.clock.now();
+            for key in transaction.keys().await? {
+                let record = &key.record;
+                if record.origin == KeyOrigin::Setting
+                    && record.kind == kind
+                    && record.revoked_at.is_none()
+                {
+                    transaction.update_key(&revoked(record, now)).await?;
+                    dropped = true;
+                }
+            }
+            self.commit(transaction).await?;
+            Ok(dropped)
+        })
+        .await
+    }
+
+    /// Makes a first admin key and a first project key, each only if the database has never had one of its kind. Of
+    /// replicas that start together, one makes them.
+    pub async fn ensure_first_keys(&self) -> Result<FirstKeys, AccountsError> {
+        self.in_time(async {
+            let mut transaction = self.begin().await?;
+            let keys = transaction.keys().await?;
+            let missing = |kind: KeyKind| keys.iter().all(|key| key.record.kind != kind);
+            let mut first = FirstKeys {
+                admin: None,
+                project: None,
+            };
+            for kind in [KeyKind::Admin, KeyKind::Project] {
+                let caller = self.caller_kind(&mut transaction, kind).await?;
+                if missing(kind) {
+                    let new = NewKey {
+                        kind: caller,
+                        name: "first key".to_owned(),
+                        expires_at: None,
+                        budget: None,
+                        allowed_models: None,
+                    };
+                    let (_, secret) = self
+                        .insert_made(&mut transaction, new, KeyOrigin::Bootstrap)
+                        .await?;
+                    match kind {
+                        KeyKind::Admin => first.admin = Some(secret),
+                        KeyKind::Project => first.project = Some(secret),
+                    }
+                }
+            }
+            self.commit(transaction).await?;
+            Ok(first)
+        })
+        .await
+    }
+
+    /// Gives up on a change that takes longer than a write may.
+    pub(super) async fn in_time<T>(
+        &self,
+        change: impl Future<Output = Result<T, AccountsError>>,
+    ) -> Result<T, AccountsError> {
+        let limit = self.inner.store.options().write_timeout;
+        match tokio::time::timeout(limit, change).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Unreachable(format!("no answer within {limit:?}")).into()),
+        }
+    }
+
+    /// Begins a change of the accounts; one at a time, over all replicas.
+    pub(super) async fn begin(&self) -> Result<WriteTransaction, AccountsError> {
+        let mut transaction = self.inner.store.begin().await?;
+        transaction.lock_accounts().await?;
+        Ok(transaction)
+    }
+
+    /// Makes a change durable, and known to this replica.
+    pub(super) async fn commit(&self, transaction: WriteTransaction) -> Result<(), AccountsError> {
+        transaction.commit().await?;
+        if let Err(error) = self.inner.read().await {
+            tracing::warn!(%error, "a change of the accounts will be known here a little later");
+        }
+        Ok(())
+    }
+
+    /// What a key of this kind opens when a setting or the first start makes it.
+    async fn caller_kind(
+        &self,
+        transaction: &mut WriteTransaction,
+        kind: KeyKind,
+    ) -> Result<CallerKind, AccountsError> {
+        Ok(match kind {
+            KeyKind::Admin => CallerKind::Admin,
+            KeyKind::Project => CallerKind::Project(self.default_project_in(transaction).await?.id),
+        })
+    }
+
+    async fn insert_made(
+        &self,
+        transaction: &mut WriteTransaction,
+        new: NewKey,
+        origin: KeyOrigin,
+    ) -> Result<(KeyRecord, Secret), AccountsError> {
+        let kind = key_kind(new.kind);
+        let secret = Secret::make(kind, self.inner.ids.as_ref())?;
+        let record = KeyRecord {
+            expires_at: new.expires_at,
+            budget: new.budget,
+            allowed_models: new.allowed_models,
+            ..self.record(new.kind, new.name, origin, secret.prefix(kind))
+        };
+        let row = NewKeyRow {
+            record,
+            hash: digest(secret.expose()),
+        };
+        transaction.insert_key(&row).await?;
+        Ok((row.record, secret))
+    }
+
+    /// A key without limits, made now.
+    fn record(
+        &self,
+        caller: CallerKind,
+        name: String,
+        origin: KeyOrigin,
+        prefix: String,
+    ) -> KeyRecord {
+        KeyRecord {
+            id: ApiKeyId::from_uuid(self.inner.ids.uuid()),
+            kind: key_kind(caller),
+            project_id: match caller {
+                CallerKind::Admin => None,
+                CallerKind::Project(id) => Some(id),
+            },
+            name,
+            prefix,
+            origin,
+            budget: None,
+            spent: Money::ZERO,
+            allowed_models: None,
+            created_at: self.inner.clock.now(),
+            expires_at: None,
+            revoked_at: None,
+        }
+    }
+
+    async fn change_record(
+        &self,
+        id: ApiKeyId,
+        change: impl FnOnce(&mut KeyRecord),
+    ) -> Result<KeyRecord, AccountsError> {
+        self.in_time(async {
+            let mut transaction = self.begin().await?;
+            let keys = transaction.keys().await?;
+            let mut record = keys
+                .into_iter()
+                .map(|key| key.record)
+                .find(|record| record.id == id)
+                .ok_or(AccountsError::UnknownKey)?;
+            change(&mut record);
+            transaction.update_key(&record).await?;
+            self.commit(transaction).await?;
+            Ok(record)
+        })
+        .await
+    }
+}
+
+const fn key_kind(caller: CallerKind) -> KeyKind {
+    match caller {
+        CallerKind::Admin => KeyKind::Admin,
+        CallerKind::Project(_) => KeyKind::Project,
+    }
+}
+
+fn revoked(record: &KeyRecord, now: Timestamp) -> KeyRecord {
+    KeyRecord {
+        revoked_at: Some(now),
+        ..record.clone()
+    }
+}
+
+fn setting_name(kind: KeyKind) -> String {
+    match kind {
+        KeyKind::Admin => "IMAGEGATE_ADMIN_KEY",
+        KeyKind::Project => "IMAGEGATE_BOOTSTRAP_KEY",
+    }
+    .to_owned()
+}
+
+pub(super) fn check_name(name: &str) -> Result<(), AccountsError> {
+    if name.trim().is_empty() || name.chars().count() > LONGEST_NAME || name.contains('\0') {
+        return Err(AccountsError::Invalid(format!(
+            "a name has 1 to {LONGEST_NAME} characters"
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn check_budget(amount: Option<Money>) -> Result<(), AccountsError> {
+    match amount {
+        Some(amount) if amount < Money::ZERO => Err(AccountsError::Invalid(format!(
+            "a limit of `{amount}` is below zero"
+        ))),
+        _ => Ok(()),
+    }
+}

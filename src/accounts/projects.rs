@@ -1,0 +1,130 @@
+//! Making, listing, changing and archiving projects.
+
+use super::Accounts;
+use super::error::AccountsError;
+use super::keys::{check_budget, check_name};
+use crate::domain::ProjectId;
+use crate::store::{ProjectChange, ProjectRecord, StoreError, WriteTransaction};
+
+/// The name of the project that the first start makes.
+const DEFAULT: &str = "default";
+
+impl Accounts {
+    /// Makes a project that pays afterwards, without limits.
+    pub async fn create_project(&self, name: &str) -> Result<ProjectRecord, AccountsError> {
+        check_name(name)?;
+        self.in_time(async {
+            let mut transaction = self.begin().await?;
+            let project = self.insert_project(&mut transaction, name, false).await?;
+            self.commit(transaction).await?;
+            Ok(project)
+        })
+        .await
+    }
+
+    /// All projects, oldest first; archived ones too.
+    pub async fn list_projects(&self) -> Result<Vec<ProjectRecord>, AccountsError> {
+        Ok(self.inner.store.projects().await?)
+    }
+
+    /// One project.
+    pub async fn project(&self, id: ProjectId) -> Result<Option<ProjectRecord>, AccountsError> {
+        Ok(self
+            .list_projects()
+            .await?
+            .into_iter()
+            .find(|project| project.id == id))
+    }
+
+    /// The project `default`, made if it is not there.
+    pub async fn default_project(&self) -> Result<ProjectRecord, AccountsError> {
+        self.in_time(async {
+            let mut transaction = self.begin().await?;
+            let project = self.default_project_in(&mut transaction).await?;
+            self.commit(transaction).await?;
+            Ok(project)
+        })
+        .await
+    }
+
+    /// Changes a project's name or terms; reservations see it at once.
+    pub async fn update_project(
+        &self,
+        id: ProjectId,
+        change: ProjectChange,
+    ) -> Result<ProjectRecord, AccountsError> {
+        if let Some(name) = &change.name {
+            check_name(name)?;
+        }
+        check_budget(change.spend_limit.flatten())?;
+        if change
+            .prompt_retention
+            .is_some_and(|retention| retention < 0)
+        {
+            return Err(AccountsError::Invalid("a retention below zero".to_owned()));
+        }
+        self.in_time(async {
+            let mut transaction = self.begin().await?;
+            let mut project = transaction
+                .project(id)
+                .await?
+                .ok_or(AccountsError::UnknownProject)?;
+            project.name = change.name.unwrap_or(project.name);
+            project.prepaid = change.prepaid.unwrap_or(project.prepaid);
+            project.spend_limit = change.spend_limit.unwrap_or(project.spend_limit);
+            project.policy = change.policy.unwrap_or(project.policy);
+            project.prompt_retention = change.prompt_retention.unwrap_or(project.prompt_retention);
+            transaction.update_project(&project).await?;
+            self.commit(transaction).await?;
+            Ok(project)
+        })
+        .await
+    }
+
+    /// Archives a project for good: its keys stop working here at once and on other replicas within a second. What is
+    /// open goes on. A project that was archived before stays as it is.
+    pub async fn archive_project(&self, id: ProjectId) -> Result<ProjectRecord, AccountsError> {
+        self.in_time(async {
+            let mut transaction = self.begin().await?;
+            let mut project = transaction
+                .project(id)
+                .await?
+                .ok_or(AccountsError::UnknownProject)?;
+            if project.is_default {
+                return Err(AccountsError::DefaultProject);
+            }
+            project.archived_at = project.archived_at.or(Some(self.inner.clock.now()));
+            transaction.update_project(&project).await?;
+            self.commit(transaction).await?;
+            Ok(project)
+        })
+        .await
+    }
+
+    pub(super) async fn default_project_in(
+        &self,
+        transaction: &mut WriteTransaction,
+    ) -> Result<ProjectRecord, AccountsError> {
+        match transaction.default_project().await? {
+            Some(project) => Ok(project),
+            None => self.insert_project(transaction, DEFAULT, true).await,
+        }
+    }
+
+    async fn insert_project(
+        &self,
+        transaction: &mut WriteTransaction,
+        name: &str,
+        is_default: bool,
+    ) -> Result<ProjectRecord, AccountsError> {
+        let id = ProjectId::from_uuid(self.inner.ids.uuid());
+        transaction
+            .insert_project(id, name, is_default, self.inner.clock.now())
+            .await?;
+        let written = transaction.project(id).await?;
+        written.ok_or_else(|| {
+            StoreError::Inconsistent(format!("project `{id}` is not there after it was written"))
+                .into()
+        })
+    }
+}

@@ -1,0 +1,166 @@
+//! All keys in memory, and keeping them as the database has them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use subtle::ConstantTimeEq;
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+
+use super::Accounts;
+use super::caller::{AuthError, Caller, CallerKind};
+use super::error::AccountsError;
+use super::secret::digest;
+use crate::domain::{Clock, IdSource, Timestamp};
+use crate::store::{ACCOUNTS, Store, StoreError, StoredKey};
+
+/// How often the change number is asked for: a change reaches every replica within a second.
+pub(super) const POLL_EVERY: Duration = Duration::from_millis(500);
+
+/// What all clones of [`Accounts`] share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) store: Store,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) ids: Arc<dyn IdSource>,
+    ring: ArcSwap<Ring>,
+}
+
+/// The keys at one change number.
+#[derive(Debug, Default)]
+struct Ring {
+    number: i64,
+    keys: HashMap<[u8; 32], Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    hash: [u8; 32],
+    caller: Caller,
+    expires_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+    project_archived: bool,
+}
+
+impl From<StoredKey> for Entry {
+    fn from(key: StoredKey) -> Self {
+        Self {
+            hash: key.hash,
+            caller: Caller {
+                api_key_id: key.record.id,
+                kind: key
+                    .record
+                    .project_id
+                    .map_or(CallerKind::Admin, CallerKind::Project),
+                name: key.record.name.into(),
+                allowed_models: key.record.allowed_models.map(Into::into),
+            },
+            expires_at: key.record.expires_at,
+            revoked_at: key.record.revoked_at,
+            project_archived: key.project_archived,
+        }
+    }
+}
+
+impl Accounts {
+    /// Reads all keys from a migrated database.
+    pub async fn load(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn IdSource>,
+    ) -> Result<Self, AccountsError> {
+        let inner = Inner {
+            store,
+            clock,
+            ids,
+            ring: ArcSwap::default(),
+        };
+        inner.read().await?;
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Keeps the keys as the database has them: starts a task on `runtime` that ends when the last clone is dropped or
+    /// `tracker` is closed. While the database is away the keys stay as they are.
+    pub fn watch(&self, tracker: &TaskTracker, runtime: &Handle) {
+        tracker.spawn_on(watch(Arc::downgrade(&self.inner), tracker.clone()), runtime);
+    }
+
+    /// Reads the keys again if they have changed.
+    pub async fn refresh(&self) -> Result<(), AccountsError> {
+        Ok(self.inner.refresh().await?)
+    }
+
+    /// Whose key this is, from memory; takes the same time for every key that is as long.
+    pub fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Caller, AuthError> {
+        let ring = self.inner.ring.load();
+        let hash = digest(presented);
+        let entry = ring
+            .keys
+            .get(&hash)
+            .filter(|entry| bool::from(entry.hash.ct_eq(&hash)))
+            .ok_or(AuthError::Unknown)?;
+        let id = entry.caller.api_key_id;
+        if entry.revoked_at.is_some() {
+            Err(AuthError::Revoked(id))
+        } else if entry.expires_at.is_some_and(|end| end <= now) {
+            Err(AuthError::Expired(id))
+        } else if entry.project_archived {
+            Err(AuthError::ProjectArchived(id))
+        } else {
+            Ok(entry.caller.clone())
+        }
+    }
+}
+
+impl Inner {
+    async fn refresh(&self) -> Result<(), StoreError> {
+        if self.store.change_number(ACCOUNTS).await? != self.ring.load().number {
+            self.read().await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn read(&self) -> Result<(), StoreError> {
+        // The number first: keys that change after it are read again at the next look.
+        let number = self.store.change_number(ACCOUNTS).await?;
+        let keys = self.store.stored_keys().await?;
+        let new = Arc::new(Ring {
+            number,
+            keys: keys
+                .into_iter()
+                .map(|key| (key.hash, Entry::from(key)))
+                .collect(),
+        });
+        // Of two readers the one that saw less does not overwrite the other.
+        self.ring.rcu(|old| {
+            if old.number > number {
+                Arc::clone(old)
+            } else {
+                Arc::clone(&new)
+            }
+        });
+        Ok(())
+    }
+}
+
+async fn watch(accounts: Weak<Inner>, tracker: TaskTracker) {
+    let mut reachable = true;
+    while !tracker.is_closed() {
+        tokio::time::sleep(POLL_EVERY).await;
+        let Some(inner) = accounts.upgrade() else {
+            return;
+        };
+        match inner.refresh().await {
+            Ok(()) => reachable = true,
+            Err(error) if reachable => {
+                tracing::warn!(%error, "keys cannot be read; those in memory stay as they are");
+                reachable = false;
+            }
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! The way into the books.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::credit::{self, Credit, Refund};
+use super::error::{LedgerError, ReserveError};
+use super::month::Month;
+use super::writer::{Command, Writer};
+use crate::domain::{GenerationId, ProjectId, Timestamp};
+use crate::store::{
+    AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, LedgerEntry,
+    Page, Purged, Reservation, Store, Submitted, UsagePage, UsageQuery,
+};
+
+/// The most calls that may wait for the writer; beyond it the books are unavailable rather than ever slower.
+const LONGEST_QUEUE: usize = 16_384;
+
+/// How many months of partitions are made ahead.
+const MONTHS_AHEAD: usize = 3;
+
+/// The most rows of each kind that one round of maintenance removes.
+const PURGE_ROUND: u32 = 5_000;
+
+/// Whether a call changed anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    /// It did.
+    Now,
+    /// It had been done before, perhaps by somebody else.
+    Already,
+}
+
+/// The books. Cheap to clone.
+///
+/// Writes are queued to one task, which commits together what has gathered. None of the calls hangs: a database that
+/// does not answer makes them fail with `Unavailable` within the time limits of
+/// [`StoreOptions`](crate::store::StoreOptions).
+#[derive(Debug, Clone)]
+pub struct Books {
+    store: Store,
+    commands: mpsc::Sender<Command>,
+    closing: CancellationToken,
+    down: Arc<AtomicBool>,
+}
+
+impl Books {
+    /// Opens the books: starts the writer task on `runtime`, tracked by `tracker`. It ends after [`Books::close`], or
+    /// when the last clone is dropped, and answers everything that was asked before.
+    #[must_use]
+    pub fn start(store: Store, tracker: &TaskTracker, runtime: &Handle) -> Self {
+        let (sender, receiver) = mpsc::channel(LONGEST_QUEUE);
+        let closing = CancellationToken::new();
+        let down = Arc::new(AtomicBool::new(false));
+        let writer = Writer {
+            store: store.clone(),
+            commands: receiver,
+            closing: closing.clone(),
+            down: Arc::clone(&down),
+        };
+        tracker.spawn_on(writer.run(), runtime);
+        Self {
+            store,
+            commands: sender,
+            closing,
+            down,
+        }
+    }
+
+    /// Ends the writer task once it has answered what was asked before; later writes are `Unavailable`.
+    pub fn close(&self) {
+        self.closing.cancel();
+    }
+
+    /// Records a generation and holds its money, if the caller may; durable when this returns.
+    pub async fn reserve(&self, reservation: Reservation) -> Result<(), ReserveError> {
+        let (caller, answer) = oneshot::channel();
+        self.send(Command::Reserve(Box::new(reservation), caller))
+            .map_err(ReserveError::Unavailable)?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(ReserveError::Unavailable(closed())))
+    }
+
+    /// Records that a provider took a submit. The same submit again is fine.
+    ///
+    /// Errors: [`LedgerError::NotOpen`] where the generation has ended or is another replica's.
+    pub async fn submitted(&self, submitted: Submitted) -> Result<(), LedgerError> {
+        let (caller, answer) = oneshot::channel();
+        self.send(Command::Submitted(Box::new(submitted), caller))
+            .map_err(LedgerError::Unavailable)?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
+    }
+
+    /// Records that the provider has begun. Once more is fine.
+    ///
+    /// Errors: [`LedgerError::NotOpen`] where the generation has ended.
+    pub async fn running(&self, id: GenerationId, at: Timestamp) -> Result<(), LedgerError> {
+        let (caller, answer) = oneshot::channel();
+        self.send(Command::Running(id, at, caller))
+            .map_err(LedgerError::Unavailable)?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
+    }
+
+    /// Ends a generation: final state, end of the hold, ledger entries and the attempt's outcome in one transaction. Of
+    /// two that race, one is [`Applied::Now`] and the other [`Applied::Already`].
+    ///
+    /// Errors: [`LedgerError::AboveHold`]; the generation stays open.
+    pub async fn finish(&self, finish: Finish) -> Result<Applied, LedgerError> {
+        let (caller, answer) = oneshot::channel();
+        self.send(Command::Finish(Box::new(finish), caller))
+            .map_err(LedgerError::Unavailable)?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
+    }
+
+    fn send(&self, command: Command) -> Result<(), String> {
+        self.commands
+            .try_send(command)
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => "too many writes are waiting".to_owned(),
+                mpsc::error::TrySendError::Closed(_) => closed(),
+            })
+    }
+
+    /// Adds money to a project's balance, or takes it away, by a ledger transaction with reason and author.
+    pub async fn credit(&self, credit: &Credit) -> Result<Applied, LedgerError> {
+        credit::book_credit(&self.store, credit).await
+    }
+
+    /// Gives back what a generation was charged, whole or in part.
+    pub async fn refund(&self, refund: &Refund) -> Result<Applied, LedgerError> {
+        credit::book_refund(&self.store, refund).await
+    }
+
+    /// What a project has, holds, and was charged in the month of `now`; `None` for an unknown project.
+    pub async fn balance(
+        &self,
+        project: ProjectId,
+        now: Timestamp,
+    ) -> Result<Option<Balance>, LedgerError> {
+        Ok(self.store.balance(project, Month::of(now).start()).await?)
+    }
+
+    /// Records that replica `owner` is alive. To be called before its first reservation and then well within the time
+    /// after which others call [`Books::adopt`].
+    pub async fn heartbeat(&self, owner: Uuid, at: Timestamp) -> Result<(), LedgerError> {
+        Ok(self.store.heartbeat(owner, at).await?)
+    }
+
+    /// Forgets replica `owner`, which stops: others may adopt at once what it leaves open.
+    pub async fn retire(&self, owner: Uuid) -> Result<(), LedgerError> {
+        Ok(self.store.retire(owner).await?)
+    }
+
+    /// Takes over at most `limit` open generations whose replica gave no sign of life since `stale_before`. Two replicas
+    /// that ask at once get different ones.
+    pub async fn adopt(
+        &self,
+        owner: Uuid,
+        stale_before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<GenerationRecord>, LedgerError> {
+        Ok(self.store.adopt(owner, stale_before, limit).await?)
+    }
+
+    /// The open generations of replica `owner`, oldest first: also those whose reservation it was never told of, because
+    /// the database went away while it committed.
+    pub async fn open_of(&self, owner: Uuid) -> Result<Vec<GenerationRecord>, LedgerError> {
+        Ok(self.store.open_generations(owner).await?)
+    }
+
+    /// One generation.
+    pub async fn generation(
+        &self,
+        id: GenerationId,
+    ) -> Result<Option<GenerationRecord>, LedgerError> {
+        Ok(self.store.generation(id).await?)
+    }
+
+    /// All submits of a generation, first to last.
+    pub async fn attempts(&self, id: GenerationId) -> Result<Vec<AttemptRecord>, LedgerError> {
+        Ok(self.store.attempts(id).await?)
+    }
+
+    /// The ledger entries about a generation, oldest first.
+    pub async fn entries(&self, id: GenerationId) -> Result<Vec<LedgerEntry>, LedgerError> {
+        Ok(self.store.entries_of_generation(id).await?)
+    }
+
+    /// A page of generations, newest first.
+    pub async fn list_generations(
+        &self,
+        filter: &GenerationFilter,
+    ) -> Result<Page<GenerationRecord>, LedgerError> {
+        Ok(self.store.list_generations(filter).await?)
+    }
+
+    /// Usage in buckets of settlement time.
+    pub async fn usage(&self, query: &UsageQuery) -> Result<UsagePage, LedgerError> {
+        Ok(self.store.usage(query).await?)
+    }
+
+    /// Recomputes everything that is kept beside the ledger; empty when all adds up.
+    pub async fn verify(&self) -> Result<Vec<Discrepancy>, LedgerError> {
+        Ok(self.store.verify().await?)
+    }
+
+    /// Whether the books can be written and read now; answers within about two seconds.
+    pub async fn healthy(&self) -> bool {
+        !self.down.load(Ordering::Acquire) && self.store.ping().await.is_ok()
+    }
+
+    /// Makes the coming months' partitions and removes what has expired. To be called at start and every few minutes.
+    pub async fn maintain(&self, now: Timestamp) -> Result<Purged, LedgerError> {
+        let months: Vec<_> =
+            std::iter::successors(Some(Month::of(now)), |month| Some(month.next()))
+                .take(MONTHS_AHEAD + 2)
+                .map(|month| (month.name(), month.start()))
+                .collect();
+        if let Err(error) = self.store.make_months(&months).await {
+            tracing::warn!(%error, "a month of generations has no partition of its own yet");
+        }
+        Ok(self.store.purge(now, PURGE_ROUND).await?)
+    }
+}
+
+fn closed() -> String {
+    "the books are closed".to_owned()
+}

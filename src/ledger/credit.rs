@@ -1,0 +1,221 @@
+//! Money that people move: top-ups, corrections, refunds.
+
+use uuid::Uuid;
+
+use super::books::Applied;
+use super::error::LedgerError;
+use super::month::Month;
+use crate::domain::{GenerationId, Money, ProjectId, Timestamp};
+use crate::store::{
+    BalanceChange, LedgerAccount, MonthlyCharge, NewTransaction, Store, StoreError,
+    TransactionKind, WriteTransaction, within,
+};
+
+/// How often a transaction is tried again that stood in another one's way.
+const TRIES: u32 = 5;
+
+/// Why a credit is booked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreditKind {
+    /// Money paid in; above zero.
+    TopUp,
+    /// A mistake put right; above or below zero.
+    Correction,
+}
+
+/// Money added to a project's balance, or taken from it.
+#[derive(Debug, Clone)]
+pub struct Credit {
+    /// Of the ledger transaction; the same id again books nothing.
+    pub id: Uuid,
+    /// Whose balance.
+    pub project_id: ProjectId,
+    /// Why it is booked.
+    pub kind: CreditKind,
+    /// How much is added; below zero takes away.
+    pub amount: Money,
+    /// In words; not empty.
+    pub reason: String,
+    /// Who books it.
+    pub author: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A charge given back, whole or in part.
+#[derive(Debug, Clone)]
+pub struct Refund {
+    /// Of the ledger transaction; the same id again books nothing.
+    pub id: Uuid,
+    /// What was charged.
+    pub generation: GenerationId,
+    /// How much is given back; above zero, and with earlier refunds not above the charge.
+    pub amount: Money,
+    /// In words; not empty.
+    pub reason: String,
+    /// Who books it.
+    pub author: String,
+    /// When; the month that it lowers.
+    pub at: Timestamp,
+}
+
+/// Within a transaction: what was decided, or why the database failed.
+type Decided = Result<Result<Applied, LedgerError>, StoreError>;
+
+pub(super) async fn book_credit(store: &Store, credit: &Credit) -> Result<Applied, LedgerError> {
+    let wrong_sign = match credit.kind {
+        CreditKind::TopUp => credit.amount <= Money::ZERO,
+        CreditKind::Correction => credit.amount == Money::ZERO,
+    };
+    if wrong_sign || credit.amount.nanos() == i64::MIN || credit.reason.trim().is_empty() {
+        return Err(LedgerError::Invalid(format!(
+            "a credit of `{}` for the reason `{}`",
+            credit.amount, credit.reason
+        )));
+    }
+    for _ in 1..TRIES {
+        match within(store.options().write_timeout, credit_once(store, credit)).await {
+            Err(StoreError::Conflict(_)) => {}
+            other => return other?,
+        }
+    }
+    within(store.options().write_timeout, credit_once(store, credit)).await?
+}
+
+async fn credit_once(store: &Store, credit: &Credit) -> Decided {
+    let mut transaction = store.begin().await?;
+    let project = credit.project_id.uuid();
+    if transaction.lock_balances(&[project]).await?.is_empty() {
+        return Ok(Err(LedgerError::UnknownProject));
+    }
+    if transaction.transaction_exists(credit.id).await? {
+        return Ok(Ok(Applied::Already));
+    }
+    let amount = credit.amount.nanos();
+    transaction
+        .insert_transactions(&[NewTransaction {
+            id: credit.id,
+            kind: match credit.kind {
+                CreditKind::TopUp => TransactionKind::TopUp,
+                CreditKind::Correction => TransactionKind::Correction,
+            },
+            project_id: project,
+            generation_id: None,
+            reason: credit.reason.clone(),
+            author: Some(credit.author.clone()),
+            created_at: credit.at,
+            entries: vec![
+                (LedgerAccount::Project, amount),
+                (LedgerAccount::Funding, -amount),
+            ],
+        }])
+        .await?;
+    transaction
+        .change_balances(&[(
+            project,
+            BalanceChange {
+                posted: amount,
+                held: 0,
+            },
+        )])
+        .await?;
+    transaction.commit().await?;
+    Ok(Ok(Applied::Now))
+}
+
+pub(super) async fn book_refund(store: &Store, refund: &Refund) -> Result<Applied, LedgerError> {
+    if refund.amount <= Money::ZERO || refund.reason.trim().is_empty() {
+        return Err(LedgerError::Invalid(format!(
+            "a refund of `{}` for the reason `{}`",
+            refund.amount, refund.reason
+        )));
+    }
+    for _ in 1..TRIES {
+        match within(store.options().write_timeout, refund_once(store, refund)).await {
+            Err(StoreError::Conflict(_)) => {}
+            other => return other?,
+        }
+    }
+    within(store.options().write_timeout, refund_once(store, refund)).await?
+}
+
+async fn refund_once(store: &Store, refund: &Refund) -> Decided {
+    let mut transaction = store.begin().await?;
+    let generations = transaction
+        .lock_generations(&[refund.generation.uuid()])
+        .await?;
+    let Some(generation) = generations.first() else {
+        return Ok(Err(LedgerError::UnknownGeneration(refund.generation)));
+    };
+    transaction.lock_balances(&[generation.project_id]).await?;
+    if transaction.transaction_exists(refund.id).await? {
+        return Ok(Ok(Applied::Already));
+    }
+    let charged = transaction.charged(refund.generation).await?;
+    if refund.amount > charged {
+        return Ok(Err(LedgerError::AboveCharge {
+            amount: refund.amount,
+            charged,
+        }));
+    }
+    give_back(
+        &mut transaction,
+        refund,
+        generation.project_id,
+        generation.api_key_id,
+    )
+    .await?;
+    transaction.commit().await?;
+    Ok(Ok(Applied::Now))
+}
+
+async fn give_back(
+    transaction: &mut WriteTransaction,
+    refund: &Refund,
+    project_id: Uuid,
+    api_key_id: Uuid,
+) -> Result<(), StoreError> {
+    let amount = refund.amount.nanos();
+    transaction
+        .insert_transactions(&[NewTransaction {
+            id: refund.id,
+            kind: TransactionKind::Refund,
+            project_id,
+            generation_id: Some(refund.generation.uuid()),
+            reason: refund.reason.clone(),
+            author: Some(refund.author.clone()),
+            created_at: refund.at,
+            entries: vec![
+                (LedgerAccount::Project, amount),
+                (LedgerAccount::Revenue, -amount),
+            ],
+        }])
+        .await?;
+    transaction
+        .change_balances(&[(
+            project_id,
+            BalanceChange {
+                posted: amount,
+                held: 0,
+            },
+        )])
+        .await?;
+    transaction
+        .change_key_balances(&[(
+            api_key_id,
+            BalanceChange {
+                posted: -amount,
+                held: 0,
+            },
+        )])
+        .await?;
+    let month = Month::of(refund.at);
+    transaction
+        .charge_months(&[MonthlyCharge {
+            project_id,
+            starts_at: month.start(),
+            ends_at: month.next().start(),
+            spent: -amount,
+        }])
+        .await
+}

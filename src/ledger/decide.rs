@@ -1,0 +1,276 @@
+//! The rules of the books, without a database: who may reserve, and what a finish books.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::books::Applied;
+use super::error::{LedgerError, ReserveError};
+use super::month::Month;
+use crate::domain::{GenerationId, Money, Timestamp};
+use crate::store::{
+    BalanceRow, Existing, FinalState, Finish, GenerationState, KeyTerms, LedgerAccount, MonthRow,
+    NewTransaction, OpenRow, ProjectTerms, Reservation, Submitted, TransactionKind,
+};
+
+/// What is known of those who want to reserve, kept up to date from one decision of a batch to the next.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    pub(super) balances: HashMap<Uuid, BalanceRow>,
+    pub(super) projects: HashMap<Uuid, ProjectTerms>,
+    pub(super) months: HashMap<(Uuid, i64), i64>,
+    pub(super) keys: HashMap<Uuid, KeyTerms>,
+    pub(super) idempotency: HashMap<(Uuid, String), Existing>,
+}
+
+impl Standing {
+    pub(super) fn add_months(&mut self, rows: Vec<MonthRow>) {
+        self.months.extend(
+            rows.into_iter()
+                .map(|row| ((row.project_id, row.starts_at), row.spent)),
+        );
+    }
+
+    /// Whether a reservation may be made; if so it is taken into account from now on. Gives until when its prompt may
+    /// be kept. Idempotency comes first, then the caller's state, then money.
+    pub(super) fn reserve(&mut self, r: &Reservation) -> Result<Option<Timestamp>, ReserveError> {
+        self.check_idempotency(r)?;
+        let project = self
+            .projects
+            .get(&r.project_id.uuid())
+            .ok_or(ReserveError::UnknownCaller)?;
+        if project.archived_at.is_some() {
+            return Err(ReserveError::ProjectArchived);
+        }
+        let key = self
+            .keys
+            .get(&r.api_key_id.uuid())
+            .ok_or(ReserveError::UnknownCaller)?;
+        if key
+            .project_id
+            .is_some_and(|owner| owner != r.project_id.uuid())
+        {
+            return Err(ReserveError::UnknownCaller);
+        }
+        let over = |end: Option<i64>| end.is_some_and(|end| end <= r.created_at.micros());
+        if key.revoked_at.is_some() || over(key.expires_at) {
+            return Err(ReserveError::KeyRevoked);
+        }
+        if r.hold < Money::ZERO {
+            return Err(ReserveError::Refused(format!("a hold of `{}`", r.hold)));
+        }
+        self.check_money(r, project, key)?;
+        let prompt_until = (project.prompt_retention > 0).then(|| {
+            let retention = u64::try_from(project.prompt_retention).unwrap_or(0);
+            r.created_at.plus(Duration::from_micros(retention))
+        });
+        self.take_into_account(r);
+        Ok(prompt_until)
+    }
+
+    fn check_idempotency(&self, r: &Reservation) -> Result<(), ReserveError> {
+        let Some(wanted) = &r.idempotency else {
+            return Ok(());
+        };
+        let Some(existing) = self
+            .idempotency
+            .get(&(r.project_id.uuid(), wanted.key.clone()))
+        else {
+            return Ok(());
+        };
+        if existing.expires_at <= r.created_at.micros() {
+            Ok(())
+        } else if existing.digest == wanted.digest {
+            Err(ReserveError::Duplicate(GenerationId::from_uuid(
+                existing.generation_id,
+            )))
+        } else {
+            Err(ReserveError::SameKeyOtherBody)
+        }
+    }
+
+    fn check_money(
+        &self,
+        r: &Reservation,
+        project: &ProjectTerms,
+        key: &KeyTerms,
+    ) -> Result<(), ReserveError> {
+        let balance = self
+            .balances
+            .get(&r.project_id.uuid())
+            .ok_or(ReserveError::UnknownCaller)?;
+        let needed = r.hold.nanos();
+        let available = balance.posted.saturating_sub(balance.held);
+        if project.prepaid && needed > available {
+            return Err(ReserveError::InsufficientCredit {
+                available: Money::from_nanos(available),
+                needed: r.hold,
+            });
+        }
+        let month = Month::of(r.created_at).start().micros();
+        let settled = self
+            .months
+            .get(&(r.project_id.uuid(), month))
+            .copied()
+            .unwrap_or(0);
+        let used = settled.saturating_add(balance.held);
+        if let Some(limit) = project.spend_limit
+            && used.saturating_add(needed) > limit
+        {
+            return Err(ReserveError::SpendLimitReached {
+                limit: Money::from_nanos(limit),
+                used: Money::from_nanos(used),
+                needed: r.hold,
+            });
+        }
+        let used = key.spent.saturating_add(key.held);
+        if let Some(budget) = key.budget
+            && used.saturating_add(needed) > budget
+        {
+            return Err(ReserveError::BudgetReached {
+                budget: Money::from_nanos(budget),
+                used: Money::from_nanos(used),
+                needed: r.hold,
+            });
+        }
+        Ok(())
+    }
+
+    fn take_into_account(&mut self, r: &Reservation) {
+        let project = r.project_id.uuid();
+        if let Some(balance) = self.balances.get_mut(&project) {
+            balance.held = balance.held.saturating_add(r.hold.nanos());
+        }
+        if let Some(key) = self.keys.get_mut(&r.api_key_id.uuid()) {
+            key.held = key.held.saturating_add(r.hold.nanos());
+        }
+        if let Some(idempotency) = &r.idempotency {
+            self.idempotency.insert(
+                (project, idempotency.key.clone()),
+                Existing {
+                    project_id: project,
+                    key: idempotency.key.clone(),
+                    digest: idempotency.digest.to_vec(),
+                    generation_id: r.id.uuid(),
+                    expires_at: idempotency.expires_at.micros(),
+                },
+            );
+        }
+    }
+
+    /// Takes a finish into account that was allowed.
+    pub(super) fn settle(&mut self, row: &OpenRow, finish: &Finish) {
+        let price = finish.price.nanos();
+        if let Some(balance) = self.balances.get_mut(&row.project_id) {
+            balance.held = balance.held.saturating_sub(row.hold);
+            balance.posted = balance.posted.saturating_sub(price);
+        }
+        if let Some(key) = self.keys.get_mut(&row.api_key_id) {
+            key.held = key.held.saturating_sub(row.hold);
+            key.spent = key.spent.saturating_add(price);
+        }
+        let month = Month::of(finish.settled_at).start().micros();
+        let spent = self.months.entry((row.project_id, month)).or_default();
+        *spent = spent.saturating_add(price);
+    }
+}
+
+/// Whether a generation is open, by its stored state.
+fn is_open(row: &OpenRow) -> bool {
+    row.state.parse().is_ok_and(GenerationState::is_open)
+}
+
+/// What is to be done about a submit.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Submit {
+    /// Record it.
+    Record,
+    /// It is recorded already: the caller tries again after an unclear commit.
+    Recorded,
+}
+
+/// Whether a submit may be recorded; if so it is taken into account from now on.
+pub(super) fn submit(row: Option<&mut OpenRow>, s: &Submitted) -> Result<Submit, LedgerError> {
+    let row = row.ok_or(LedgerError::UnknownGeneration(s.generation))?;
+    if !is_open(row) || row.owner != s.owner {
+        return Err(LedgerError::NotOpen);
+    }
+    let latest = row.attempt.unwrap_or(0);
+    let attempt = i64::from(s.attempt);
+    if attempt == latest && row.provider_request_id.as_ref() == Some(&s.provider_request_id) {
+        return Ok(Submit::Recorded);
+    }
+    if attempt <= latest {
+        return Err(LedgerError::Invalid(format!(
+            "attempt {attempt} after attempt {latest}"
+        )));
+    }
+    row.attempt = Some(attempt);
+    row.provider_request_id = Some(s.provider_request_id.clone());
+    Ok(Submit::Record)
+}
+
+/// Whether a generation is to be marked as running: not if it is already.
+pub(super) fn start(row: Option<&mut OpenRow>, id: GenerationId) -> Result<bool, LedgerError> {
+    let row = row.ok_or(LedgerError::UnknownGeneration(id))?;
+    if !is_open(row) {
+        return Err(LedgerError::NotOpen);
+    }
+    let queued = row.state == GenerationState::Queued.as_str();
+    GenerationState::Running.as_str().clone_into(&mut row.state);
+    Ok(queued)
+}
+
+/// Whether a finish applies; if so the generation is closed from now on.
+pub(super) fn finish(row: Option<&mut OpenRow>, f: &Finish) -> Result<Applied, LedgerError> {
+    let row = row.ok_or(LedgerError::UnknownGeneration(f.generation))?;
+    if !is_open(row) {
+        return Ok(Applied::Already);
+    }
+    let hold = Money::from_nanos(row.hold);
+    if f.price < Money::ZERO || f.cost < Money::ZERO {
+        return Err(LedgerError::Invalid(format!(
+            "price `{}`, cost `{}`",
+            f.price, f.cost
+        )));
+    }
+    if f.price > Money::ZERO && f.state != FinalState::Succeeded {
+        return Err(LedgerError::Invalid(format!(
+            "a price of `{}` for a generation that `{}`",
+            f.price, f.state
+        )));
+    }
+    if f.price > hold {
+        return Err(LedgerError::AboveHold {
+            price: f.price,
+            hold,
+        });
+    }
+    f.state.as_str().clone_into(&mut row.state);
+    Ok(Applied::Now)
+}
+
+/// What a finish books: nothing where neither price nor cost is above zero.
+pub(super) fn settlement(row: &OpenRow, f: &Finish) -> Option<NewTransaction> {
+    let (price, cost) = (f.price.nanos(), f.cost.nanos());
+    let entries: Vec<_> = [
+        (LedgerAccount::Project, -price),
+        (LedgerAccount::Revenue, price),
+        (LedgerAccount::CostOfSales, cost),
+        (LedgerAccount::Provider, -cost),
+    ]
+    .into_iter()
+    .filter(|(_, amount)| *amount != 0)
+    .collect();
+    (!entries.is_empty()).then(|| NewTransaction {
+        id: row.id,
+        kind: TransactionKind::Settlement,
+        project_id: row.project_id,
+        generation_id: Some(row.id),
+        reason: f.reason.clone(),
+        author: None,
+        created_at: f.settled_at,
+        entries,
+    })
+}

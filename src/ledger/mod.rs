@@ -1,0 +1,33 @@
+//! The books: holds, settlements, balances, limits, usage. Only this room writes them.
+//!
+//! A generation is recorded with a hold on its project's money before the provider hears of it, and ends in one
+//! transaction with its final state, the end of the hold and its ledger entries. The ledger is append-only and each of
+//! its transactions sums to zero. An entry adds to what its account shows:
+//!
+//! | kind | entries |
+//! | --- | --- |
+//! | settlement | `project` −price, `revenue` +price, `cost_of_sales` +cost, `provider` −cost |
+//! | top-up, correction | `project` +amount, `funding` −amount |
+//! | refund | `project` +amount, `revenue` −amount |
+//!
+//! So a project's posted balance is what it may still spend, and below zero what it owes.
+
+mod books;
+mod credit;
+mod decide;
+mod error;
+mod month;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use books::{Applied, Books};
+pub use credit::{Credit, CreditKind, Refund};
+pub use error::{LedgerError, ReserveError};
+
+pub use crate::store::{
+    AttemptOutcome, AttemptRecord, Balance, BucketWidth, CostSource, Discrepancy, FinalState,
+    Finish, GenerationFilter, GenerationRecord, GenerationState, Idempotency, LedgerAccount,
+    LedgerEntry, Outcome, Page, Purged, Reservation, Submitted, TransactionKind, UsageBucket,
+    UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow,
+};

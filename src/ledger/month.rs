@@ -1,0 +1,66 @@
+//! Calendar months in UTC, which spend limits and partitions go by.
+
+use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveTime};
+
+use crate::domain::Timestamp;
+
+/// A calendar month in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Month {
+    /// Its first day.
+    first: NaiveDate,
+}
+
+impl Month {
+    /// The month that a moment is in. Moments beyond chrono's range count as the epoch's month.
+    pub(super) fn of(moment: Timestamp) -> Self {
+        let date = DateTime::from_timestamp_micros(moment.micros())
+            .unwrap_or_default()
+            .date_naive();
+        Self {
+            first: date.with_day(1).unwrap_or(date),
+        }
+    }
+
+    /// The month after it.
+    pub(super) fn next(self) -> Self {
+        Self {
+            first: self
+                .first
+                .checked_add_months(Months::new(1))
+                .unwrap_or(NaiveDate::MAX),
+        }
+    }
+
+    /// Its first moment.
+    pub(super) fn start(self) -> Timestamp {
+        Timestamp::from_micros(
+            self.first
+                .and_time(NaiveTime::MIN)
+                .and_utc()
+                .timestamp_micros(),
+        )
+    }
+
+    /// As `2026_11`.
+    pub(super) fn name(self) -> String {
+        format!("{:04}_{:02}", self.first.year(), self.first.month())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_month_begins_and_ends_at_midnight_utc() {
+        // 2026-12-31T23:59:59Z and one second later.
+        let december = Month::of(Timestamp::from_seconds(1_798_761_599));
+        let january = Month::of(Timestamp::from_seconds(1_798_761_600));
+        assert_eq!(december.name(), "2026_12");
+        assert_eq!(december.next(), january);
+        assert_eq!(january.start(), Timestamp::from_seconds(1_798_761_600));
+        assert_eq!(january.name(), "2027_01");
+        assert_eq!(december.start().rfc3339(), "2026-12-01T00:00:00.000Z");
+    }
+}

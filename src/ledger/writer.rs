@@ -1,0 +1,464 @@
+//! The one task that writes the books: it drains what has gathered and commits it in one transaction.
+//!
+//! Calls that arrive while a transaction is being committed share the next one, so durability costs one flush for many
+//! calls. Each call gets its own answer; a refusal undoes nobody else's work.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::books::Applied;
+use super::decide::{self, Standing, Submit};
+use super::error::{LedgerError, ReserveError};
+use super::month::Month;
+use crate::domain::{GenerationId, Timestamp};
+use crate::store::{
+    BalanceChange, Finish, Idempotency, MonthlyCharge, NewTransaction, OpenRow, Reservation, Store,
+    StoreError, Submitted, WriteTransaction, within,
+};
+
+/// The most calls that one transaction takes.
+const LARGEST_BATCH: usize = 512;
+
+/// How often a transaction is tried again that stood in another one's way.
+const TRIES: u32 = 5;
+
+/// How often to ask a database that was unreachable whether it is back.
+const PROBE_EVERY: Duration = Duration::from_millis(200);
+
+/// A call, and where its answer goes.
+#[derive(Debug)]
+pub(super) enum Command {
+    Reserve(Box<Reservation>, oneshot::Sender<Result<(), ReserveError>>),
+    Submitted(Box<Submitted>, oneshot::Sender<Result<(), LedgerError>>),
+    Running(
+        GenerationId,
+        Timestamp,
+        oneshot::Sender<Result<(), LedgerError>>,
+    ),
+    Finish(Box<Finish>, oneshot::Sender<Result<Applied, LedgerError>>),
+}
+
+/// The answer to a call.
+#[derive(Debug)]
+enum Answer {
+    Reserve(Result<(), ReserveError>),
+    Other(Result<Applied, LedgerError>),
+}
+
+impl Command {
+    fn answer(self, answer: Answer) {
+        // A caller who no longer listens has gone away; what was written stays.
+        match (self, answer) {
+            (Self::Reserve(_, caller), Answer::Reserve(result)) => drop(caller.send(result)),
+            (Self::Finish(_, caller), Answer::Other(result)) => drop(caller.send(result)),
+            (Self::Submitted(_, caller) | Self::Running(_, _, caller), Answer::Other(result)) => {
+                drop(caller.send(result.map(|_| ())));
+            }
+            // Answers are made from their own calls.
+            (_, Answer::Reserve(_)) | (Self::Reserve(..), Answer::Other(_)) => {}
+        }
+    }
+
+    fn fail(self, error: StoreError) {
+        let answer = match &self {
+            Self::Reserve(..) => Answer::Reserve(Err(error.into())),
+            _ => Answer::Other(Err(error.into())),
+        };
+        self.answer(answer);
+    }
+
+    /// A reservation whose caller has gone away before it was made is not made.
+    fn is_abandoned(&self) -> bool {
+        matches!(self, Self::Reserve(_, caller) if caller.is_closed())
+    }
+}
+
+/// The task.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) store: Store,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) closing: CancellationToken,
+    /// Whether the database could not be reached the last time.
+    pub(super) down: Arc<AtomicBool>,
+}
+
+impl Writer {
+    /// Works until the books are closed and everything that was asked before has its answer.
+    pub(super) async fn run(mut self) {
+        let mut batch = Vec::with_capacity(LARGEST_BATCH);
+        loop {
+            let gathered = tokio::select! {
+                biased;
+                () = self.closing.cancelled(), if !self.commands.is_closed() => {
+                    self.commands.close();
+                    continue;
+                }
+                gathered = self.commands.recv_many(&mut batch, LARGEST_BATCH) => gathered,
+            };
+            if gathered == 0 {
+                return;
+            }
+            batch.retain(|command| !command.is_abandoned());
+            if let Err(error) = write(&self.store, std::mem::take(&mut batch)).await {
+                self.wait_for_database(&error).await;
+            }
+        }
+    }
+
+    /// Refuses everything at once until the database answers again, so that nobody waits for what cannot be.
+    async fn wait_for_database(&mut self, error: &StoreError) {
+        tracing::error!(%error, "the books cannot be written; requests are refused until they can");
+        self.down.store(true, Ordering::Release);
+        let mut waiting = Vec::new();
+        let store = self.store.clone();
+        let back = async {
+            while store.ping().await.is_err() {
+                tokio::time::sleep(PROBE_EVERY).await;
+            }
+        };
+        tokio::pin!(back);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.closing.cancelled(), if !self.commands.is_closed() => self.commands.close(),
+                gathered = self.commands.recv_many(&mut waiting, LARGEST_BATCH) => {
+                    if gathered == 0 {
+                        return;
+                    }
+                    for command in waiting.drain(..) {
+                        command.fail(error.clone());
+                    }
+                }
+                () = &mut back => break,
+            }
+        }
+        self.down.store(false, Ordering::Release);
+        tracing::info!("the books can be written again");
+    }
+}
+
+/// Writes a batch and answers everybody in it. Errors when the database cannot be reached; all were told.
+async fn write(store: &Store, batch: Vec<Command>) -> Result<(), StoreError> {
+    match commit(store, &batch).await {
+        Ok(answers) => answer_all(batch, answers),
+        Err(StoreError::Refused(_) | StoreError::Inconsistent(_)) if batch.len() > 1 => {
+            // One row is bad: each gets a transaction of its own, so that only the bad one fails.
+            return write_one_by_one(store, batch).await;
+        }
+        Err(error) => {
+            let unreachable = matches!(error, StoreError::Unreachable(_));
+            if !unreachable {
+                tracing::error!(%error, calls = batch.len(), "a transaction of the books failed");
+            }
+            for command in batch {
+                command.fail(error.clone());
+            }
+            if unreachable {
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn write_one_by_one(store: &Store, batch: Vec<Command>) -> Result<(), StoreError> {
+    let mut unreachable = None;
+    for command in batch {
+        if let Some(error) = &unreachable {
+            command.fail(StoreError::clone(error));
+            continue;
+        }
+        let alone = [command];
+        let result = commit(store, &alone).await;
+        let [command] = alone;
+        match result {
+            Ok(answers) => answer_all(vec![command], answers),
+            Err(error) => {
+                tracing::warn!(%error, "a row of the books was refused");
+                if matches!(error, StoreError::Unreachable(_)) {
+                    unreachable = Some(error.clone());
+                }
+                command.fail(error);
+            }
+        }
+    }
+    unreachable.map_or(Ok(()), Err)
+}
+
+fn answer_all(batch: Vec<Command>, answers: Vec<Answer>) {
+    for (command, answer) in batch.into_iter().zip(answers) {
+        command.answer(answer);
+    }
+}
+
+/// Commits a batch in one transaction, within the time that a write may take; gives an answer for each call.
+async fn commit(store: &Store, batch: &[Command]) -> Result<Vec<Answer>, StoreError> {
+    let mut tries = 1;
+    loop {
+        let result = within(store.options().write_timeout, async {
+            let mut transaction = store.begin().await?;
+            let answers = apply(&mut transaction, batch).await?;
+            transaction.commit().await?;
+            Ok(answers)
+        })
+        .await;
+        match result {
+            Err(StoreError::Conflict(_)) if tries < TRIES => tries += 1,
+            other => return other,
+        }
+    }
+}
+
+/// What a batch has decided to write.
+#[derive(Default)]
+struct Writes<'b> {
+    generations: Vec<(&'b Reservation, Option<Timestamp>)>,
+    idempotency: BTreeMap<(Uuid, &'b str), (&'b Reservation, &'b Idempotency)>,
+    attempts: Vec<&'b Submitted>,
+    started: Vec<(GenerationId, Timestamp)>,
+    finished: Vec<&'b Finish>,
+    transactions: Vec<NewTransaction>,
+    released: Vec<Uuid>,
+    balances: BTreeMap<Uuid, BalanceChange>,
+    keys: BTreeMap<Uuid, BalanceChange>,
+    months: BTreeMap<(Uuid, Month), i64>,
+}
+
+async fn apply(
+    transaction: &mut WriteTransaction,
+    batch: &[Command],
+) -> Result<Vec<Answer>, StoreError> {
+    let mut generations = lock_generations(transaction, batch).await?;
+    let mut standing = read_standing(transaction, batch, &generations).await?;
+    let mut writes = Writes::default();
+    let answers = batch
+        .iter()
+        .map(|command| match command {
+            Command::Reserve(r, _) => Answer::Reserve(writes.reserve(&mut standing, r)),
+            Command::Submitted(s, _) => {
+                Answer::Other(writes.submit(generations.get_mut(&s.generation.uuid()), s))
+            }
+            Command::Running(id, at, _) => {
+                Answer::Other(writes.start(generations.get_mut(&id.uuid()), *id, *at))
+            }
+            Command::Finish(f, _) => Answer::Other(writes.finish(
+                &mut standing,
+                generations.get_mut(&f.generation.uuid()),
+                f,
+            )),
+        })
+        .collect();
+    writes.write(transaction).await?;
+    Ok(answers)
+}
+
+/// Reads and locks the generations that a batch is about. Every writer locks generations first, then balances, each in
+/// the order of their ids, so that no two wait for each other.
+async fn lock_generations(
+    transaction: &mut WriteTransaction,
+    batch: &[Command],
+) -> Result<HashMap<Uuid, OpenRow>, StoreError> {
+    let ids: BTreeSet<Uuid> = batch
+        .iter()
+        .filter_map(|command| match command {
+            Command::Reserve(..) => None,
+            Command::Submitted(s, _) => Some(s.generation.uuid()),
+            Command::Running(id, ..) => Some(id.uuid()),
+            Command::Finish(f, _) => Some(f.generation.uuid()),
+        })
+        .collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ids: Vec<Uuid> = ids.into_iter().collect();
+    let rows = transaction.lock_generations(&ids).await?;
+    Ok(rows.into_iter().map(|row| (row.id, row)).collect())
+}
+
+async fn read_standing(
+    transaction: &mut WriteTransaction,
+    batch: &[Command],
+    generations: &HashMap<Uuid, OpenRow>,
+) -> Result<Standing, StoreError> {
+    let mut standing = Standing::default();
+    let mut projects = BTreeSet::new();
+    let mut paying = BTreeSet::new();
+    let mut keys = BTreeSet::new();
+    let mut idempotency = BTreeSet::new();
+    let mut earliest = None::<Timestamp>;
+    for command in batch {
+        match command {
+            Command::Reserve(r, _) => {
+                let project = r.project_id.uuid();
+                projects.insert(project);
+                paying.insert(project);
+                keys.insert(r.api_key_id.uuid());
+                idempotency.extend(r.idempotency.as_ref().map(|i| (project, i.key.as_str())));
+                earliest = Some(earliest.map_or(r.created_at, |at| at.min(r.created_at)));
+            }
+            Command::Finish(f, _) => {
+                paying.extend(
+                    generations
+                        .get(&f.generation.uuid())
+                        .map(|row| row.project_id),
+                );
+            }
+            Command::Submitted(..) | Command::Running(..) => {}
+        }
+    }
+    let list = |ids: BTreeSet<Uuid>| ids.into_iter().collect::<Vec<_>>();
+    if !paying.is_empty() {
+        let rows = transaction.lock_balances(&list(paying)).await?;
+        standing.balances = rows.into_iter().map(|row| (row.project_id, row)).collect();
+    }
+    if let Some(earliest) = earliest {
+        let projects = list(projects);
+        let terms = transaction.project_terms(&projects).await?;
+        if terms.iter().any(|terms| terms.spend_limit.is_some()) {
+            standing.add_months(
+                transaction
+                    .months(&projects, Month::of(earliest).start())
+                    .await?,
+            );
+        }
+        standing.projects = terms.into_iter().map(|row| (row.id, row)).collect();
+        let rows = transaction.key_terms(&list(keys)).await?;
+        standing.keys = rows.into_iter().map(|row| (row.id, row)).collect();
+    }
+    if !idempotency.is_empty() {
+        let wanted: Vec<_> = idempotency.into_iter().collect();
+        let rows = transaction.existing_idempotency(&wanted).await?;
+        standing.idempotency = rows
+            .into_iter()
+            .map(|row| ((row.project_id, row.key.clone()), row))
+            .collect();
+    }
+    Ok(standing)
+}
+
+impl<'b> Writes<'b> {
+    fn reserve(&mut self, standing: &mut Standing, r: &'b Reservation) -> Result<(), ReserveError> {
+        let prompt_until = standing.reserve(r)?;
+        self.generations.push((r, prompt_until));
+        if let Some(idempotency) = &r.idempotency {
+            // The last one of a name wins: an expired one may have been replaced within this batch.
+            self.idempotency
+                .insert((r.project_id.uuid(), &idempotency.key), (r, idempotency));
+        }
+        let hold = r.hold.nanos();
+        self.balances.entry(r.project_id.uuid()).or_default().held += hold;
+        self.keys.entry(r.api_key_id.uuid()).or_default().held += hold;
+        Ok(())
+    }
+
+    fn submit(
+        &mut self,
+        row: Option<&mut OpenRow>,
+        s: &'b Submitted,
+    ) -> Result<Applied, LedgerError> {
+        match decide::submit(row, s)? {
+            Submit::Recorded => Ok(Applied::Already),
+            Submit::Record => {
+                self.attempts.push(s);
+                Ok(Applied::Now)
+            }
+        }
+    }
+
+    fn start(
+        &mut self,
+        row: Option<&mut OpenRow>,
+        id: GenerationId,
+        at: Timestamp,
+    ) -> Result<Applied, LedgerError> {
+        if decide::start(row, id)? {
+            self.started.push((id, at));
+        }
+        Ok(Applied::Now)
+    }
+
+    fn finish(
+        &mut self,
+        standing: &mut Standing,
+        mut row: Option<&mut OpenRow>,
+        f: &'b Finish,
+    ) -> Result<Applied, LedgerError> {
+        let applied = decide::finish(row.as_deref_mut(), f)?;
+        let (Applied::Now, Some(row)) = (applied, row) else {
+            return Ok(applied);
+        };
+        standing.settle(row, f);
+        self.finished.push(f);
+        self.transactions.extend(decide::settlement(row, f));
+        if f.release_idempotency_key {
+            self.released.push(row.id);
+        }
+        let price = f.price.nanos();
+        let project = self.balances.entry(row.project_id).or_default();
+        project.held -= row.hold;
+        project.posted -= price;
+        let key = self.keys.entry(row.api_key_id).or_default();
+        key.held -= row.hold;
+        key.posted += price;
+        if price != 0 {
+            *self
+                .months
+                .entry((row.project_id, Month::of(f.settled_at)))
+                .or_default() += price;
+        }
+        Ok(Applied::Now)
+    }
+
+    async fn write(self, transaction: &mut WriteTransaction) -> Result<(), StoreError> {
+        if !self.released.is_empty() {
+            transaction.release_idempotency(&self.released).await?;
+        }
+        if !self.generations.is_empty() {
+            transaction.insert_generations(&self.generations).await?;
+        }
+        if !self.idempotency.is_empty() {
+            let rows: Vec<_> = self.idempotency.into_values().collect();
+            transaction.put_idempotency(&rows).await?;
+        }
+        if !self.attempts.is_empty() {
+            transaction.insert_attempts(&self.attempts).await?;
+        }
+        if !self.started.is_empty() {
+            transaction.start_generations(&self.started).await?;
+        }
+        if !self.finished.is_empty() {
+            transaction.finish_generations(&self.finished).await?;
+        }
+        if !self.transactions.is_empty() {
+            transaction.insert_transactions(&self.transactions).await?;
+        }
+        if !self.balances.is_empty() {
+            transaction
+                .change_balances(&self.balances.into_iter().collect::<Vec<_>>())
+                .await?;
+        }
+        if !self.keys.is_empty() {
+            transaction
+                .change_key_balances(&self.keys.into_iter().collect::<Vec<_>>())
+                .await?;
+        }
+        let charges: Vec<_> = self
+            .months
+            .into_iter()
+            .map(|((project_id, month), spent)| MonthlyCharge {
+                project_id,
+                starts_at: month.start(),
+                ends_at: month.next().start(),
+                spent,
+            })
+            .collect();
+        transaction.charge_months(&charges).await
+    }
+}

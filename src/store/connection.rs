@@ -1,0 +1,184 @@
+//! Connections and transactions of either database, and the macro that expands one body of SQL for both.
+
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
+
+use super::{Store, StoreError};
+
+/// One of two.
+#[derive(Debug)]
+pub(super) enum Either<P, S> {
+    /// PostgreSQL's.
+    Postgres(P),
+    /// SQLite's.
+    Sqlite(S),
+}
+
+/// A borrowed connection to either database.
+pub(super) type AnyConnection<'c> = Either<&'c mut PgConnection, &'c mut SqliteConnection>;
+
+/// Runs one body on the connection of whichever database it is: the body is compiled once for each driver.
+macro_rules! on_both {
+    ($connection:expr, $name:ident => $body:expr) => {
+        match $connection {
+            $crate::store::connection::Either::Postgres($name) => $body,
+            $crate::store::connection::Either::Sqlite($name) => $body,
+        }
+    };
+}
+pub(super) use on_both;
+
+/// Selects the rows whose id is in a list: `$head` ends before the comparison, `$tail` follows it, and `$lock` is
+/// appended on PostgreSQL (SQLite has one writer, who needs no row locks). Bound: `$1` is the list.
+macro_rules! select_by_ids {
+    ($connection:expr, $row:ty, $head:expr, $ids:expr, $tail:literal, $lock:literal) => {
+        match $connection {
+            $crate::store::connection::Either::Postgres(connection) => {
+                sqlx::query_as::<_, $row>(concat!($head, " = ANY($1) ", $tail, $lock))
+                    .bind($ids)
+                    .fetch_all(connection)
+                    .await
+            }
+            $crate::store::connection::Either::Sqlite(connection) => {
+                sqlx::query_as::<_, $row>(concat!(
+                    $head,
+                    " IN (SELECT unhex(value) FROM json_each($1)) ",
+                    $tail
+                ))
+                .bind($crate::store::connection::json_list($ids))
+                .fetch_all(connection)
+                .await
+            }
+        }
+    };
+}
+pub(super) use select_by_ids;
+
+/// Ids as the JSON list of hex strings that `select_by_ids` unpacks on SQLite.
+pub(super) fn json_list(ids: &[uuid::Uuid]) -> String {
+    let mut list = String::with_capacity(2 + ids.len() * 35);
+    list.push('[');
+    for (index, id) in ids.iter().enumerate() {
+        if index > 0 {
+            list.push(',');
+        }
+        list.push('"');
+        list.push_str(&id.simple().to_string());
+        list.push('"');
+    }
+    list.push(']');
+    list
+}
+
+/// A pooled connection for reading.
+pub(super) struct Reader(Either<PoolConnection<Postgres>, PoolConnection<Sqlite>>);
+
+impl Reader {
+    pub(super) fn connection(&mut self) -> AnyConnection<'_> {
+        match &mut self.0 {
+            Either::Postgres(connection) => Either::Postgres(connection),
+            Either::Sqlite(connection) => Either::Sqlite(connection),
+        }
+    }
+}
+
+/// A transaction that may write; on SQLite it holds the write lock from its beginning. Dropped, it is rolled back.
+pub(crate) struct WriteTransaction(
+    Either<Transaction<'static, Postgres>, Transaction<'static, Sqlite>>,
+);
+
+impl WriteTransaction {
+    pub(super) fn connection(&mut self) -> AnyConnection<'_> {
+        match &mut self.0 {
+            Either::Postgres(transaction) => Either::Postgres(transaction),
+            Either::Sqlite(transaction) => Either::Sqlite(transaction),
+        }
+    }
+
+    /// Makes everything durable. When this errors it may or may not have been.
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        on_both!(self.0, transaction => transaction.commit().await).map_err(StoreError::from)
+    }
+}
+
+impl Store {
+    /// A connection for reading.
+    pub(super) async fn reader(&self) -> Result<Reader, StoreError> {
+        let connection = match &self.inner.pools {
+            Either::Postgres(pools) => {
+                let pool = pools.readers.clone();
+                Either::Postgres(
+                    self.on_own_runtime(async move { pool.acquire().await })
+                        .await?,
+                )
+            }
+            Either::Sqlite(pools) => {
+                let pool = pools.readers.clone();
+                Either::Sqlite(
+                    self.on_own_runtime(async move { pool.acquire().await })
+                        .await?,
+                )
+            }
+        };
+        Ok(Reader(connection))
+    }
+
+    /// Begins a transaction that may write.
+    pub(crate) async fn begin(&self) -> Result<WriteTransaction, StoreError> {
+        let transaction = match &self.inner.pools {
+            Either::Postgres(pools) => {
+                let pool = pools.writers.clone();
+                Either::Postgres(
+                    self.on_own_runtime(async move { pool.begin().await })
+                        .await?,
+                )
+            }
+            Either::Sqlite(pools) => {
+                let pool = pools.writers.clone();
+                Either::Sqlite(
+                    self.on_own_runtime(async move { pool.begin_with("BEGIN IMMEDIATE").await })
+                        .await?,
+                )
+            }
+        };
+        Ok(WriteTransaction(transaction))
+    }
+
+    /// Asks the database for a sign of life, within the time that a connection may take.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        within(self.inner.options.acquire_timeout.mul_f32(1.1), async {
+            let mut reader = self.reader().await?;
+            on_both!(reader.connection(), connection =>
+                sqlx::query_scalar::<_, i64>("SELECT CAST(1 AS BIGINT)").fetch_one(connection).await)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// A connection lives as long as the runtime that made it, so all are made on ours.
+    async fn on_own_runtime<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, sqlx::Error>> + Send + 'static,
+    {
+        match self.inner.runtime.spawn(work).await {
+            Ok(result) => result.map_err(StoreError::from),
+            Err(stopped) => Err(StoreError::Unreachable(stopped.to_string())),
+        }
+    }
+}
+
+/// Gives up on the database after `limit`.
+pub(crate) async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(StoreError::Unreachable(format!(
+            "no answer within {limit:?}"
+        ))),
+    }
+}

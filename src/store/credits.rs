@@ -1,0 +1,121 @@
+//! Money that is not a settlement: balances, top-ups, corrections, refunds, and reading the ledger.
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::connection::{WriteTransaction, on_both, within};
+use super::rows::{Balance, LedgerEntry};
+use super::{LedgerAccount, Store, StoreError, TransactionKind};
+use crate::domain::{GenerationId, Money, ProjectId, Timestamp};
+
+/// A ledger transaction to be written; its entries sum to zero.
+#[derive(Debug, Clone)]
+pub(crate) struct NewTransaction {
+    pub(crate) id: Uuid,
+    pub(crate) kind: TransactionKind,
+    pub(crate) project_id: Uuid,
+    pub(crate) generation_id: Option<Uuid>,
+    pub(crate) reason: String,
+    pub(crate) author: Option<String>,
+    pub(crate) created_at: Timestamp,
+    /// One entry for each account.
+    pub(crate) entries: Vec<(LedgerAccount, i64)>,
+}
+
+#[derive(FromRow)]
+struct EntryRow {
+    transaction_id: Uuid,
+    kind: String,
+    account: String,
+    amount: i64,
+    reason: String,
+    author: Option<String>,
+    created_at: i64,
+}
+
+#[derive(FromRow)]
+struct StandingRow {
+    posted: i64,
+    held: i64,
+    prepaid: bool,
+    spend_limit: Option<i64>,
+    spent: i64,
+}
+
+impl WriteTransaction {
+    /// Whether a ledger transaction of this id is there already.
+    pub(crate) async fn transaction_exists(&mut self, id: Uuid) -> Result<bool, StoreError> {
+        Ok(on_both!(self.connection(), connection =>
+            sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM ledger_transactions WHERE id = $1")
+                .bind(id).fetch_one(connection).await)?
+            > 0)
+    }
+
+    /// What a generation was charged, less what was given back.
+    pub(crate) async fn charged(&mut self, generation: GenerationId) -> Result<Money, StoreError> {
+        Ok(Money::from_nanos(on_both!(self.connection(), connection =>
+            sqlx::query_scalar::<_, i64>(
+                "SELECT CAST(COALESCE(SUM(e.amount), 0) AS BIGINT)
+                 FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
+                 WHERE t.generation_id = $1 AND e.account = 'revenue'")
+                .bind(generation.uuid()).fetch_one(connection).await)?))
+    }
+}
+
+impl Store {
+    /// A project's balance; `month` is the first moment of the present month. `None` for an unknown project.
+    pub async fn balance(
+        &self,
+        project: ProjectId,
+        month: Timestamp,
+    ) -> Result<Option<Balance>, StoreError> {
+        within(self.options().read_timeout, async {
+            let mut reader = self.reader().await?;
+            let row = on_both!(reader.connection(), connection =>
+                sqlx::query_as::<_, StandingRow>(
+                    "SELECT b.posted, b.held, p.prepaid, p.spend_limit, COALESCE(m.spent, 0) AS spent
+                     FROM projects p JOIN balances b ON b.project_id = p.id
+                     LEFT JOIN monthly_spend m ON m.project_id = p.id AND m.starts_at = $2
+                     WHERE p.id = $1")
+                    .bind(project.uuid()).bind(month.micros()).fetch_optional(connection).await)?;
+            Ok(row.map(|row| Balance {
+                posted: Money::from_nanos(row.posted),
+                held: Money::from_nanos(row.held),
+                prepaid: row.prepaid,
+                spend_limit: row.spend_limit.map(Money::from_nanos),
+                spent_this_month: Money::from_nanos(row.spent),
+            }))
+        })
+        .await
+    }
+
+    /// The ledger entries about a generation, oldest first.
+    pub async fn entries_of_generation(
+        &self,
+        generation: GenerationId,
+    ) -> Result<Vec<LedgerEntry>, StoreError> {
+        let rows = within(self.options().read_timeout, async {
+            let mut reader = self.reader().await?;
+            Ok(on_both!(reader.connection(), connection =>
+                sqlx::query_as::<_, EntryRow>(
+                    "SELECT t.id AS transaction_id, t.kind, e.account, e.amount, t.reason, t.author, t.created_at
+                     FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
+                     WHERE t.generation_id = $1 ORDER BY t.created_at, t.id, e.account")
+                    .bind(generation.uuid()).fetch_all(connection).await)?)
+        })
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(LedgerEntry {
+                    transaction_id: row.transaction_id,
+                    kind: row.kind.parse()?,
+                    account: row.account.parse()?,
+                    amount: Money::from_nanos(row.amount),
+                    reason: row.reason,
+                    author: row.author,
+                    created_at: Timestamp::from_micros(row.created_at),
+                })
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,341 @@
+//! Reading generations: one, a list, the open ones; and taking over those whose replica has died.
+
+use sqlx::{FromRow, QueryBuilder};
+use uuid::Uuid;
+
+use super::connection::{AnyConnection, Either, on_both, select_by_ids, within};
+use super::rows::{AttemptRecord, GenerationFilter, GenerationRecord, Outcome, Page};
+use super::{Store, StoreError};
+use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId, RequestId, Timestamp};
+
+/// The largest page of a list.
+const LARGEST_PAGE: u32 = 1000;
+
+/// A generation with its hold and its latest attempt.
+macro_rules! select_generations {
+    ($rest:literal) => {
+        concat!(
+            "SELECT g.id, g.project_id, g.api_key_id, g.request_id, g.state, g.owner, g.source, g.model, g.provider,
+                 g.endpoint, g.num_images, g.size, g.parameters, g.prompt, g.end_user, g.cancel_if_client_leaves,
+                 g.created_at, g.deadline_at, g.started_at, g.settled_at, g.price, g.cost, g.cost_source,
+                 g.billable_units, g.unit_price, g.images, g.megapixels, g.answer, g.error, g.reason,
+                 h.amount AS hold, a.n AS attempt_n, a.endpoint AS attempt_endpoint, a.credential,
+                 a.provider_request_id, a.status_url, a.response_url, a.cancel_url, a.submitted_at,
+                 a.ended_at AS attempt_ended_at, a.outcome AS attempt_outcome
+             FROM generations g JOIN holds h ON h.generation_id = g.id
+             LEFT JOIN attempts a ON a.generation_id = g.id
+                 AND a.n = (SELECT MAX(n) FROM attempts WHERE generation_id = g.id)",
+            $rest
+        )
+    };
+}
+
+#[derive(FromRow)]
+struct GenerationRow {
+    id: Uuid,
+    project_id: Uuid,
+    api_key_id: Uuid,
+    request_id: Uuid,
+    state: String,
+    owner: Uuid,
+    source: String,
+    model: String,
+    provider: String,
+    endpoint: String,
+    num_images: i64,
+    size: Option<String>,
+    parameters: String,
+    prompt: Option<String>,
+    end_user: Option<String>,
+    cancel_if_client_leaves: bool,
+    created_at: i64,
+    deadline_at: i64,
+    started_at: Option<i64>,
+    hold: i64,
+    #[sqlx(flatten)]
+    outcome: OutcomeColumns,
+    #[sqlx(flatten)]
+    attempt: AttemptColumns,
+}
+
+#[derive(FromRow)]
+struct OutcomeColumns {
+    settled_at: Option<i64>,
+    price: Option<i64>,
+    cost: Option<i64>,
+    cost_source: Option<String>,
+    billable_units: Option<i64>,
+    unit_price: Option<i64>,
+    images: Option<i64>,
+    megapixels: Option<i64>,
+    answer: Option<String>,
+    error: Option<String>,
+    reason: Option<String>,
+}
+
+#[derive(FromRow)]
+struct AttemptColumns {
+    attempt_n: Option<i64>,
+    attempt_endpoint: Option<String>,
+    credential: Option<String>,
+    provider_request_id: Option<String>,
+    status_url: Option<String>,
+    response_url: Option<String>,
+    cancel_url: Option<String>,
+    submitted_at: Option<i64>,
+    attempt_ended_at: Option<i64>,
+    attempt_outcome: Option<String>,
+}
+
+/// A column that must have a value where its neighbours do.
+fn present<T>(column: &str, value: Option<T>) -> Result<T, StoreError> {
+    value.ok_or_else(|| StoreError::Inconsistent(format!("`{column}` is missing")))
+}
+
+/// A count as it was written: never negative, never beyond 32 bits.
+fn count(column: &str, value: i64) -> Result<u32, StoreError> {
+    u32::try_from(value).map_err(|_| StoreError::Inconsistent(format!("`{column}` is {value}")))
+}
+
+impl OutcomeColumns {
+    fn outcome(self) -> Result<Option<Outcome>, StoreError> {
+        let Some(settled_at) = self.settled_at else {
+            return Ok(None);
+        };
+        Ok(Some(Outcome {
+            settled_at: Timestamp::from_micros(settled_at),
+            price: Money::from_nanos(present("price", self.price)?),
+            cost: Money::from_nanos(present("cost", self.cost)?),
+            cost_source: present("cost_source", self.cost_source)?.parse()?,
+            billable_units: self.billable_units.map(Fixed::from_billionths),
+            unit_price: self.unit_price.map(Fixed::from_billionths),
+            images: count("images", present("images", self.images)?)?,
+            megapixels: Fixed::from_billionths(present("megapixels", self.megapixels)?),
+            answer: self.answer,
+            error: self.error,
+            reason: present("reason", self.reason)?,
+        }))
+    }
+}
+
+impl AttemptColumns {
+    fn attempt(self) -> Result<Option<AttemptRecord>, StoreError> {
+        let Some(n) = self.attempt_n else {
+            return Ok(None);
+        };
+        Ok(Some(AttemptRecord {
+            n: count("n", n)?,
+            endpoint: present("endpoint", self.attempt_endpoint)?,
+            credential: present("credential", self.credential)?,
+            provider_request_id: present("provider_request_id", self.provider_request_id)?,
+            status_url: present("status_url", self.status_url)?,
+            response_url: present("response_url", self.response_url)?,
+            cancel_url: present("cancel_url", self.cancel_url)?,
+            submitted_at: Timestamp::from_micros(present("submitted_at", self.submitted_at)?),
+            ended_at: self.attempt_ended_at.map(Timestamp::from_micros),
+            outcome: self.attempt_outcome.map(|word| word.parse()).transpose()?,
+        }))
+    }
+}
+
+impl GenerationRow {
+    fn record(self) -> Result<GenerationRecord, StoreError> {
+        let attempt = self.attempt.attempt()?;
+        Ok(GenerationRecord {
+            id: GenerationId::from_uuid(self.id),
+            project_id: ProjectId::from_uuid(self.project_id),
+            api_key_id: ApiKeyId::from_uuid(self.api_key_id),
+            request_id: RequestId::from_uuid(self.request_id),
+            state: self.state.parse()?,
+            owner: self.owner,
+            source: self.source,
+            model: self.model,
+            provider: self.provider,
+            endpoint: attempt
+                .as_ref()
+                .map_or(self.endpoint, |attempt| attempt.endpoint.clone()),
+            num_images: count("num_images", self.num_images)?,
+            size: self.size,
+            parameters: self.parameters,
+            prompt: self.prompt,
+            user: self.end_user,
+            cancel_if_client_leaves: self.cancel_if_client_leaves,
+            created_at: Timestamp::from_micros(self.created_at),
+            deadline_at: Timestamp::from_micros(self.deadline_at),
+            started_at: self.started_at.map(Timestamp::from_micros),
+            hold: Money::from_nanos(self.hold),
+            attempt,
+            outcome: self.outcome.outcome()?,
+        })
+    }
+}
+
+fn records(rows: Vec<GenerationRow>) -> Result<Vec<GenerationRecord>, StoreError> {
+    rows.into_iter().map(GenerationRow::record).collect()
+}
+
+impl Store {
+    /// One generation.
+    pub async fn generation(
+        &self,
+        id: GenerationId,
+    ) -> Result<Option<GenerationRecord>, StoreError> {
+        within(self.options().read_timeout, async {
+            let mut reader = self.reader().await?;
+            let row = on_both!(reader.connection(), connection =>
+                sqlx::query_as::<_, GenerationRow>(select_generations!(" WHERE g.id = $1"))
+                    .bind(id.uuid()).fetch_optional(connection).await)?;
+            row.map(GenerationRow::record).transpose()
+        })
+        .await
+    }
+
+    /// All submits of one generation, first to last.
+    pub async fn attempts(&self, id: GenerationId) -> Result<Vec<AttemptRecord>, StoreError> {
+        let rows = within(self.options().read_timeout, async {
+            let mut reader = self.reader().await?;
+            Ok(on_both!(reader.connection(), connection =>
+                sqlx::query_as::<_, AttemptColumns>(
+                    "SELECT n AS attempt_n, endpoint AS attempt_endpoint, credential, provider_request_id, status_url,
+                         response_url, cancel_url, submitted_at, ended_at AS attempt_ended_at,
+                         outcome AS attempt_outcome
+                     FROM attempts WHERE generation_id = $1 ORDER BY n")
+                    .bind(id.uuid()).fetch_all(connection).await)?)
+        })
+        .await?;
+        rows.into_iter()
+            .filter_map(|row| row.attempt().transpose())
+            .collect()
+    }
+
+    /// A page of generations, newest first.
+    pub async fn list_generations(
+        &self,
+        filter: &GenerationFilter,
+    ) -> Result<Page<GenerationRecord>, StoreError> {
+        let limit = filter.limit.clamp(1, LARGEST_PAGE);
+        let rows = within(self.options().report_timeout, async {
+            let mut reader = self.reader().await?;
+            on_both!(reader.connection(), connection => {
+                let mut query = QueryBuilder::new(select_generations!(" WHERE TRUE"));
+                if let Some(from) = filter.created_from {
+                    query.push(" AND g.created_at >= ").push_bind(from.micros());
+                }
+                if let Some(before) = filter.created_before {
+                    query.push(" AND g.created_at < ").push_bind(before.micros());
+                }
+                if let Some(project) = filter.project_id {
+                    query.push(" AND g.project_id = ").push_bind(project.uuid());
+                }
+                if let Some(key) = filter.api_key_id {
+                    query.push(" AND g.api_key_id = ").push_bind(key.uuid());
+                }
+                if let Some(model) = &filter.model {
+                    query.push(" AND g.model = ").push_bind(model.as_str());
+                }
+                if let Some(state) = filter.state {
+                    query.push(" AND g.state = ").push_bind(state.as_str());
+                }
+                if let Some(user) = &filter.user {
+                    query.push(" AND g.end_user = ").push_bind(user.as_str());
+                }
+                if let Some(id) = &filter.provider_request_id {
+                    query.push(" AND g.id IN (SELECT generation_id FROM attempts WHERE provider_request_id = ")
+                        .push_bind(id.as_str()).push(")");
+                }
+                if let Some(after) = filter.after {
+                    query.push(" AND g.id < ").push_bind(after.uuid());
+                }
+                query.push(" ORDER BY g.id DESC LIMIT ").push_bind(i64::from(limit) + 1);
+                Ok(query.build_query_as::<GenerationRow>().fetch_all(connection).await?)
+            })
+        })
+        .await?;
+        let mut items = records(rows)?;
+        let has_more = items.len() > limit as usize;
+        items.truncate(limit as usize);
+        Ok(Page { items, has_more })
+    }
+
+    /// The open generations of a replica, oldest first.
+    pub(crate) async fn open_generations(
+        &self,
+        owner: Uuid,
+    ) -> Result<Vec<GenerationRecord>, StoreError> {
+        within(self.options().read_timeout, async {
+            let mut reader = self.reader().await?;
+            let rows = on_both!(reader.connection(), connection =>
+                sqlx::query_as::<_, GenerationRow>(select_generations!(
+                    " WHERE g.owner = $1 AND g.state IN ('queued', 'running') ORDER BY g.id"))
+                    .bind(owner).fetch_all(connection).await)?;
+            records(rows)
+        })
+        .await
+    }
+
+    /// Makes `owner` the owner of at most `limit` open generations whose replica gave no sign of life since
+    /// `stale_before`, or never did. Two replicas that ask at once get different ones.
+    pub(crate) async fn adopt(
+        &self,
+        owner: Uuid,
+        stale_before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<GenerationRecord>, StoreError> {
+        within(self.options().write_timeout, async {
+            let mut transaction = self.begin().await?;
+            let adopted = take_over(transaction.connection(), owner, stale_before, limit).await?;
+            let rows = select_by_ids!(
+                transaction.connection(),
+                GenerationRow,
+                select_generations!(" WHERE g.id"),
+                &adopted,
+                "ORDER BY g.id",
+                ""
+            )?;
+            transaction.commit().await?;
+            records(rows)
+        })
+        .await
+    }
+}
+
+async fn take_over(
+    connection: AnyConnection<'_>,
+    owner: Uuid,
+    stale_before: Timestamp,
+    limit: u32,
+) -> Result<Vec<Uuid>, StoreError> {
+    macro_rules! take_over {
+        ($lock:literal) => {
+            concat!(
+                "UPDATE generations SET owner = $1 WHERE id IN (
+                     SELECT g.id FROM generations g LEFT JOIN replicas r ON r.id = g.owner
+                     WHERE g.state IN ('queued', 'running') AND g.owner <> $1 AND g.created_at < $2
+                         AND (r.id IS NULL OR r.heartbeat_at < $2)
+                     ORDER BY g.id LIMIT $3",
+                $lock,
+                ") RETURNING id"
+            )
+        };
+    }
+    let limit = i64::from(limit);
+    let adopted = match connection {
+        Either::Postgres(connection) => {
+            sqlx::query_scalar(take_over!(" FOR UPDATE OF g SKIP LOCKED"))
+                .bind(owner)
+                .bind(stale_before.micros())
+                .bind(limit)
+                .fetch_all(connection)
+                .await?
+        }
+        Either::Sqlite(connection) => {
+            sqlx::query_scalar(take_over!(""))
+                .bind(owner)
+                .bind(stale_before.micros())
+                .bind(limit)
+                .fetch_all(connection)
+                .await?
+        }
+    };
+    Ok(adopted)
+}

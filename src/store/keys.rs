@@ -1,0 +1,181 @@
+//! Keys: their digests and terms. The keys themselves are never here.
+
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use super::connection::{WriteTransaction, on_both, within};
+use super::error::must_touch;
+use super::{KeyKind, KeyOrigin, Store, StoreError};
+use crate::domain::{ApiKeyId, Money, ProjectId, Timestamp};
+
+/// The change number that grows with every change of projects and keys.
+pub(crate) const ACCOUNTS: &str = "accounts";
+
+/// A key, without the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// Its id.
+    pub id: ApiKeyId,
+    /// What it opens.
+    pub kind: KeyKind,
+    /// Whose it is, for a project key.
+    pub project_id: Option<ProjectId>,
+    /// What its maker called it.
+    pub name: String,
+    /// How it begins, for people to tell keys apart.
+    pub prefix: String,
+    /// Where it came from.
+    pub origin: KeyOrigin,
+    /// The most it may spend in its whole life.
+    pub budget: Option<Money>,
+    /// What its generations were charged, less refunds.
+    pub spent: Money,
+    /// The models it may use; every model when `None`.
+    pub allowed_models: Option<Vec<String>>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// From when on it is no longer taken.
+    pub expires_at: Option<Timestamp>,
+    /// Since when it is no longer taken.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// A key to be written.
+#[derive(Debug, Clone)]
+pub(crate) struct NewKeyRow {
+    /// The record.
+    pub(crate) record: KeyRecord,
+    /// SHA-256 of the key.
+    pub(crate) hash: [u8; 32],
+}
+
+#[derive(FromRow)]
+struct KeyRow {
+    id: Uuid,
+    kind: String,
+    project_id: Option<Uuid>,
+    name: String,
+    hash: Vec<u8>,
+    prefix: String,
+    origin: String,
+    budget: Option<i64>,
+    spent: i64,
+    allowed_models: Option<String>,
+    created_at: i64,
+    expires_at: Option<i64>,
+    revoked_at: Option<i64>,
+    archived_at: Option<i64>,
+}
+
+/// A key with what authentication needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredKey {
+    pub(crate) record: KeyRecord,
+    pub(crate) hash: [u8; 32],
+    pub(crate) project_archived: bool,
+}
+
+impl TryFrom<KeyRow> for StoredKey {
+    type Error = StoreError;
+
+    fn try_from(row: KeyRow) -> Result<Self, StoreError> {
+        let broken = |what: &str| StoreError::Inconsistent(format!("`{what}` of key `{}`", row.id));
+        Ok(Self {
+            hash: row.hash.try_into().map_err(|_| broken("hash"))?,
+            project_archived: row.archived_at.is_some(),
+            record: KeyRecord {
+                id: ApiKeyId::from_uuid(row.id),
+                kind: row.kind.parse()?,
+                project_id: row.project_id.map(ProjectId::from_uuid),
+                name: row.name,
+                prefix: row.prefix,
+                origin: row.origin.parse()?,
+                budget: row.budget.map(Money::from_nanos),
+                spent: Money::from_nanos(row.spent),
+                allowed_models: row
+                    .allowed_models
+                    .map(|text| serde_json::from_str(&text))
+                    .transpose()
+                    .map_err(|_| broken("allowed_models"))?,
+                created_at: Timestamp::from_micros(row.created_at),
+                expires_at: row.expires_at.map(Timestamp::from_micros),
+                revoked_at: row.revoked_at.map(Timestamp::from_micros),
+            },
+        })
+    }
+}
+
+macro_rules! select_keys {
+    ($rest:literal) => {
+        concat!(
+            "SELECT k.id, k.kind, k.project_id, k.name, k.hash, k.prefix, k.origin, k.budget, b.spent,
+                 k.allowed_models, k.created_at, k.expires_at, k.revoked_at, p.archived_at
+             FROM api_keys k JOIN key_balances b ON b.api_key_id = k.id
+             LEFT JOIN projects p ON p.id = k.project_id ",
+            $rest
+        )
+    };
+}
+
+fn models_text(models: Option<&Vec<String>>) -> Option<String> {
+    models.map(|models| serde_json::Value::from(models.clone()).to_string())
+}
+
+impl WriteTransaction {
+    /// Raises the change number of the accounts, and keeps other writers of accounts waiting.
+    pub(crate) async fn lock_accounts(&mut self) -> Result<(), StoreError> {
+        self.raise_change(ACCOUNTS).await
+    }
+
+    /// Writes a new key.
+    pub(crate) async fn insert_key(&mut self, key: &NewKeyRow) -> Result<(), StoreError> {
+        let record = &key.record;
+        on_both!(self.connection(), connection => {
+            sqlx::query("INSERT INTO api_keys (id, kind, project_id, name, hash, prefix, origin, budget, allowed_models,
+                             created_at, expires_at, revoked_at)
+                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
+                .bind(record.id.uuid()).bind(record.kind.as_str()).bind(record.project_id.map(ProjectId::uuid))
+                .bind(record.name.as_str()).bind(key.hash.as_slice()).bind(record.prefix.as_str())
+                .bind(record.origin.as_str()).bind(record.budget.map(Money::nanos))
+                .bind(models_text(record.allowed_models.as_ref()))
+                .bind(record.created_at.micros()).bind(record.expires_at.map(Timestamp::micros))
+                .bind(record.revoked_at.map(Timestamp::micros))
+                .execute(&mut *connection).await?;
+            sqlx::query("INSERT INTO key_balances (api_key_id) VALUES ($1)")
+                .bind(record.id.uuid()).execute(&mut *connection).await?;
+        });
+        Ok(())
+    }
+
+    /// All keys, oldest first.
+    pub(crate) async fn keys(&mut self) -> Result<Vec<StoredKey>, StoreError> {
+        let rows = on_both!(self.connection(), connection =>
+            sqlx::query_as::<_, KeyRow>(select_keys!("ORDER BY k.id")).fetch_all(connection).await)?;
+        rows.into_iter().map(StoredKey::try_from).collect()
+    }
+
+    /// Writes what may change about a key.
+    pub(crate) async fn update_key(&mut self, key: &KeyRecord) -> Result<(), StoreError> {
+        let touched = on_both!(self.connection(), connection =>
+            sqlx::query("UPDATE api_keys SET name = $2, budget = $3, allowed_models = $4, expires_at = $5,
+                             revoked_at = $6 WHERE id = $1")
+                .bind(key.id.uuid()).bind(key.name.as_str()).bind(key.budget.map(Money::nanos))
+                .bind(models_text(key.allowed_models.as_ref())).bind(key.expires_at.map(Timestamp::micros))
+                .bind(key.revoked_at.map(Timestamp::micros))
+                .execute(connection).await.map(|done| done.rows_affected()))?;
+        must_touch("api_keys", touched, 1)
+    }
+}
+
+impl Store {
+    /// All keys, oldest first.
+    pub(crate) async fn stored_keys(&self) -> Result<Vec<StoredKey>, StoreError> {
+        within(self.options().report_timeout, async {
+            let mut reader = self.reader().await?;
+            let rows = on_both!(reader.connection(), connection =>
+                sqlx::query_as::<_, KeyRow>(select_keys!("ORDER BY k.id")).fetch_all(connection).await)?;
+            rows.into_iter().map(StoredKey::try_from).collect()
+        })
+        .await
+    }
+}

@@ -1,0 +1,166 @@
+//! What keeps the tables in shape: signs of life, months made ahead, what has expired removed.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::connection::{AnyConnection, Either, WriteTransaction, on_both, within};
+use super::{Store, StoreError};
+use crate::domain::Timestamp;
+
+/// How long a replica that gives no sign of life is remembered.
+const REPLICA_MEMORY: Duration = Duration::from_hours(24);
+
+/// Serializes the making of partitions between replicas; any number will do that nothing else in this database uses.
+const PARTITIONS_LOCK: i64 = 0x696d_6167_6567_6174;
+
+/// What was removed because its time was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Purged {
+    /// Idempotency keys.
+    pub idempotency_keys: u64,
+    /// Prompts.
+    pub prompts: u64,
+    /// Replicas that have long been gone.
+    pub replicas: u64,
+}
+
+impl WriteTransaction {
+    /// Raises a change number, and keeps every other writer of the same name waiting until this transaction ends.
+    pub(super) async fn raise_change(&mut self, name: &str) -> Result<(), StoreError> {
+        let touched = on_both!(self.connection(), connection =>
+            sqlx::query("UPDATE changes SET number = number + 1 WHERE name = $1")
+                .bind(name).execute(connection).await.map(|done| done.rows_affected()))?;
+        super::error::must_touch("changes", touched, 1)
+    }
+}
+
+impl Store {
+    /// The change number of `name`: it is greater than before whenever what it names has changed.
+    pub(crate) async fn change_number(&self, name: &str) -> Result<i64, StoreError> {
+        within(self.options().read_timeout, async {
+            let mut reader = self.reader().await?;
+            Ok(on_both!(reader.connection(), connection =>
+                sqlx::query_scalar::<_, i64>("SELECT number FROM changes WHERE name = $1")
+                    .bind(name).fetch_one(connection).await)?)
+        })
+        .await
+    }
+
+    /// Records that a replica is alive.
+    pub(crate) async fn heartbeat(&self, replica: Uuid, at: Timestamp) -> Result<(), StoreError> {
+        within(self.options().write_timeout, async {
+            let mut transaction = self.begin().await?;
+            on_both!(transaction.connection(), connection =>
+                sqlx::query("INSERT INTO replicas (id, heartbeat_at) VALUES ($1, $2)
+                             ON CONFLICT (id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at")
+                    .bind(replica).bind(at.micros()).execute(connection).await.map(drop))?;
+            transaction.commit().await
+        })
+        .await
+    }
+
+    /// Forgets a replica that stops, so that others may take over at once what it left open.
+    pub(crate) async fn retire(&self, replica: Uuid) -> Result<(), StoreError> {
+        within(self.options().write_timeout, async {
+            let mut transaction = self.begin().await?;
+            on_both!(transaction.connection(), connection =>
+                sqlx::query("DELETE FROM replicas WHERE id = $1")
+                    .bind(replica).execute(connection).await.map(drop))?;
+            transaction.commit().await
+        })
+        .await
+    }
+
+    /// Removes what has expired by `now`: at most `limit` rows of each kind.
+    pub(crate) async fn purge(&self, now: Timestamp, limit: u32) -> Result<Purged, StoreError> {
+        let limit = i64::from(limit);
+        let gone = Timestamp::from_micros(
+            now.micros()
+                .saturating_sub(i64::try_from(REPLICA_MEMORY.as_micros()).unwrap_or(i64::MAX)),
+        );
+        within(self.options().write_timeout, async {
+            let mut transaction = self.begin().await?;
+            let purged = on_both!(transaction.connection(), connection => Purged {
+                idempotency_keys: sqlx::query(
+                    "DELETE FROM idempotency_keys WHERE (project_id, key) IN (
+                         SELECT project_id, key FROM idempotency_keys WHERE expires_at <= $1 LIMIT $2)
+                     AND expires_at <= $1")
+                    .bind(now.micros()).bind(limit).execute(&mut *connection).await?.rows_affected(),
+                prompts: sqlx::query(
+                    "UPDATE generations SET prompt = NULL, prompt_expires_at = NULL WHERE id IN (
+                         SELECT id FROM generations WHERE prompt_expires_at <= $1 LIMIT $2)")
+                    .bind(now.micros()).bind(limit).execute(&mut *connection).await?.rows_affected(),
+                replicas: sqlx::query("DELETE FROM replicas WHERE heartbeat_at < $1")
+                    .bind(gone.micros()).execute(&mut *connection).await?.rows_affected(),
+            });
+            transaction.commit().await?;
+            Ok(purged)
+        })
+        .await
+    }
+
+    /// Makes the partitions that begin at each of `months` (first moments of consecutive calendar months; the last one
+    /// only ends the one before it). Those that are there stay as they are. Nothing to do on SQLite.
+    pub(crate) async fn make_months(
+        &self,
+        months: &[(String, Timestamp)],
+    ) -> Result<(), StoreError> {
+        if !self.is_postgres() {
+            return Ok(());
+        }
+        within(self.options().write_timeout, async {
+            for pair in months.windows(2) {
+                let [(name, from), (_, before)] = pair else {
+                    continue;
+                };
+                let mut transaction = self.begin().await?;
+                make_month(transaction.connection(), name, *from, *before).await?;
+                transaction.commit().await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// The smallest `UUIDv7` of a moment: its milliseconds, then zeros.
+fn smallest_id(moment: Timestamp) -> Uuid {
+    let millis = u128::try_from(moment.micros().div_euclid(1000)).unwrap_or(0);
+    Uuid::from_u128(millis << 80)
+}
+
+/// Made apart and then attached: attaching lets requests go on meanwhile, `CREATE … PARTITION OF` does not.
+async fn make_month(
+    connection: AnyConnection<'_>,
+    name: &str,
+    from: Timestamp,
+    before: Timestamp,
+) -> Result<(), StoreError> {
+    let Either::Postgres(connection) = connection else {
+        return Ok(());
+    };
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(PARTITIONS_LOCK)
+        .execute(&mut *connection)
+        .await?;
+    let table = format!("generations_{name}");
+    let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(&table)
+        .fetch_one(&mut *connection)
+        .await?;
+    if there {
+        return Ok(());
+    }
+    // Names and bounds are made here from a month, never from what somebody sent.
+    let statements = format!(
+        "CREATE TABLE {table} (LIKE generations INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
+         ALTER TABLE generations ATTACH PARTITION {table} FOR VALUES FROM ('{}') TO ('{}')",
+        smallest_id(from),
+        smallest_id(before),
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
+        .execute(connection)
+        .await?;
+    Ok(())
+}

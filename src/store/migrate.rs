@@ -1,0 +1,57 @@
+//! Bringing a database to this version's tables.
+
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::{ConnectOptions, Connection};
+
+use super::connection::{Either, within};
+use super::{Store, StoreError};
+
+static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
+static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
+
+/// How often a process tries again that found another one migrating the same SQLite file.
+const SQLITE_TRIES: u32 = 20;
+
+impl Store {
+    /// Applies the migrations that are missing. Safe when several replicas start together: each is applied once.
+    ///
+    /// Waits for another replica that is migrating. Errors: [`StoreError::Migration`] where the database was migrated
+    /// by another version or cannot be, [`StoreError::Unreachable`].
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        match &self.inner.pools {
+            Either::Postgres(pools) => {
+                // A connection of its own: a migration may take longer than a request's statement, and it waits on
+                // sqlx's advisory lock.
+                let mut connection = within(self.inner.options.acquire_timeout, async {
+                    Ok(pools.connect.connect().await?)
+                })
+                .await?;
+                POSTGRES.run_direct(None, &mut connection, false).await?;
+                connection.close().await?;
+            }
+            Either::Sqlite(pools) => {
+                // SQLite has no advisory locks: of two processes one finds the tables half there, and tries again.
+                let mut tries = 0;
+                loop {
+                    let mut connection = pools.connect.connect().await?;
+                    match SQLITE.run_direct(None, &mut connection, false).await {
+                        Ok(()) => break connection.close().await?,
+                        Err(error) if tries < SQLITE_TRIES && may_be_a_race(&error) => {
+                            tries += 1;
+                            tokio::time::sleep(Duration::from_millis(50)).await;
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn may_be_a_race(error: &sqlx::migrate::MigrateError) -> bool {
+    use sqlx::migrate::MigrateError::{Execute, ExecuteMigration};
+    matches!(error, Execute(_) | ExecuteMigration(..))
+}

@@ -1,0 +1,58 @@
+//! The two databases behind one interface: PostgreSQL where production runs, SQLite for first runs and small ones.
+//!
+//! All SQL of the project is in this room. A statement is written once and expanded for both drivers; only row locks,
+//! `BEGIN IMMEDIATE`, batches and partitions differ. Rows come in and go out as the plain values of `rows.rs`; what
+//! may be written is decided above, in `ledger` and `accounts`.
+
+mod connection;
+mod credits;
+mod error;
+mod finishing;
+mod generations;
+mod keys;
+mod maintenance;
+mod migrate;
+mod open;
+mod projects;
+mod reserving;
+mod rows;
+#[cfg(test)]
+pub(crate) mod testing;
+mod usage;
+mod verify;
+mod words;
+
+use std::sync::Arc;
+
+pub use error::StoreError;
+pub use keys::KeyRecord;
+pub use maintenance::Purged;
+pub use open::StoreOptions;
+pub use projects::{ProjectChange, ProjectRecord};
+pub use rows::{
+    AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency,
+    LedgerEntry, Outcome, Page, Reservation, Submitted,
+};
+pub use usage::{
+    BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow,
+};
+pub use words::{
+    AttemptOutcome, CostSource, FinalState, GenerationState, KeyKind, KeyOrigin, LedgerAccount,
+    TransactionKind, UnknownWord,
+};
+
+pub(crate) use connection::WriteTransaction;
+pub(crate) use connection::within;
+pub(crate) use credits::NewTransaction;
+pub(crate) use finishing::{BalanceChange, MonthlyCharge, OpenRow};
+pub(crate) use keys::{ACCOUNTS, NewKeyRow, StoredKey};
+pub(crate) use reserving::{BalanceRow, Existing, KeyTerms, MonthRow, ProjectTerms};
+
+/// The database. Cheap to clone; all clones share the connections.
+///
+/// Connections are made on the runtime that [`Store::connect`] was called on, whoever asks for them, so that none dies
+/// with a web worker.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<open::Inner>,
+}

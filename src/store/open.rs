@@ -1,0 +1,208 @@
+//! Opening a database: address, connection pools, time limits.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use tokio::runtime::Handle;
+
+use super::connection::Either;
+use super::{Store, StoreError};
+
+/// How patient the store is, and how many connections it keeps.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// How long to wait for a connection before the database counts as unreachable.
+    pub acquire_timeout: Duration,
+    /// The longest that one write transaction may take.
+    pub write_timeout: Duration,
+    /// The longest that reading a row or a page may take.
+    pub read_timeout: Duration,
+    /// The longest that a report over many rows may take.
+    pub report_timeout: Duration,
+    /// Connections for reading.
+    pub readers: u32,
+    /// Connections for writing; SQLite always has one.
+    pub writers: u32,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            acquire_timeout: Duration::from_secs(2),
+            write_timeout: Duration::from_secs(4),
+            read_timeout: Duration::from_secs(4),
+            report_timeout: Duration::from_mins(1),
+            readers: 8,
+            writers: 4,
+        }
+    }
+}
+
+/// What all clones of a [`Store`] share.
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) pools:
+        Either<Pools<PgPool, PgConnectOptions>, Pools<SqlitePool, SqliteConnectOptions>>,
+    pub(super) options: StoreOptions,
+    pub(super) runtime: Handle,
+}
+
+/// Where writes go, where reads go, and how to open one more connection.
+#[derive(Debug)]
+pub(super) struct Pools<P, O> {
+    pub(super) writers: P,
+    pub(super) readers: P,
+    pub(super) connect: O,
+}
+
+impl Store {
+    /// Opens the database at `address` and makes sure that it answers.
+    ///
+    /// `sqlite://path` creates the file and its folder where missing; `postgres://…` must exist. Call it on the
+    /// runtime that outlives all requests. Errors: [`StoreError::Address`], [`StoreError::Unreachable`].
+    pub async fn connect(address: &str, options: StoreOptions) -> Result<Self, StoreError> {
+        let scheme = address.split(':').next().unwrap_or_default();
+        let pools = match scheme {
+            "postgres" | "postgresql" => Either::Postgres(open_postgres(address, &options)?),
+            "sqlite" => Either::Sqlite(open_sqlite(address, &options).await?),
+            _ => {
+                return Err(bad_address(
+                    address,
+                    "the scheme is neither `sqlite` nor `postgres`",
+                ));
+            }
+        };
+        let store = Self {
+            inner: Arc::new(Inner {
+                pools,
+                options,
+                runtime: Handle::current(),
+            }),
+        };
+        store.ping().await?;
+        Ok(store)
+    }
+
+    /// The time limits and pool sizes that it was opened with.
+    #[must_use]
+    pub fn options(&self) -> &StoreOptions {
+        &self.inner.options
+    }
+
+    /// Whether this is PostgreSQL; otherwise it is SQLite.
+    #[must_use]
+    pub fn is_postgres(&self) -> bool {
+        matches!(self.inner.pools, Either::Postgres(_))
+    }
+
+    /// Closes all connections; later calls fail with [`StoreError::Unreachable`].
+    pub async fn close(&self) {
+        match &self.inner.pools {
+            Either::Postgres(pools) => {
+                pools.readers.close().await;
+                pools.writers.close().await;
+            }
+            // Readers first: the last connection to close folds the write-ahead log into the file.
+            Either::Sqlite(pools) => {
+                pools.readers.close().await;
+                pools.writers.close().await;
+            }
+        }
+    }
+}
+
+fn bad_address(address: &str, reason: impl ToString) -> StoreError {
+    let mut shown = address.to_owned();
+    if let Ok(mut url) = url::Url::parse(address)
+        && url.password().is_some()
+        && url.set_password(Some("…")).is_ok()
+    {
+        shown = url.to_string();
+    }
+    StoreError::Address {
+        address: shown,
+        reason: reason.to_string(),
+    }
+}
+
+fn open_postgres(
+    address: &str,
+    options: &StoreOptions,
+) -> Result<Pools<PgPool, PgConnectOptions>, StoreError> {
+    let connect = PgConnectOptions::from_str(address)
+        .map_err(|error| bad_address(address, error))?
+        .application_name("imagegate");
+    let pool = |connections: u32, longest: Duration| {
+        // Set after connecting, since poolers refuse unknown startup parameters. A replica that is stopped in the
+        // middle of a transaction must not keep its locks.
+        let limits = format!(
+            "SET statement_timeout = {millis}; SET lock_timeout = {millis}; \
+             SET idle_in_transaction_session_timeout = {millis}",
+            millis = longest.as_millis(),
+        );
+        PgPoolOptions::new()
+            .max_connections(connections.max(1))
+            .acquire_timeout(options.acquire_timeout)
+            .after_connect(move |connection, _| {
+                let limits = limits.clone();
+                Box::pin(async move {
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(limits))
+                        .execute(connection)
+                        .await?;
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(connect.clone())
+    };
+    Ok(Pools {
+        writers: pool(options.writers, options.write_timeout),
+        readers: pool(options.readers, options.report_timeout),
+        connect: connect.clone(),
+    })
+}
+
+async fn open_sqlite(
+    address: &str,
+    options: &StoreOptions,
+) -> Result<Pools<SqlitePool, SqliteConnectOptions>, StoreError> {
+    let connect = SqliteConnectOptions::from_str(address)
+        .map_err(|error| bad_address(address, error))?
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // FULL, not NORMAL: what was answered survives a power cut.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(options.acquire_timeout)
+        .optimize_on_close(true, None);
+    let file = connect.get_filename().to_path_buf();
+    if address.contains(":memory:")
+        || address.contains("mode=memory")
+        || file.as_os_str().is_empty()
+    {
+        return Err(bad_address(address, "the books need a file"));
+    }
+    if let Some(folder) = file.parent().filter(|folder| *folder != Path::new("")) {
+        tokio::fs::create_dir_all(folder).await.map_err(|error| {
+            bad_address(address, format!("its folder cannot be created: {error}"))
+        })?;
+    }
+    let pool = |connections: u32, connect: SqliteConnectOptions| {
+        SqlitePoolOptions::new()
+            .max_connections(connections.max(1))
+            .acquire_timeout(options.acquire_timeout)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_lazy_with(connect)
+    };
+    Ok(Pools {
+        writers: pool(1, connect.clone()),
+        readers: pool(options.readers, connect.clone().pragma("query_only", "ON")),
+        connect,
+    })
+}

@@ -1,0 +1,301 @@
+//! What the books hold, as plain values: what is written, what is read back, what is asked for.
+
+use uuid::Uuid;
+
+use super::words::{AttemptOutcome, CostSource, FinalState, GenerationState};
+use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId, RequestId, Timestamp};
+
+/// A generation to be recorded, with the money to hold for it.
+#[derive(Debug, Clone)]
+pub struct Reservation {
+    /// Its id.
+    pub id: GenerationId,
+    /// Who pays.
+    pub project_id: ProjectId,
+    /// Who asked.
+    pub api_key_id: ApiKeyId,
+    /// Now.
+    pub created_at: Timestamp,
+    /// When its answer is late.
+    pub deadline_at: Timestamp,
+    /// Our id of the model.
+    pub model: String,
+    /// The provider's name.
+    pub provider: String,
+    /// The provider's endpoint.
+    pub endpoint: String,
+    /// How many images were ordered; at least one.
+    pub num_images: u32,
+    /// The ordered size as `1024x768`, where the model has one.
+    pub size: Option<String>,
+    /// The normalized parameters as JSON, without the prompt.
+    pub parameters: String,
+    /// The prompt; stored only if the project keeps prompts.
+    pub prompt: Option<String>,
+    /// The customer's own name for its user.
+    pub user: Option<String>,
+    /// The HTTP request that asked.
+    pub request_id: RequestId,
+    /// What kind of use this is, such as `image.generation`.
+    pub source: String,
+    /// The most it can cost the project.
+    pub hold: Money,
+    /// The replica that works on it.
+    pub owner: Uuid,
+    /// Whether it ends when the client hangs up while it is still queued.
+    pub cancel_if_client_leaves: bool,
+    /// The customer's idempotency key.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// A customer's idempotency key, unique within its project until it expires.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// As the customer sent it.
+    pub key: String,
+    /// SHA-256 over what was asked.
+    pub digest: [u8; 32],
+    /// From when on the key is free again; later than the reservation.
+    pub expires_at: Timestamp,
+}
+
+/// A submit that the provider took.
+#[derive(Debug, Clone)]
+pub struct Submitted {
+    /// Which generation.
+    pub generation: GenerationId,
+    /// One for the first submit, two for the first fallback and so on.
+    pub attempt: u32,
+    /// The replica that submitted; the generation must be its own.
+    pub owner: Uuid,
+    /// Where it was sent.
+    pub endpoint: String,
+    /// The label of the provider key, never the key.
+    pub credential: String,
+    /// The provider's id of it.
+    pub provider_request_id: String,
+    /// Where to ask how it stands.
+    pub status_url: String,
+    /// Where to fetch the result.
+    pub response_url: String,
+    /// Where to cancel it.
+    pub cancel_url: String,
+    /// When the provider took it.
+    pub submitted_at: Timestamp,
+}
+
+/// How a generation ended, and what that costs whom.
+#[derive(Debug, Clone)]
+pub struct Finish {
+    /// Which generation.
+    pub generation: GenerationId,
+    /// Its last state.
+    pub state: FinalState,
+    /// When; the time that usage and costs count it under.
+    pub settled_at: Timestamp,
+    /// What the project pays: at most its hold, and zero unless it succeeded.
+    pub price: Money,
+    /// What the provider charges us, also where the project pays nothing.
+    pub cost: Money,
+    /// Where the cost comes from.
+    pub cost_source: CostSource,
+    /// The provider's billable units, if it named them.
+    pub billable_units: Option<Fixed>,
+    /// The provider's price of one such unit in dollars.
+    pub unit_price: Option<Fixed>,
+    /// How many images were delivered.
+    pub images: u32,
+    /// Their megapixels.
+    pub megapixels: Fixed,
+    /// The provider-neutral result as JSON, kept for replays.
+    pub answer: Option<String>,
+    /// The error as JSON.
+    pub error: Option<String>,
+    /// Why it ended so, in words for an operator.
+    pub reason: String,
+    /// Whether its idempotency key becomes free at once, for failures that may succeed later.
+    pub release_idempotency_key: bool,
+}
+
+/// A generation as the books know it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GenerationRecord {
+    /// Its id.
+    pub id: GenerationId,
+    /// Who pays.
+    pub project_id: ProjectId,
+    /// Who asked.
+    pub api_key_id: ApiKeyId,
+    /// The HTTP request that asked.
+    pub request_id: RequestId,
+    /// Where it stands.
+    pub state: GenerationState,
+    /// The replica that works on it, or did last.
+    pub owner: Uuid,
+    /// What kind of use this is.
+    pub source: String,
+    /// Our id of the model.
+    pub model: String,
+    /// The provider's name.
+    pub provider: String,
+    /// The provider's endpoint: of the latest attempt, or else the first choice.
+    pub endpoint: String,
+    /// How many images were ordered.
+    pub num_images: u32,
+    /// The ordered size as `1024x768`.
+    pub size: Option<String>,
+    /// The normalized parameters as JSON, without the prompt.
+    pub parameters: String,
+    /// The prompt, while it is kept.
+    pub prompt: Option<String>,
+    /// The customer's own name for its user.
+    pub user: Option<String>,
+    /// Whether it ends when the client hangs up while it is still queued.
+    pub cancel_if_client_leaves: bool,
+    /// When it was recorded.
+    pub created_at: Timestamp,
+    /// When its answer is late.
+    pub deadline_at: Timestamp,
+    /// When the provider began.
+    pub started_at: Option<Timestamp>,
+    /// The most it can cost the project.
+    pub hold: Money,
+    /// The latest submit.
+    pub attempt: Option<AttemptRecord>,
+    /// How it ended, once it has.
+    pub outcome: Option<Outcome>,
+}
+
+/// How a generation ended, as the books know it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// When.
+    pub settled_at: Timestamp,
+    /// What the project paid.
+    pub price: Money,
+    /// What it cost us.
+    pub cost: Money,
+    /// Where the cost comes from.
+    pub cost_source: CostSource,
+    /// The provider's billable units.
+    pub billable_units: Option<Fixed>,
+    /// The provider's price of one such unit in dollars.
+    pub unit_price: Option<Fixed>,
+    /// How many images were delivered.
+    pub images: u32,
+    /// Their megapixels.
+    pub megapixels: Fixed,
+    /// The provider-neutral result as JSON.
+    pub answer: Option<String>,
+    /// The error as JSON.
+    pub error: Option<String>,
+    /// Why it ended so.
+    pub reason: String,
+}
+
+/// A submit that the provider took, as the books know it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptRecord {
+    /// One for the first submit.
+    pub n: u32,
+    /// Where it was sent.
+    pub endpoint: String,
+    /// The label of the provider key.
+    pub credential: String,
+    /// The provider's id of it.
+    pub provider_request_id: String,
+    /// Where to ask how it stands.
+    pub status_url: String,
+    /// Where to fetch the result.
+    pub response_url: String,
+    /// Where to cancel it.
+    pub cancel_url: String,
+    /// When the provider took it.
+    pub submitted_at: Timestamp,
+    /// When it ended.
+    pub ended_at: Option<Timestamp>,
+    /// How it ended.
+    pub outcome: Option<AttemptOutcome>,
+}
+
+/// Which generations to list; everything that is given must match.
+#[derive(Debug, Clone, Default)]
+pub struct GenerationFilter {
+    /// Created at or after.
+    pub created_from: Option<Timestamp>,
+    /// Created before.
+    pub created_before: Option<Timestamp>,
+    /// Of this project.
+    pub project_id: Option<ProjectId>,
+    /// Of this key.
+    pub api_key_id: Option<ApiKeyId>,
+    /// Of this model.
+    pub model: Option<String>,
+    /// In this state.
+    pub state: Option<GenerationState>,
+    /// Of this user of the customer's.
+    pub user: Option<String>,
+    /// With an attempt that the provider knows by this id.
+    pub provider_request_id: Option<String>,
+    /// Older than this generation: the last one of the page before.
+    pub after: Option<GenerationId>,
+    /// How many at most; 1 to 1000.
+    pub limit: u32,
+}
+
+/// Part of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// The part.
+    pub items: Vec<T>,
+    /// Whether something follows.
+    pub has_more: bool,
+}
+
+/// What a project has, owes and may spend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Balance {
+    /// The sum of its ledger entries; negative: what it owes.
+    pub posted: Money,
+    /// The sum of its open holds.
+    pub held: Money,
+    /// Whether it may spend no more than it has.
+    pub prepaid: bool,
+    /// The most that a month may cost.
+    pub spend_limit: Option<Money>,
+    /// What this month was charged.
+    pub spent_this_month: Money,
+}
+
+/// Something in the books that does not add up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} of `{subject}` is {found}, should be {expected}")]
+pub struct Discrepancy {
+    /// What is wrong.
+    pub what: String,
+    /// Of which row.
+    pub subject: String,
+    /// What is there.
+    pub found: String,
+    /// What should be there.
+    pub expected: String,
+}
+
+/// One entry of the ledger, with its transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerEntry {
+    /// The transaction.
+    pub transaction_id: Uuid,
+    /// What moved the money.
+    pub kind: super::TransactionKind,
+    /// The account that it changes.
+    pub account: super::LedgerAccount,
+    /// By how much.
+    pub amount: Money,
+    /// Why.
+    pub reason: String,
+    /// Who, where a person did.
+    pub author: Option<String>,
+    /// When.
+    pub created_at: Timestamp,
+}

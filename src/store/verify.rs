@@ -1,0 +1,150 @@
+//! The check that recomputes everything that is kept beside the ledger.
+
+use sqlx::{Connection, FromRow};
+use uuid::Uuid;
+
+use super::connection::{on_both, within};
+use super::rows::Discrepancy;
+use super::{Store, StoreError};
+
+#[derive(FromRow)]
+struct Difference {
+    subject: Uuid,
+    found: i64,
+    expected: i64,
+}
+
+impl Difference {
+    fn discrepancy(self, what: &str) -> Discrepancy {
+        Discrepancy {
+            what: what.to_owned(),
+            subject: self.subject.to_string(),
+            found: self.found.to_string(),
+            expected: self.expected.to_string(),
+        }
+    }
+}
+
+/// What must be equal, and the query for the rows where it is not.
+const CHECKS: [(&str, &str); 11] = [
+    (
+        "the sum of the entries of a ledger transaction",
+        "SELECT transaction_id AS subject, CAST(SUM(amount) AS BIGINT) AS found, CAST(0 AS BIGINT) AS expected
+         FROM ledger_entries GROUP BY transaction_id HAVING SUM(amount) <> 0",
+    ),
+    (
+        "the number of entries of a ledger transaction (at least two)",
+        "SELECT t.id AS subject, COUNT(e.amount) AS found, CAST(2 AS BIGINT) AS expected
+         FROM ledger_transactions t LEFT JOIN ledger_entries e ON e.transaction_id = t.id
+         GROUP BY t.id HAVING COUNT(e.amount) < 2",
+    ),
+    (
+        "the posted balance of a project",
+        "SELECT b.project_id AS subject, b.posted AS found, COALESCE(s.sum, 0) AS expected
+         FROM balances b LEFT JOIN (
+             SELECT t.project_id, CAST(SUM(e.amount) AS BIGINT) AS sum
+             FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
+             WHERE e.account = 'project' GROUP BY t.project_id) s ON s.project_id = b.project_id
+         WHERE b.posted <> COALESCE(s.sum, 0)",
+    ),
+    (
+        "the held balance of a project",
+        "SELECT b.project_id AS subject, b.held AS found, COALESCE(s.sum, 0) AS expected
+         FROM balances b LEFT JOIN (
+             SELECT project_id, CAST(SUM(amount) AS BIGINT) AS sum FROM holds WHERE ended_at IS NULL
+             GROUP BY project_id) s ON s.project_id = b.project_id
+         WHERE b.held <> COALESCE(s.sum, 0)",
+    ),
+    (
+        "what a key has spent",
+        "SELECT b.api_key_id AS subject, b.spent AS found, COALESCE(s.sum, 0) AS expected
+         FROM key_balances b LEFT JOIN (
+             SELECT g.api_key_id, CAST(SUM(e.amount) AS BIGINT) AS sum
+             FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
+             JOIN generations g ON g.id = t.generation_id
+             WHERE e.account = 'revenue' GROUP BY g.api_key_id) s ON s.api_key_id = b.api_key_id
+         WHERE b.spent <> COALESCE(s.sum, 0)",
+    ),
+    (
+        "what is held for a key",
+        "SELECT b.api_key_id AS subject, b.held AS found, COALESCE(s.sum, 0) AS expected
+         FROM key_balances b LEFT JOIN (
+             SELECT api_key_id, CAST(SUM(amount) AS BIGINT) AS sum FROM holds WHERE ended_at IS NULL
+             GROUP BY api_key_id) s ON s.api_key_id = b.api_key_id
+         WHERE b.held <> COALESCE(s.sum, 0)",
+    ),
+    (
+        "what a project was charged in a month",
+        "SELECT m.project_id AS subject, m.spent AS found, COALESCE((
+             SELECT CAST(SUM(e.amount) AS BIGINT)
+             FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
+             WHERE e.account = 'revenue' AND t.project_id = m.project_id
+                 AND t.created_at >= m.starts_at AND t.created_at < m.ends_at), 0) AS expected
+         FROM monthly_spend m
+         WHERE m.spent <> COALESCE((
+             SELECT CAST(SUM(e.amount) AS BIGINT)
+             FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
+             WHERE e.account = 'revenue' AND t.project_id = m.project_id
+                 AND t.created_at >= m.starts_at AND t.created_at < m.ends_at), 0)",
+    ),
+    (
+        "what all months of a project were charged",
+        "SELECT p.id AS subject, COALESCE(m.sum, 0) AS found, COALESCE(s.sum, 0) AS expected
+         FROM projects p LEFT JOIN (
+             SELECT project_id, CAST(SUM(spent) AS BIGINT) AS sum FROM monthly_spend GROUP BY project_id) m
+             ON m.project_id = p.id
+         LEFT JOIN (
+             SELECT t.project_id, CAST(SUM(e.amount) AS BIGINT) AS sum
+             FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
+             WHERE e.account = 'revenue' GROUP BY t.project_id) s ON s.project_id = p.id
+         WHERE COALESCE(m.sum, 0) <> COALESCE(s.sum, 0)",
+    ),
+    (
+        "the number of open holds (as open generations)",
+        "SELECT g.id AS subject, COUNT(h.generation_id) AS found,
+             CAST(CASE WHEN g.settled_at IS NULL THEN 1 ELSE 0 END AS BIGINT) AS expected
+         FROM generations g LEFT JOIN holds h ON h.generation_id = g.id AND h.ended_at IS NULL
+         GROUP BY g.id, g.settled_at
+         HAVING COUNT(h.generation_id) <> CASE WHEN g.settled_at IS NULL THEN 1 ELSE 0 END",
+    ),
+    (
+        "the price in the ledger of a generation",
+        "SELECT g.id AS subject, COALESCE(e.amount, 0) AS found, COALESCE(g.price, 0) AS expected
+         FROM generations g LEFT JOIN ledger_entries e ON e.transaction_id = g.id AND e.account = 'revenue'
+         WHERE COALESCE(e.amount, 0) <> COALESCE(g.price, 0)
+         UNION ALL
+         SELECT g.id AS subject, g.price AS found, h.amount AS expected
+         FROM generations g LEFT JOIN holds h ON h.generation_id = g.id WHERE g.price > COALESCE(h.amount, 0)",
+    ),
+    (
+        "the cost in the ledger of a generation",
+        "SELECT g.id AS subject, COALESCE(e.amount, 0) AS found, COALESCE(g.cost, 0) AS expected
+         FROM generations g LEFT JOIN ledger_entries e ON e.transaction_id = g.id AND e.account = 'cost_of_sales'
+         WHERE COALESCE(e.amount, 0) <> COALESCE(g.cost, 0)",
+    ),
+];
+
+impl Store {
+    /// Recomputes all that is kept beside the ledger, in one snapshot; empty when everything adds up.
+    pub async fn verify(&self) -> Result<Vec<Discrepancy>, StoreError> {
+        let begin = if self.is_postgres() {
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        } else {
+            "BEGIN"
+        };
+        within(self.options().report_timeout, async {
+            let mut discrepancies = Vec::new();
+            let mut reader = self.reader().await?;
+            on_both!(reader.connection(), connection => {
+                let mut snapshot = connection.begin_with(begin).await?;
+                for (what, sql) in CHECKS {
+                    let rows = sqlx::query_as::<_, Difference>(sql).fetch_all(&mut *snapshot).await?;
+                    discrepancies.extend(rows.into_iter().map(|row| row.discrepancy(what)));
+                }
+                snapshot.rollback().await?;
+            });
+            Ok(discrepancies)
+        })
+        .await
+    }
+}

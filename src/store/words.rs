@@ -1,0 +1,180 @@
+//! The fixed words that the tables hold: states, kinds, origins.
+
+/// Why a text is none of a set of words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{word}` is none of {allowed}")]
+pub struct UnknownWord {
+    word: String,
+    allowed: &'static str,
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+
+        impl $name {
+            /// The word, as stored and shown.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = UnknownWord;
+
+            fn from_str(word: &str) -> Result<Self, Self::Err> {
+                match word {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(UnknownWord {
+                        word: word.to_owned(),
+                        allowed: concat!($("`", $word, "` "),+),
+                    }),
+                }
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+
+words!(
+    /// Where a generation stands. The first two are open: their hold has not ended.
+    GenerationState {
+        /// Recorded; not yet known to run.
+        Queued = "queued",
+        /// The provider works on it.
+        Running = "running",
+        /// At least one image was delivered.
+        Succeeded = "succeeded",
+        /// Refused or broken; free.
+        Failed = "failed",
+        /// Cancelled before it was done; free.
+        Cancelled = "cancelled",
+        /// Nobody knows what became of it, or it came too late; free.
+        Expired = "expired",
+    }
+);
+
+impl GenerationState {
+    /// Whether its hold has not ended.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Queued | Self::Running)
+    }
+}
+
+words!(
+    /// How a generation ended.
+    FinalState {
+        /// At least one image was delivered; the only state that may have a price.
+        Succeeded = "succeeded",
+        /// Refused or broken.
+        Failed = "failed",
+        /// Cancelled before it was done.
+        Cancelled = "cancelled",
+        /// Nobody knows what became of it, or it came too late.
+        Expired = "expired",
+    }
+);
+
+impl From<FinalState> for GenerationState {
+    fn from(state: FinalState) -> Self {
+        match state {
+            FinalState::Succeeded => Self::Succeeded,
+            FinalState::Failed => Self::Failed,
+            FinalState::Cancelled => Self::Cancelled,
+            FinalState::Expired => Self::Expired,
+        }
+    }
+}
+
+words!(
+    /// Where a generation's cost comes from.
+    CostSource {
+        /// The provider named the billable units.
+        Billed = "billed",
+        /// Estimated from the catalogue's price.
+        Computed = "computed",
+    }
+);
+
+words!(
+    /// How a submit to a provider ended.
+    AttemptOutcome {
+        /// It delivered.
+        Succeeded = "succeeded",
+        /// It was refused or broke.
+        Failed = "failed",
+        /// It was cancelled.
+        Cancelled = "cancelled",
+        /// It was given up.
+        Expired = "expired",
+        /// A later attempt took its place.
+        Replaced = "replaced",
+    }
+);
+
+words!(
+    /// What moves money in the ledger.
+    TransactionKind {
+        /// The charge for what a generation delivered, and what it cost us.
+        Settlement = "settlement",
+        /// A charge given back, whole or in part.
+        Refund = "refund",
+        /// Money paid in.
+        TopUp = "top_up",
+        /// A mistake put right.
+        Correction = "correction",
+    }
+);
+
+words!(
+    /// Whose amounts an entry changes. An entry adds to what its account shows.
+    LedgerAccount {
+        /// What the project may still spend; negative: what it owes.
+        Project = "project",
+        /// What we earned.
+        Revenue = "revenue",
+        /// What the images cost us.
+        CostOfSales = "cost_of_sales",
+        /// What we have at the provider; negative: what we owe it.
+        Provider = "provider",
+        /// The other side of what was paid in; negative.
+        Funding = "funding",
+    }
+);
+
+words!(
+    /// What a key opens.
+    KeyKind {
+        /// The admin face; no project.
+        Admin = "admin",
+        /// One project's public face.
+        Project = "project",
+    }
+);
+
+words!(
+    /// Where a key came from.
+    KeyOrigin {
+        /// The first start made it.
+        Bootstrap = "bootstrap",
+        /// A setting holds its value.
+        Setting = "setting",
+        /// An operator made it.
+        Api = "api",
+    }
+);
