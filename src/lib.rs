@@ -2,4 +2,6 @@
 //!
 //! The rooms, top floor first; arrows run down only (`tests/house.rs` checks it).
 
+pub mod catalogue;
 pub mod domain;
+pub mod providers;

@@ -52,9 +52,7 @@ impl Timestamp {
     /// RFC 3339 with milliseconds and `Z`, as in `2026-11-21T08:47:49.000Z`.
     #[must_use]
     pub fn rfc3339(self) -> String {
-        DateTime::from_timestamp_micros(self.0)
-            .unwrap_or_default()
-            .to_rfc3339_opts(SecondsFormat::Millis, true)
+        DateTime::from_timestamp_micros(self.0).unwrap_or_default().to_rfc3339_opts(SecondsFormat::Millis, true)
     }
 }
 
@@ -80,9 +78,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     fn now(&self) -> Timestamp {
-        let since_epoch = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
     }
 }
@@ -134,10 +130,7 @@ mod tests {
 
     #[test]
     fn a_timestamp_is_written_as_rfc3339() {
-        assert_eq!(
-            Timestamp::from_seconds(1_793_000_000).rfc3339(),
-            "2026-10-26T07:33:20.000Z"
-        );
+        assert_eq!(Timestamp::from_seconds(1_793_000_000).rfc3339(), "2026-10-26T07:33:20.000Z");
     }
 
     #[test]
@@ -146,9 +139,6 @@ mod tests {
         assert_eq!(clock.now().seconds(), 10);
         clock.advance(Duration::from_secs(5));
         assert_eq!(clock.now().seconds(), 15);
-        assert_eq!(
-            clock.now().since(Timestamp::from_seconds(20)),
-            Duration::ZERO
-        );
+        assert_eq!(clock.now().since(Timestamp::from_seconds(20)), Duration::ZERO);
     }
 }

@@ -100,9 +100,6 @@ mod tests {
         assert_eq!(project.to_string().parse(), Ok(project));
         assert!(project.to_string().parse::<ApiKeyId>().is_err());
         let generation = GenerationId::from_uuid(uuid);
-        assert_eq!(
-            generation.to_string(),
-            "019e1951-c778-7120-9c82-16efcf40ec82"
-        );
+        assert_eq!(generation.to_string(), "019e1951-c778-7120-9c82-16efcf40ec82");
     }
 }

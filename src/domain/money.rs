@@ -41,11 +41,7 @@ impl Money {
     #[must_use]
     pub const fn credits(self) -> i64 {
         let whole = self.0.div_euclid(NANOS_PER_CREDIT);
-        if self.0.rem_euclid(NANOS_PER_CREDIT) == 0 {
-            whole
-        } else {
-            whole + 1
-        }
+        if self.0.rem_euclid(NANOS_PER_CREDIT) == 0 { whole } else { whole + 1 }
     }
 
     /// Sum; `None` when it leaves the range.
@@ -75,10 +71,7 @@ impl Money {
 
     /// For places where only a float will do (OpenAI's SDK types `costs` as a float); a decimal string stands beside it.
     #[must_use]
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "shown only; the exact string stands beside it"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "shown only; the exact string stands beside it")]
     pub fn approximate_usd(self) -> f64 {
         self.0 as f64 / 1e9
     }
