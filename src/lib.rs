@@ -3,8 +3,10 @@
 //! The rooms, top floor first; arrows run down only (`tests/house.rs` checks it).
 
 pub mod accounts;
+pub mod catalogue;
 pub mod config;
 pub mod domain;
 pub mod http;
 pub mod ledger;
+pub mod providers;
 pub mod store;

@@ -1,0 +1,38 @@
+//! Why a model file does not load.
+
+use std::path::PathBuf;
+
+/// Why a catalogue does not load.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// A mistake in a model file.
+    #[error("{file}:{line}:{column}: {message}")]
+    File {
+        /// The file's name.
+        file: String,
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1, in characters.
+        column: usize,
+        /// What is wrong and what is allowed.
+        message: String,
+    },
+    /// Two models are found under the same id.
+    #[error("`{first}` and `{second}` both claim the id `{id}`")]
+    Clash {
+        /// The id or alias.
+        id: String,
+        /// One model.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// A file or folder cannot be read.
+    #[error("cannot read `{path}`: {cause}")]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// The system's word.
+        cause: std::io::Error,
+    },
+}

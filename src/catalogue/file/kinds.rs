@@ -1,0 +1,270 @@
+//! Parameters of a model file: each kind with the fields that belong to it.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use toml::{Spanned, Table, Value as Toml};
+
+use super::super::json::{Json, Number};
+use super::super::model::Parameter;
+use super::super::rules::{
+    AspectRatio, AspectRatioRule, ChoiceRule, CustomSize, IntegerRule, Kind, ListRule, NumberRule, ObjectRule, Preset,
+    SeedRule, SizeRule, TextRule,
+};
+use super::super::shelf::Strictness;
+use super::super::size::Size;
+use super::super::validate::{Findings, check};
+use super::super::value::Value;
+use super::Mistake;
+use super::form::{KindName, ParameterForm};
+
+/// One of `[[parameters]]`, or a field of an object.
+pub(super) fn parameter(form: &ParameterForm, span: Range<usize>) -> Result<Parameter, Mistake> {
+    let Some(name) = &form.name else { return Err(Mistake::new(span, "a parameter needs a `name`")) };
+    let kind = kind(form)?;
+    let default = match &form.default {
+        Some(default) => Some(
+            value(&kind, default.get_ref())
+                .map_err(|message| Mistake::new(default.span(), format!("the default is not valid: {message}")))?,
+        ),
+        None => None,
+    };
+    if form.required && default.is_some() {
+        return Err(Mistake::new(name.span(), "a required parameter has no default"));
+    }
+    Ok(Parameter {
+        name: Arc::from(name.get_ref().as_str()),
+        provider_name: form.provider_name.clone().unwrap_or_else(|| name.get_ref().clone()),
+        accepts: form.accepts.clone(),
+        description: form.description.clone(),
+        required: form.required,
+        send: form.send,
+        role: form.role.as_ref().map(|role| *role.get_ref()),
+        kind,
+        default,
+        no_default_with: form.no_default_with.iter().map(|name| name.get_ref().clone()).collect(),
+    })
+}
+
+/// A value of the file, checked like one of a request.
+pub(super) fn value(kind: &Kind, toml: &Toml) -> Result<Value, String> {
+    let json = json(toml)?;
+    let mut findings = Findings::new(Strictness::Strict);
+    let checked = check(kind, &json, &mut findings);
+    checked.ok_or_else(|| {
+        let problems = findings.into_problems();
+        problems.first().map_or_else(String::new, |problem| problem.message.replace("the request", "it"))
+    })
+}
+
+fn json(toml: &Toml) -> Result<Json<'_>, String> {
+    Ok(match toml {
+        Toml::String(text) => Json::String(Cow::Borrowed(text)),
+        Toml::Integer(value) => Json::Number(Number::Integer((*value).into())),
+        Toml::Float(value) if value.is_finite() => Json::Number(Number::Float(*value)),
+        Toml::Boolean(value) => Json::Bool(*value),
+        Toml::Array(items) => Json::Array(items.iter().map(json).collect::<Result<_, _>>()?),
+        Toml::Table(table) => {
+            let entry = |(key, value): (&'_ String, _)| Ok((Cow::Owned(key.clone()), json(value)?));
+            Json::Object(table.iter().map(entry).collect::<Result<_, String>>()?)
+        }
+        Toml::Float(_) | Toml::Datetime(_) => return Err("no JSON value".to_owned()),
+    })
+}
+
+fn kind(form: &ParameterForm) -> Result<Kind, Mistake> {
+    let name = *form.kind.get_ref();
+    check_fields(form, name)?;
+    Ok(match name {
+        KindName::Text => Kind::Text(TextRule {
+            min_length: form.min_length.as_ref().map_or(0, |length| *length.get_ref()),
+            max_length: *needed(form, form.max_length.as_ref(), "max_length")?.get_ref(),
+            format: form.format.as_ref().map(|format| *format.get_ref()),
+        }),
+        KindName::Integer => {
+            let (minimum, maximum) = integer_limits(form)?;
+            Kind::Integer(IntegerRule { minimum, maximum })
+        }
+        KindName::Seed => Kind::Seed(seed_limits(form)?),
+        KindName::Number => Kind::Number(NumberRule {
+            minimum: form.minimum.as_ref().map(float).transpose()?,
+            maximum: form.maximum.as_ref().map(float).transpose()?,
+        }),
+        KindName::Boolean => Kind::Boolean,
+        KindName::Choice => {
+            let options = needed(form, form.options.as_ref(), "options")?;
+            Kind::Choice(ChoiceRule { options: distinct(options)? })
+        }
+        KindName::Size => Kind::Size(size_rule(form)?),
+        KindName::AspectRatio => Kind::AspectRatio(aspect_ratio_rule(form)?),
+        KindName::Image => Kind::Image,
+        KindName::List => {
+            let items = needed(form, form.items.as_ref(), "items")?.get_ref();
+            Kind::List(ListRule {
+                items: Box::new(kind(items)?),
+                min_items: form.min_items.as_ref().map_or(0, |count| *count.get_ref()),
+                max_items: *needed(form, form.max_items.as_ref(), "max_items")?.get_ref(),
+                accepts_single: form.accepts_single.as_ref().is_some_and(|single| *single.get_ref()),
+            })
+        }
+        KindName::Object => {
+            let fields = needed(form, form.fields.as_ref(), "fields")?.get_ref();
+            let fields = fields.iter().map(|field| parameter(field.get_ref(), field.span()));
+            Kind::Object(ObjectRule { fields: fields.collect::<Result<_, _>>()? })
+        }
+    })
+}
+
+/// A field that means nothing to the kind is a mistake, not a decoration.
+fn check_fields(form: &ParameterForm, name: KindName) -> Result<(), Mistake> {
+    use KindName::{AspectRatio, Choice, Integer, List, Number, Object, Seed, Size, Text};
+    fn span<T>(field: Option<&Spanned<T>>) -> Option<Range<usize>> {
+        field.map(Spanned::span)
+    }
+    let fields: [(&str, Option<Range<usize>>, &[KindName]); 14] = [
+        ("min_length", span(form.min_length.as_ref()), &[Text]),
+        ("max_length", span(form.max_length.as_ref()), &[Text]),
+        ("format", span(form.format.as_ref()), &[Text]),
+        ("minimum", span(form.minimum.as_ref()), &[Integer, Seed, Number, Size]),
+        ("maximum", span(form.maximum.as_ref()), &[Integer, Seed, Number, Size]),
+        ("multiple_of", span(form.multiple_of.as_ref()), &[Size]),
+        ("options", span(form.options.as_ref()), &[Choice, AspectRatio]),
+        ("presets", span(form.presets.as_ref()), &[Size, AspectRatio]),
+        ("missing_side", span(form.missing_side.as_ref()), &[Size]),
+        ("items", span(form.items.as_ref()), &[List]),
+        ("min_items", span(form.min_items.as_ref()), &[List]),
+        ("max_items", span(form.max_items.as_ref()), &[List]),
+        ("accepts_single", span(form.accepts_single.as_ref()), &[List]),
+        ("fields", span(form.fields.as_ref()), &[Object]),
+    ];
+    for (field, span, kinds) in fields {
+        if let Some(span) = span
+            && !kinds.contains(&name)
+        {
+            return Err(Mistake::new(span, format!("`{field}` does not belong to a parameter of this kind")));
+        }
+    }
+    Ok(())
+}
+
+fn needed<'f, T>(form: &ParameterForm, field: Option<&'f T>, name: &str) -> Result<&'f T, Mistake> {
+    field.ok_or_else(|| Mistake::new(form.kind.span(), format!("a parameter of this kind needs `{name}`")))
+}
+
+fn integer(value: &Spanned<Toml>) -> Result<i64, Mistake> {
+    value.get_ref().as_integer().ok_or_else(|| Mistake::new(value.span(), "must be an integer"))
+}
+
+fn float(value: &Spanned<Toml>) -> Result<f64, Mistake> {
+    let number = match value.get_ref() {
+        Toml::Float(value) => Some(*value),
+        Toml::Integer(value) => i32::try_from(*value).ok().map(f64::from),
+        _ => None,
+    };
+    number.filter(|value| value.is_finite()).ok_or_else(|| Mistake::new(value.span(), "must be a number"))
+}
+
+fn integer_limits(form: &ParameterForm) -> Result<(i64, i64), Mistake> {
+    let minimum = integer(needed(form, form.minimum.as_ref(), "minimum")?)?;
+    let maximum = needed(form, form.maximum.as_ref(), "maximum")?;
+    let span = maximum.span();
+    let maximum = integer(maximum)?;
+    if minimum > maximum {
+        return Err(Mistake::new(span, format!("must be at least the minimum, `{minimum}`")));
+    }
+    Ok((minimum, maximum))
+}
+
+/// A seed's maximum is a text where it is beyond TOML's integers; without one it is all of 64 bits.
+fn seed_limits(form: &ParameterForm) -> Result<SeedRule, Mistake> {
+    let read = |value: &Spanned<Toml>| match value.get_ref() {
+        Toml::Integer(number) => u64::try_from(*number).map_err(|_| Mistake::new(value.span(), "must not be negative")),
+        Toml::String(text) => text.parse().map_err(|_| Mistake::new(value.span(), "must be a whole number of 64 bits")),
+        _ => Err(Mistake::new(value.span(), "must be an integer, or a text if it is beyond TOML's integers")),
+    };
+    let minimum = form.minimum.as_ref().map(read).transpose()?.unwrap_or(0);
+    let maximum = form.maximum.as_ref().map(read).transpose()?.unwrap_or(u64::MAX);
+    Ok(SeedRule { minimum, maximum })
+}
+
+fn distinct(options: &Spanned<Vec<String>>) -> Result<Vec<Arc<str>>, Mistake> {
+    let mut seen = std::collections::HashSet::new();
+    if options.get_ref().is_empty() {
+        return Err(Mistake::new(options.span(), "must not be empty"));
+    }
+    for option in options.get_ref() {
+        if !seen.insert(option) {
+            return Err(Mistake::new(options.span(), format!("`{option}` is there twice")));
+        }
+    }
+    Ok(options.get_ref().iter().map(|option| Arc::from(option.as_str())).collect())
+}
+
+fn size_rule(form: &ParameterForm) -> Result<SizeRule, Mistake> {
+    let presets = form.presets.as_ref().map(presets).transpose()?.unwrap_or_default();
+    let custom = match (&form.minimum, &form.maximum) {
+        (None, None) => None,
+        (Some(minimum), Some(maximum)) => Some(custom_size(form, minimum, maximum)?),
+        _ => return Err(Mistake::new(form.kind.span(), "a size has both `minimum` and `maximum`, or neither")),
+    };
+    if custom.is_none() && (presets.is_empty() || form.multiple_of.is_some() || form.missing_side.is_some()) {
+        return Err(Mistake::new(form.kind.span(), "a size needs `minimum` and `maximum`, or only `presets`"));
+    }
+    Ok(SizeRule { presets, custom })
+}
+
+fn custom_size(form: &ParameterForm, minimum: &Spanned<Toml>, maximum: &Spanned<Toml>) -> Result<CustomSize, Mistake> {
+    let side = |value: &Spanned<Toml>| -> Result<u32, Mistake> {
+        u32::try_from(integer(value)?)
+            .ok()
+            .filter(|side| (1..=1_000_000).contains(side))
+            .ok_or_else(|| Mistake::new(value.span(), "must be between 1 and 1000000 pixels"))
+    };
+    let custom = CustomSize {
+        minimum: side(minimum)?,
+        maximum: side(maximum)?,
+        multiple_of: form.multiple_of.as_ref().map_or(1, |step| *step.get_ref()),
+        missing_side: form.missing_side.as_ref().map(size).transpose()?,
+    };
+    if custom.multiple_of == 0 || custom.minimum.div_ceil(custom.multiple_of) * custom.multiple_of > custom.maximum {
+        return Err(Mistake::new(maximum.span(), "no size is within these limits"));
+    }
+    Ok(custom)
+}
+
+fn size(text: &Spanned<String>) -> Result<Size, Mistake> {
+    text.get_ref().parse().map_err(|error: super::super::size::SizeError| Mistake::new(text.span(), error.to_string()))
+}
+
+/// `square_hd = "1024x1024"`, or `auto_2K = "auto"` where the model decides.
+fn presets(table: &Spanned<Table>) -> Result<Vec<Preset>, Mistake> {
+    let preset = |(name, value): (&String, &Toml)| {
+        let size = match value.as_str() {
+            Some("auto") => None,
+            text => Some(text.and_then(|text| text.parse().ok()).ok_or_else(|| {
+                Mistake::new(table.span(), format!("`{name}` must be a size such as `1024x768`, or `auto`"))
+            })?),
+        };
+        Ok(Preset { name: Arc::from(name.as_str()), size })
+    };
+    table.get_ref().iter().map(preset).collect()
+}
+
+fn aspect_ratio_rule(form: &ParameterForm) -> Result<AspectRatioRule, Mistake> {
+    let options = needed(form, form.options.as_ref(), "options")?;
+    let ratio = |name: Arc<str>| {
+        let sides = name.split_once(':').and_then(|(across, down)| {
+            let side = |digits: &str| digits.parse::<u32>().ok().filter(|side| *side > 0);
+            Some((side(across)?, side(down)?))
+        });
+        if sides.is_none() && name.contains(':') {
+            return Err(Mistake::new(options.span(), format!("`{name}` is not a ratio such as `16:9`")));
+        }
+        Ok(AspectRatio { name, ratio: sides })
+    };
+    Ok(AspectRatioRule {
+        options: distinct(options)?.into_iter().map(ratio).collect::<Result<_, _>>()?,
+        presets: form.presets.as_ref().map(presets).transpose()?.unwrap_or_default(),
+    })
+}

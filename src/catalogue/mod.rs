@@ -1,0 +1,40 @@
+//! What we sell, as data: one file per model says what it takes, what it costs and what it answers.
+//!
+//! A request's JSON ([`parse`]) becomes an [`Order`] only through [`Catalogue::order`], which checks every value
+//! against the model's file and tells every problem at once. The order knows its price and can be translated.
+
+mod built_in;
+mod error;
+mod file;
+mod json;
+mod model;
+mod nearest;
+mod order;
+mod price;
+mod problem;
+mod rules;
+mod schema;
+mod shelf;
+mod size;
+mod switches;
+mod validate;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::CatalogueError;
+pub use file::check_file;
+pub use json::{Array, Json, JsonError, Number, Object, parse};
+pub use model::{Example, Model, Output, Parameter, Role, Send, Status};
+pub use order::Order;
+pub use price::{Charge, Condition, Extra, Price, PriceError, Quote, Rate, Rounding, Unit, Variant};
+pub use problem::{Code, PathPart, Problem, Rejection};
+pub use rules::{
+    AspectRatio, AspectRatioRule, ChoiceRule, CustomSize, IntegerRule, Kind, ListRule, NumberRule, ObjectRule, Preset,
+    SeedRule, SizeRule, TextFormat, TextRule,
+};
+pub use shelf::{Catalogue, Strictness};
+pub use size::{Size, SizeError};
+pub use switches::{ResponseFormat, Switches};
+pub use value::{OrderedSize, Value};

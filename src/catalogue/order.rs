@@ -1,0 +1,171 @@
+//! An order: a wish that the catalogue has found valid. Only [`Catalogue::order`](super::Catalogue::order) makes one.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+use sha2::{Digest, Sha256};
+
+use super::model::{Model, Parameter, Send};
+use super::price::{Charge, PriceError, Quote};
+use super::rules::Kind;
+use super::size::Size;
+use super::switches::Switches;
+use super::value::Value;
+use crate::domain::Fixed;
+
+/// A valid request for images of one model: every value in range, defaults explicit.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The model that was asked for.
+    pub model: Arc<Model>,
+    /// What was asked of the gateway itself.
+    pub switches: Switches,
+    /// Fields of the request that count for nothing, in its order; fields of fields with dots (`image_size.depth`).
+    pub ignored: Vec<String>,
+    /// One for each of the model's parameters.
+    pub(super) slots: Vec<Option<Slot>>,
+}
+
+/// A parameter's value in an order.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Slot {
+    pub(super) value: Value,
+    /// Whether the client gave it; else it is the default.
+    pub(super) given: bool,
+}
+
+impl Order {
+    /// How many images are asked for; 1 for models without such a parameter.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        match self.at(self.model.index.count) {
+            Some(Value::Integer(count)) => u32::try_from(*count).unwrap_or(1),
+            _ => 1,
+        }
+    }
+
+    /// The pixels of each image, where they are known before the call.
+    #[must_use]
+    pub fn size(&self) -> Option<Size> {
+        match self.at(self.model.index.size) {
+            Some(Value::Size(size)) => size.size,
+            _ => None,
+        }
+    }
+
+    /// The prompt, where the model has one.
+    #[must_use]
+    pub fn prompt(&self) -> Option<&str> {
+        match self.at(self.model.index.prompt) {
+            Some(Value::Text(prompt)) => Some(prompt),
+            _ => None,
+        }
+    }
+
+    /// The parameters that have a value, in the model file's order, normalized, defaults explicit.
+    pub fn parameters(&self) -> impl Iterator<Item = (&Parameter, &Value)> {
+        self.filled().map(|(parameter, slot)| (parameter, &slot.value))
+    }
+
+    /// Those of [`Self::parameters`] that the provider is sent.
+    pub fn sent(&self) -> impl Iterator<Item = (&Parameter, &Value)> {
+        self.filled()
+            .filter(|(parameter, slot)| match parameter.send {
+                Send::Always => true,
+                Send::Given => slot.given,
+                Send::Never => false,
+            })
+            .map(|(parameter, slot)| (parameter, &slot.value))
+    }
+
+    /// The input images (URLs or data URIs) that were given, in order.
+    pub fn input_images(&self) -> impl Iterator<Item = &str> {
+        self.model.index.images.iter().filter_map(|index| self.at(Some(*index))).flat_map(|value| {
+            let values = match value {
+                Value::List(items) => items.as_slice(),
+                one => std::slice::from_ref(one),
+            };
+            values.iter().filter_map(|value| match value {
+                Value::Text(url) => Some(url.as_ref()),
+                _ => None,
+            })
+        })
+    }
+
+    /// Our parameter names and values, defaults explicit.
+    #[must_use]
+    pub fn normalized(&self) -> Map<String, Json> {
+        self.parameters().map(|(parameter, value)| (parameter.name.as_ref().to_owned(), value.to_json())).collect()
+    }
+
+    /// SHA-256 over the model's id, the normalized parameters and every switch that shapes the answer (all but `user`):
+    /// equal for two requests that ask for the same, however they say it.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hash = Hash(Sha256::new());
+        hash.field(self.model.id.as_bytes());
+        for (parameter, value) in self.parameters() {
+            hash.field(parameter.name.as_bytes());
+            hash.value(&parameter.kind, value);
+        }
+        let switches = &self.switches;
+        hash.field(switches.response_format.name().as_bytes());
+        hash.field(&[u8::from(switches.stream), u8::from(switches.background), u8::from(switches.sync_mode)]);
+        hash.field(&switches.partial_images.map(u32::to_be_bytes).unwrap_or_default());
+        hash.field(switches.webhook_url.as_deref().unwrap_or_default().as_bytes());
+        for fallback in &switches.fallbacks {
+            hash.field(fallback.as_bytes());
+        }
+        hash.0.finalize().into()
+    }
+
+    /// The most this order can cost at this markup.
+    pub fn quote(&self, markup: Fixed) -> Result<Quote, PriceError> {
+        self.model.price.as_ref().ok_or(PriceError::Unpriced)?.quote(self, markup)
+    }
+
+    /// What was delivered costs: one entry for each image, `None` where its size is not known (the ordered size then
+    /// counts). Never more than [`Self::quote`] at the same markup.
+    pub fn charge(&self, delivered: &[Option<Size>], markup: Fixed) -> Result<Charge, PriceError> {
+        self.model.price.as_ref().ok_or(PriceError::Unpriced)?.charge(self, delivered, markup)
+    }
+
+    fn filled(&self) -> impl Iterator<Item = (&Parameter, &Slot)> {
+        self.model
+            .parameters
+            .iter()
+            .zip(&self.slots)
+            .filter_map(|(parameter, slot)| slot.as_ref().map(|slot| (parameter, slot)))
+    }
+
+    pub(super) fn at(&self, index: Option<usize>) -> Option<&Value> {
+        self.slots.get(index?)?.as_ref().map(|slot| &slot.value)
+    }
+}
+
+/// A hash of fields, each with its length before it, so that no two lists of fields run together.
+struct Hash(Sha256);
+
+impl Hash {
+    fn field(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_be_bytes());
+        self.0.update(bytes);
+    }
+
+    /// Texts as they are; what is not a text by its JSON, which is the same for equal values.
+    fn value(&mut self, kind: &Kind, value: &Value) {
+        self.field(kind.name().as_bytes());
+        match value {
+            Value::Text(text) | Value::Choice(text) => self.field(text.as_bytes()),
+            Value::Size(size) => match (size.size, &size.preset) {
+                (Some(size), _) => {
+                    self.field(&size.width.to_be_bytes());
+                    self.field(&size.height.to_be_bytes());
+                }
+                (None, Some(preset)) => self.field(preset.as_bytes()),
+                (None, None) => {}
+            },
+            other => self.field(other.to_json().to_string().as_bytes()),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The catalogue: every model, found by id or alias in any letter case.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::built_in::BUILT_IN;
+use super::error::CatalogueError;
+use super::file::check_file;
+use super::json::Json;
+use super::model::{Model, Status};
+use super::nearest::nearest;
+use super::order::Order;
+use super::problem::Rejection;
+use super::validate;
+
+/// Every model that is known, as one unchanging snapshot.
+#[derive(Debug)]
+pub struct Catalogue {
+    models: Vec<Arc<Model>>,
+    /// Ids and aliases in lower case, to the place in `models`.
+    places: HashMap<Box<str>, usize>,
+    version: String,
+}
+
+/// What becomes of fields that a model does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Strictness {
+    /// They are ignored and named in [`Order::ignored`].
+    #[default]
+    Lenient,
+    /// They are problems.
+    Strict,
+}
+
+impl Catalogue {
+    /// The models that the program carries.
+    pub fn built_in() -> Result<Self, CatalogueError> {
+        Self::load(&[])
+    }
+
+    /// The built-in models, with those of the folder's `*.toml` files added, or put in place of a built-in model that
+    /// has the same id.
+    pub fn with_directory(folder: &Path) -> Result<Self, CatalogueError> {
+        let unreadable = |path: &Path| {
+            let path = path.to_owned();
+            move |cause| CatalogueError::Unreadable { path, cause }
+        };
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(unreadable(folder))? {
+            let path = entry.map_err(unreadable(folder))?.path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        let mut files = Vec::with_capacity(paths.len());
+        for path in paths {
+            let text = std::fs::read_to_string(&path).map_err(unreadable(&path))?;
+            files.push((path.display().to_string(), text));
+        }
+        Self::load(&files)
+    }
+
+    /// The built-in files, then `more`, each with its name.
+    fn load(more: &[(String, String)]) -> Result<Self, CatalogueError> {
+        let mut version = Sha256::new();
+        let mut models: Vec<Arc<Model>> = Vec::new();
+        for (name, text) in BUILT_IN {
+            version.update(text);
+            models.push(Arc::new(check_file(text, name)?));
+        }
+        let built_in = models.len();
+        for (name, text) in more {
+            version.update(text);
+            let model = Arc::new(check_file(text, name)?);
+            match models.iter_mut().take(built_in).find(|known| known.id.eq_ignore_ascii_case(&model.id)) {
+                Some(replaced) => *replaced = model,
+                None => models.push(model),
+            }
+        }
+        models.sort_by(|one, another| one.id.cmp(&another.id));
+        let places = find_places(&models)?;
+        Ok(Self { models, places, version: hex::encode(version.finalize()) })
+    }
+
+    /// The model of this id or alias, in any letter case; withdrawn models too.
+    #[must_use]
+    pub fn model(&self, id: &str) -> Option<&Arc<Model>> {
+        let id = if id.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            Cow::Owned(id.to_ascii_lowercase())
+        } else {
+            Cow::Borrowed(id)
+        };
+        self.models.get(*self.places.get(id.as_ref())?)
+    }
+
+    /// Every model, ordered by id; [`Model::status`] tells the withdrawn ones.
+    pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
+        self.models.iter()
+    }
+
+    /// A hex digest of all the files: it changes when any of them does.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Checks a request's JSON against the model that it names.
+    pub fn order(&self, wish: &Json<'_>, strictness: Strictness) -> Result<Order, Rejection> {
+        let model = validate::model_of(wish)?;
+        self.order_from(model, wish, strictness)
+    }
+
+    /// Checks a request's JSON against a model other than the one it names: a fallback.
+    pub fn order_from(&self, model: &str, wish: &Json<'_>, strictness: Strictness) -> Result<Order, Rejection> {
+        let Some(known) = self.model(model) else {
+            let model = model.chars().take(200).collect::<String>();
+            let nearest = self.nearest(&model);
+            return Err(Rejection::UnknownModel { model, nearest });
+        };
+        if known.status == Status::Withdrawn {
+            return Err(Rejection::Withdrawn { model: known.id.clone(), replaced_by: known.replaced_by.clone() });
+        }
+        validate::order(Some(self), known, wish, strictness).map_err(Rejection::Invalid)
+    }
+
+    /// The offered id or alias that differs least from this name.
+    pub(super) fn nearest(&self, name: &str) -> Option<String> {
+        let offered = self.models.iter().filter(|model| model.status != Status::Withdrawn);
+        let names = offered.flat_map(|model| std::iter::once(&model.id).chain(&model.aliases)).map(String::as_str);
+        nearest(name, names).map(str::to_owned)
+    }
+}
+
+/// Where each id and alias leads.
+fn find_places(models: &[Arc<Model>]) -> Result<HashMap<Box<str>, usize>, CatalogueError> {
+    let mut places = HashMap::new();
+    for (place, model) in models.iter().enumerate() {
+        for id in std::iter::once(&model.id).chain(&model.aliases) {
+            let earlier = places.insert(id.to_ascii_lowercase().into_boxed_str(), place);
+            if let Some(earlier) = earlier.and_then(|earlier| models.get(earlier)) {
+                return Err(CatalogueError::Clash {
+                    id: id.clone(),
+                    first: earlier.id.clone(),
+                    second: model.id.clone(),
+                });
+            }
+        }
+    }
+    Ok(places)
+}

@@ -1,0 +1,217 @@
+//! From a wish to an order: every field of a request checked against the model's file, every problem told at once.
+
+mod findings;
+mod nested;
+mod scalars;
+mod sizes;
+mod switches;
+
+use std::sync::Arc;
+
+use super::json::{Json, Object};
+use super::model::{Field, Model, Parameter};
+use super::order::{Order, Slot};
+use super::problem::{Code, Problem, Rejection};
+use super::rules::Kind;
+use super::shelf::{Catalogue, Strictness};
+use super::switches::Switch;
+use super::value::Value;
+
+pub(super) use findings::Findings;
+
+/// The model that a request names.
+pub(super) fn model_of<'j>(wish: &'j Json<'_>) -> Result<&'j str, Rejection> {
+    let mut findings = Findings::new(Strictness::Lenient);
+    let Some(object) = wish.as_object() else {
+        findings.wrong_type("object", wish);
+        return Err(Rejection::Invalid(findings.into_problems()));
+    };
+    match object.get("model") {
+        Some(Json::String(model)) => return Ok(model),
+        None | Some(Json::Null) => findings.missing("model", "string"),
+        Some(other) => findings.within("model", |findings| findings.wrong_type("string", other)),
+    }
+    Err(Rejection::Invalid(findings.into_problems()))
+}
+
+/// Checks a request against one model.
+pub(super) fn order(
+    catalogue: Option<&Catalogue>,
+    model: &Arc<Model>,
+    wish: &Json<'_>,
+    strictness: Strictness,
+) -> Result<Order, Vec<Problem>> {
+    let mut findings = Findings::new(strictness);
+    let Some(object) = wish.as_object() else {
+        findings.wrong_type("object", wish);
+        return Err(findings.into_problems());
+    };
+    if wish.repeats_keys() {
+        findings.repeated_keys(wish);
+    }
+    let mut reading = Reading::new(model);
+    reading.read(object, &mut findings);
+    reading.read_sides(&mut findings);
+    let switches = switches::read(catalogue, &reading.switches, &mut findings);
+    let slots = reading.finish(&mut findings);
+    if findings.has_problems() {
+        return Err(findings.into_problems());
+    }
+    Ok(Order { model: Arc::clone(model), switches, ignored: findings.into_ignored(), slots })
+}
+
+/// Checks an example of a model file, which may name only that model and has no fallbacks.
+pub(super) fn example(model: &Arc<Model>, json: &Json<'_>, strictness: Strictness) -> Result<Order, String> {
+    let named = model_of(json).map_err(|rejection| rejection.to_string())?;
+    if !std::iter::once(&model.id).chain(&model.aliases).any(|id| id.eq_ignore_ascii_case(named)) {
+        return Err(format!("it asks for the model `{named}`"));
+    }
+    order(None, model, json, strictness).map_err(|problems| Rejection::Invalid(problems).to_string())
+}
+
+/// Checks one value, and gives it typed and normalized. `None` means that a problem was noted.
+pub(super) fn check<'j>(kind: &'j Kind, json: &'j Json<'_>, findings: &mut Findings<'j>) -> Option<Value> {
+    match kind {
+        Kind::Text(rule) => scalars::text(rule, json, findings),
+        Kind::Integer(rule) => scalars::integer(rule, json, findings),
+        Kind::Seed(rule) => scalars::seed(rule, json, findings),
+        Kind::Number(rule) => scalars::number(rule, json, findings),
+        Kind::Boolean => scalars::boolean(json, findings).map(Value::Boolean),
+        Kind::Choice(rule) => scalars::choice(rule, json, findings),
+        Kind::Image => scalars::image(json, findings),
+        Kind::Size(rule) => sizes::size(rule, json, findings),
+        Kind::AspectRatio(rule) => sizes::aspect_ratio(rule, json, findings),
+        Kind::List(rule) => nested::list(rule, json, findings),
+        Kind::Object(rule) => nested::object(rule, json, findings),
+    }
+}
+
+/// What has been read of a request so far.
+struct Reading<'j> {
+    model: &'j Model,
+    /// One for each parameter: its value, and the field that gave it.
+    slots: Vec<Option<(Value, &'j str)>>,
+    /// `width` and `height` beside each other.
+    width: Option<&'j Json<'j>>,
+    height: Option<&'j Json<'j>>,
+    switches: Vec<(Switch, &'j str, &'j Json<'j>)>,
+}
+
+impl<'j> Reading<'j> {
+    fn new(model: &'j Model) -> Self {
+        Self { model, slots: vec![None; model.parameters.len()], width: None, height: None, switches: Vec::new() }
+    }
+
+    /// Sorts every field to where it belongs; parameters are checked at once.
+    fn read(&mut self, object: &'j Object<'j>, findings: &mut Findings<'j>) {
+        for (key, json) in object.distinct() {
+            let field = switches::redirect(key, json).or_else(|| self.model.index.fields.get(key).copied());
+            match field {
+                None => {
+                    let known = self.model.index.fields.keys().map(AsRef::as_ref);
+                    findings.unknown(key, known);
+                }
+                Some(Field::Model) => {}
+                _ if *json == Json::Null => {}
+                Some(Field::Width) => self.width = Some(json),
+                Some(Field::Height) => self.height = Some(json),
+                Some(Field::Switch(switch)) => self.switches.push((switch, key, json)),
+                Some(Field::Parameter(place)) => self.read_parameter(place, key, json, findings),
+            }
+        }
+    }
+
+    fn read_parameter(&mut self, place: usize, key: &'j str, json: &'j Json<'j>, findings: &mut Findings<'j>) {
+        let Some(parameter) = self.model.parameters.get(place) else { return };
+        if sizes::is_auto(&parameter.kind, json) {
+            return;
+        }
+        if !findings.is_strict() && is_openai_word(key, &parameter.kind, json) {
+            findings.ignore(key);
+            return;
+        }
+        let value = findings.within(key, |findings| check(&parameter.kind, json, findings));
+        if let Some(value) = value {
+            self.fill(place, key, value, findings);
+        }
+    }
+
+    /// Two fields may give the same parameter only if they say the same.
+    fn fill(&mut self, place: usize, key: &'j str, value: Value, findings: &mut Findings<'j>) {
+        match self.slots.get_mut(place) {
+            Some(Some((first, by))) if !first.same_as(&value) => {
+                let message = format!("`{key}` and `{by}` are the same parameter but differ; give one of them");
+                findings.within(key, |findings| findings.note(Code::Custom, message));
+            }
+            Some(slot @ None) => *slot = Some((value, key)),
+            Some(Some(_)) | None => {}
+        }
+    }
+
+    /// `width` and `height` beside each other are a size like any other.
+    fn read_sides(&mut self, findings: &mut Findings<'j>) {
+        if self.width.is_none() && self.height.is_none() {
+            return;
+        }
+        let Some(place) = self.model.index.size else { return };
+        let Some(parameter) = self.model.parameters.get(place) else { return };
+        let value = sizes::sides(&parameter.kind, self.width, self.height, findings);
+        if let Some(value) = value {
+            let key = if self.width.is_some() { "width" } else { "height" };
+            self.fill(place, key, value, findings);
+        }
+    }
+
+    /// Defaults for what was not given, problems for what should have been.
+    fn finish(self, findings: &mut Findings<'j>) -> Vec<Option<Slot>> {
+        let given: Vec<bool> = self.slots.iter().map(Option::is_some).collect();
+        let model = self.model;
+        model
+            .parameters
+            .iter()
+            .zip(self.slots)
+            .map(|(parameter, slot)| match slot {
+                Some((value, _)) => Some(Slot { value, given: true }),
+                None => {
+                    if parameter.required && !findings.found_below(parameter) {
+                        findings.missing(&parameter.name, type_name(&parameter.kind));
+                    }
+                    Self::default(model, parameter, &given).map(|value| Slot { value, given: false })
+                }
+            })
+            .collect()
+    }
+
+    fn default(model: &Model, parameter: &Parameter, given: &[bool]) -> Option<Value> {
+        let taken_away = !parameter.no_default_with.is_empty()
+            && model
+                .parameters
+                .iter()
+                .zip(given)
+                .any(|(other, given)| *given && parameter.no_default_with.iter().any(|name| **name == *other.name));
+        if taken_away { None } else { parameter.default.clone() }
+    }
+}
+
+/// Values of OpenAI's `style` and `quality`. `OpenAI`'s clients send them to every model, so where a model has a parameter
+/// of that name but not the value, they count for nothing.
+const OPENAI_WORDS: [(&str, &[&str]); 2] =
+    [("style", &["vivid", "natural"]), ("quality", &["standard", "hd", "low", "medium", "high", "auto"])];
+
+fn is_openai_word(key: &str, kind: &Kind, json: &Json<'_>) -> bool {
+    let (Kind::Choice(rule), Some(text)) = (kind, json.as_str()) else { return false };
+    OPENAI_WORDS.iter().any(|(name, words)| *name == key && words.contains(&text))
+        && !rule.options.iter().any(|option| **option == *text)
+}
+
+/// What a kind is called in JSON's words.
+pub(super) fn type_name(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Text(_) | Kind::Choice(_) | Kind::Image | Kind::AspectRatio(_) => "string",
+        Kind::Integer(_) | Kind::Seed(_) => "integer",
+        Kind::Number(_) => "number",
+        Kind::Boolean => "boolean",
+        Kind::List(_) => "array",
+        Kind::Size(_) | Kind::Object(_) => "object",
+    }
+}

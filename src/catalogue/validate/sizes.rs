@@ -1,0 +1,245 @@
+//! Sizes and aspect ratios, in each way that clients write them.
+
+use std::sync::Arc;
+
+use serde_json::Value as JsonValue;
+
+use super::super::json::{Json, Object};
+use super::super::problem::{Code, Problem};
+use super::super::rules::{AspectRatioRule, CustomSize, Kind, Preset, SizeRule};
+use super::super::size::Size;
+use super::super::value::{OrderedSize, Value};
+use super::findings::Findings;
+use super::scalars::{Whole, whole};
+
+/// Whether this says "as you like", which is the default.
+pub(super) fn is_auto(kind: &Kind, json: &Json<'_>) -> bool {
+    let is_word = |mut names: std::slice::Iter<'_, Preset>| !names.any(|preset| *preset.name == *"auto");
+    json.as_str() == Some("auto")
+        && match kind {
+            Kind::Size(rule) => is_word(rule.presets.iter()),
+            Kind::AspectRatio(rule) => !rule.options.iter().any(|option| *option.name == *"auto"),
+            _ => false,
+        }
+}
+
+pub(super) fn size<'j>(rule: &'j SizeRule, json: &'j Json<'_>, findings: &mut Findings<'j>) -> Option<Value> {
+    let size = match json {
+        Json::String(text) => size_from_text(rule, text, findings)?,
+        Json::Object(object) => size_from_object(rule.custom.as_ref(), object, findings)?,
+        other => {
+            findings.wrong_type("object", other);
+            return None;
+        }
+    };
+    Some(Value::Size(size))
+}
+
+fn size_from_text(rule: &SizeRule, text: &str, findings: &mut Findings<'_>) -> Option<OrderedSize> {
+    if let Some(preset) = rule.presets.iter().find(|preset| *preset.name == *text) {
+        return Some(OrderedSize { preset: Some(Arc::clone(&preset.name)), size: preset.size });
+    }
+    if let (Some(custom), Ok(size)) = (&rule.custom, text.parse::<Size>()) {
+        return size_in_limits(custom, size, findings).then_some(OrderedSize { preset: None, size: Some(size) });
+    }
+    let also = if rule.custom.is_some() { ", or a size such as `1024x768`" } else { "" };
+    findings.not_an_option(text, rule.presets.iter().map(|preset| preset.name.as_ref()), also);
+    None
+}
+
+/// Checks both sides of a size that was written as one text; the nearest value is such a text, too.
+fn size_in_limits(custom: &CustomSize, size: Size, findings: &mut Findings<'_>) -> bool {
+    let near =
+        Size { width: nearest_side(custom, size.width.into()), height: nearest_side(custom, size.height.into()) };
+    let near = JsonValue::from(near.to_string());
+    let mut fits = true;
+    for (name, side) in [("width", size.width), ("height", size.height)] {
+        let Some((code, limit)) = broken_limit(custom, side.into()) else { continue };
+        fits = false;
+        let message = format!("the {name} of {} must be {}", findings.here(), limit_in_words(code, limit));
+        let near = near.clone();
+        findings.note_with(code, message, |problem| set_limit(problem, code, limit, near));
+    }
+    fits
+}
+
+fn size_from_object<'j>(
+    custom: Option<&CustomSize>,
+    object: &'j Object<'_>,
+    findings: &mut Findings<'j>,
+) -> Option<OrderedSize> {
+    let (mut width, mut height) = (None, None);
+    for (key, json) in object.distinct() {
+        match key {
+            "width" => width = Some(json),
+            "height" => height = Some(json),
+            _ => findings.unknown(key, ["width", "height"].into_iter()),
+        }
+    }
+    let Some(custom) = custom else {
+        findings.note(Code::Custom, format!("{} must be one of the named sizes", findings.here()));
+        return None;
+    };
+    both_sides(custom, width, height, findings).map(|size| OrderedSize { preset: None, size: Some(size) })
+}
+
+/// Both sides checked, the missing one as the file says.
+fn both_sides<'j>(
+    custom: &CustomSize,
+    width: Option<&Json<'_>>,
+    height: Option<&Json<'_>>,
+    findings: &mut Findings<'j>,
+) -> Option<Size> {
+    let mut side = |name: &'static str, json: Option<&Json<'_>>, missing: Option<u32>| match json {
+        None | Some(Json::Null) => {
+            if missing.is_none() {
+                findings.missing(name, "integer");
+            }
+            missing
+        }
+        Some(json) => findings.within(name, |findings| one_side(custom, json, findings)),
+    };
+    let width = side("width", width, custom.missing_side.map(|size| size.width));
+    let height = side("height", height, custom.missing_side.map(|size| size.height));
+    Some(Size { width: width?, height: height? })
+}
+
+fn one_side(custom: &CustomSize, json: &Json<'_>, findings: &mut Findings<'_>) -> Option<u32> {
+    let pixels = match whole(json) {
+        None => {
+            findings.wrong_type("integer", json);
+            return None;
+        }
+        Some(Whole::Fraction(near)) => {
+            findings.wrong_type_with("integer", "float", Some(nearest_side(custom, near).into()));
+            return None;
+        }
+        Some(Whole::Exact(pixels) | Whole::Rounded(pixels)) => pixels,
+    };
+    if let Some((code, limit)) = broken_limit(custom, pixels) {
+        let message = format!("{} must be {}", findings.here(), limit_in_words(code, limit));
+        let near = JsonValue::from(nearest_side(custom, pixels));
+        findings.note_with(code, message, |problem| set_limit(problem, code, limit, near));
+        return None;
+    }
+    u32::try_from(pixels).ok()
+}
+
+/// The limit that this many pixels break, if any.
+fn broken_limit(custom: &CustomSize, pixels: i128) -> Option<(Code, u32)> {
+    if pixels < custom.minimum.into() {
+        Some((Code::TooSmall, custom.minimum))
+    } else if pixels > custom.maximum.into() {
+        Some((Code::TooBig, custom.maximum))
+    } else if pixels % i128::from(custom.multiple_of.max(1)) != 0 {
+        Some((Code::NotMultipleOf, custom.multiple_of))
+    } else {
+        None
+    }
+}
+
+fn limit_in_words(code: Code, limit: u32) -> String {
+    match code {
+        Code::TooSmall => format!("at least {limit}"),
+        Code::TooBig => format!("at most {limit}"),
+        _ => format!("a multiple of {limit}"),
+    }
+}
+
+fn set_limit(problem: &mut Problem, code: Code, limit: u32, near: JsonValue) {
+    let limit = Some(limit.into());
+    problem.r#type = Some("number");
+    problem.nearest = Some(near);
+    match code {
+        Code::TooSmall => (problem.minimum, problem.inclusive) = (limit, Some(true)),
+        Code::TooBig => (problem.maximum, problem.inclusive) = (limit, Some(true)),
+        _ => problem.multiple_of = limit,
+    }
+}
+
+/// The allowed side that is nearest to this many pixels.
+fn nearest_side(custom: &CustomSize, pixels: i128) -> u32 {
+    let step = custom.multiple_of.max(1);
+    let (least, most) = (custom.minimum.div_ceil(step) * step, custom.maximum / step * step);
+    let Ok(pixels) = u32::try_from(pixels.clamp(least.into(), most.into())) else { return least };
+    let below = pixels - pixels % step;
+    let above = below.saturating_add(step);
+    if pixels - below <= above - pixels { below } else { above.min(most) }
+}
+
+/// `width` and `height` beside each other.
+pub(super) fn sides<'j>(
+    kind: &'j Kind,
+    width: Option<&Json<'_>>,
+    height: Option<&Json<'_>>,
+    findings: &mut Findings<'j>,
+) -> Option<Value> {
+    match kind {
+        Kind::Size(SizeRule { custom: Some(custom), .. }) => {
+            let size = both_sides(custom, width, height, findings)?;
+            Some(Value::Size(OrderedSize { preset: None, size: Some(size) }))
+        }
+        Kind::Size(SizeRule { presets, custom: None }) => {
+            let size = both_sides(&ANY_SIZE, width, height, findings)?;
+            if let Some(preset) = presets.iter().find(|preset| preset.size == Some(size)) {
+                return Some(Value::Size(OrderedSize { preset: Some(Arc::clone(&preset.name)), size: preset.size }));
+            }
+            let names = presets.iter().map(|preset| preset.name.as_ref());
+            findings.within("width", |findings| findings.not_an_option(&size.to_string(), names, ""));
+            None
+        }
+        Kind::AspectRatio(rule) => {
+            let size = both_sides(&ANY_SIZE, width, height, findings)?;
+            findings.within("width", |findings| ratio_of(rule, size, &size.to_string(), findings))
+        }
+        _ => None,
+    }
+}
+
+/// Where a size only stands for something else, each side need only be a number of pixels, and none may be missing.
+const ANY_SIZE: CustomSize = CustomSize { minimum: 1, maximum: 999_999_999, multiple_of: 1, missing_side: None };
+
+pub(super) fn aspect_ratio<'j>(
+    rule: &'j AspectRatioRule,
+    json: &'j Json<'_>,
+    findings: &mut Findings<'j>,
+) -> Option<Value> {
+    match json {
+        Json::String(text) => {
+            if let Some(option) = rule.options.iter().find(|option| *option.name == **text) {
+                return Some(Value::Choice(Arc::clone(&option.name)));
+            }
+            let preset = rule.presets.iter().find(|preset| *preset.name == **text).and_then(|preset| preset.size);
+            match preset.or_else(|| text.parse().ok()) {
+                Some(size) => ratio_of(rule, size, text, findings),
+                None => {
+                    not_a_ratio(rule, text, findings);
+                    None
+                }
+            }
+        }
+        Json::Object(object) => {
+            let OrderedSize { size, .. } = size_from_object(Some(&ANY_SIZE), object, findings)?;
+            ratio_of(rule, size?, &size?.to_string(), findings)
+        }
+        other => {
+            findings.wrong_type("string", other);
+            None
+        }
+    }
+}
+
+/// The ratio that a size exactly has.
+fn ratio_of(rule: &AspectRatioRule, size: Size, received: &str, findings: &mut Findings<'_>) -> Option<Value> {
+    let fits = |ratio: Option<(u32, u32)>| ratio.is_some_and(|(across, down)| size.has_ratio(across, down));
+    let option = rule.options.iter().find(|option| fits(option.ratio));
+    if option.is_none() {
+        not_a_ratio(rule, received, findings);
+    }
+    option.map(|option| Value::Choice(Arc::clone(&option.name)))
+}
+
+fn not_a_ratio(rule: &AspectRatioRule, received: &str, findings: &mut Findings<'_>) {
+    let options = rule.options.iter().map(|option| option.name.as_ref());
+    findings.not_an_option(received, options, ", or a size of exactly one of these ratios");
+}

@@ -1,0 +1,3 @@
+//! fal.ai.
+
+pub mod translate;

@@ -1,0 +1,3 @@
+//! The companies that make the images.
+
+pub mod fal;
