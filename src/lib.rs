@@ -3,3 +3,4 @@
 //! The rooms, top floor first; arrows run down only (`tests/house.rs` checks it).
 
 pub mod domain;
+pub mod sandbox;
