@@ -9,4 +9,5 @@ pub mod domain;
 pub mod http;
 pub mod ledger;
 pub mod providers;
+pub mod sandbox;
 pub mod store;
