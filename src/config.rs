@@ -259,7 +259,7 @@ impl Config {
             sales: SalesSettings {
                 models_dir: read.text("IMAGEGATE_MODELS_DIR").map(PathBuf::from),
                 markup,
-                deadline: read.positive_duration("IMAGEGATE_DEADLINE", Duration::from_secs(300))?,
+                deadline: read.positive_duration("IMAGEGATE_DEADLINE", Duration::from_mins(5))?,
             },
             log: LogSettings { filter: read.text("IMAGEGATE_LOG").unwrap_or("info").to_owned(), json },
         })

@@ -2,12 +2,30 @@
 //!
 //! The rooms, top floor first; arrows run down only (`tests/house.rs` checks it).
 
-pub mod accounts;
-pub mod catalogue;
+pub mod startup;
+
 pub mod config;
-pub mod domain;
-pub mod http;
-pub mod ledger;
+
+pub mod admin;
+
+pub mod api;
+
+pub mod gateway;
+
 pub mod providers;
+
 pub mod sandbox;
+
+pub mod ledger;
+
+pub mod accounts;
+
+pub mod catalogue;
+
 pub mod store;
+
+pub mod http;
+
+pub mod telemetry;
+
+pub mod domain;

@@ -18,30 +18,17 @@ impl Fal {
     fn with(settings: Settings) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let running = start(settings, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap();
-        let http = reqwest::Client::builder()
-            .timeout(Duration::from_secs(20))
-            .build()
-            .unwrap();
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
         Self { running, http }
     }
 
     fn delayed(delay: Duration) -> Self {
-        Self::with(Settings {
-            delay,
-            ..Settings::default()
-        })
+        Self::with(Settings { delay, ..Settings::default() })
     }
 
     async fn call(&self, method: Method, url: &str, body: Option<&Value>) -> Response {
-        let url = if url.starts_with("http") {
-            url.to_owned()
-        } else {
-            format!("{}{url}", self.running.queue_url())
-        };
-        let request = self
-            .http
-            .request(method, url)
-            .header("authorization", "Key id:secret");
+        let url = if url.starts_with("http") { url.to_owned() } else { format!("{}{url}", self.running.queue_url()) };
+        let request = self.http.request(method, url).header("authorization", "Key id:secret");
         let request = match body {
             Some(body) => request.json(body),
             None => request,
@@ -54,9 +41,7 @@ impl Fal {
     }
 
     async fn submit(&self, endpoint: &str, body: &Value) -> Value {
-        let answer = self
-            .call(Method::POST, &format!("/{endpoint}"), Some(body))
-            .await;
+        let answer = self.call(Method::POST, &format!("/{endpoint}"), Some(body)).await;
         assert_eq!(answer.status(), 200);
         answer.json().await.unwrap()
     }
@@ -73,28 +58,14 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 #[actix_web::test]
 async fn an_image_goes_from_submit_to_file() {
     let fal = Fal::delayed(Duration::ZERO);
-    let body =
-        json!({"prompt": "a red fox", "image_size": {"width": 160, "height": 96}, "seed": 7});
-    let answer = fal
-        .call(Method::POST, "/fal-ai/flux/dev", Some(&body))
-        .await;
+    let body = json!({"prompt": "a red fox", "image_size": {"width": 160, "height": 96}, "seed": 7});
+    let answer = fal.call(Method::POST, "/fal-ai/flux/dev", Some(&body)).await;
     assert_eq!(answer.status(), 200);
-    let id = answer.headers()["x-fal-request-id"]
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let id = answer.headers()["x-fal-request-id"].to_str().unwrap().to_owned();
     let submitted: Value = answer.json().await.unwrap();
     let keys: Vec<&String> = submitted.as_object().unwrap().keys().collect();
-    let expected = [
-        "status",
-        "request_id",
-        "response_url",
-        "status_url",
-        "cancel_url",
-        "logs",
-        "metrics",
-        "queue_position",
-    ];
+    let expected =
+        ["status", "request_id", "response_url", "status_url", "cancel_url", "logs", "metrics", "queue_position"];
     assert_eq!(keys, expected);
     assert_eq!(submitted["request_id"], id);
     assert_eq!(uuid::Uuid::parse_str(&id).unwrap().get_version_num(), 7);
@@ -130,27 +101,16 @@ async fn an_image_goes_from_submit_to_file() {
 #[actix_web::test]
 async fn a_request_waits_in_the_queue_then_runs_and_tells_logs_when_asked() {
     let fal = Fal::delayed(Duration::from_millis(500));
-    let submitted = fal
-        .submit(
-            "fal-ai/flux/dev",
-            &json!({"prompt": "a", "image_size": "square"}),
-        )
-        .await;
+    let submitted = fal.submit("fal-ai/flux/dev", &json!({"prompt": "a", "image_size": "square"})).await;
     let status_url = text(&submitted, "status_url");
     let queued = fal.get(status_url).await;
     assert_eq!(queued.status(), 202);
     let queued: Value = queued.json().await.unwrap();
-    assert_eq!(
-        (text(&queued, "status"), &queued["queue_position"]),
-        ("IN_QUEUE", &json!(0))
-    );
+    assert_eq!((text(&queued, "status"), &queued["queue_position"]), ("IN_QUEUE", &json!(0)));
 
     let early = fal.get(text(&submitted, "response_url")).await;
     assert_eq!(early.status(), 400);
-    assert_eq!(
-        early.json::<Value>().await.unwrap(),
-        json!({"detail": "Request is still in progress"})
-    );
+    assert_eq!(early.json::<Value>().await.unwrap(), json!({"detail": "Request is still in progress"}));
 
     let mut seen = Vec::new();
     for _ in 0..200 {
@@ -171,27 +131,14 @@ async fn a_request_waits_in_the_queue_then_runs_and_tells_logs_when_asked() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    assert!(
-        seen.ends_with(&["IN_PROGRESS".to_owned(), "COMPLETED".to_owned()]),
-        "{seen:?}"
-    );
+    assert!(seen.ends_with(&["IN_PROGRESS".to_owned(), "COMPLETED".to_owned()]), "{seen:?}");
 }
 
 #[actix_web::test]
 async fn a_bad_body_is_accepted_at_submit_and_refused_at_the_result() {
     let fal = Fal::delayed(Duration::ZERO);
-    let submitted = fal
-        .submit(
-            "fal-ai/flux/dev",
-            &json!({"prompt": "a", "guidance_scale": 21}),
-        )
-        .await;
-    let status: Value = fal
-        .get(text(&submitted, "status_url"))
-        .await
-        .json()
-        .await
-        .unwrap();
+    let submitted = fal.submit("fal-ai/flux/dev", &json!({"prompt": "a", "guidance_scale": 21})).await;
+    let status: Value = fal.get(text(&submitted, "status_url")).await.json().await.unwrap();
     assert_eq!(status["status"], "COMPLETED");
     assert_eq!(status["error_type"], "less_than_equal");
     assert_eq!(status["error"], "Input should be less than or equal to 20");
@@ -199,51 +146,28 @@ async fn a_bad_body_is_accepted_at_submit_and_refused_at_the_result() {
     assert_eq!(result.status(), 422);
     assert_eq!(result.headers()["x-fal-billable-units"], "0");
     let result: Value = result.json().await.unwrap();
-    assert_eq!(
-        result["detail"][0]["loc"],
-        json!(["body", "guidance_scale"])
-    );
+    assert_eq!(result["detail"][0]["loc"], json!(["body", "guidance_scale"]));
 }
 
 #[actix_web::test]
 async fn a_waiting_and_a_running_request_can_be_cancelled_a_finished_one_cannot() {
     let fal = Fal::delayed(Duration::from_mins(1));
     let submitted = fal.submit("fal-ai/flux/dev", &json!({"prompt": "a"})).await;
-    let cancelled = fal
-        .call(Method::PUT, text(&submitted, "cancel_url"), None)
-        .await;
+    let cancelled = fal.call(Method::PUT, text(&submitted, "cancel_url"), None).await;
     assert_eq!(cancelled.status(), 202);
-    assert_eq!(
-        cancelled.json::<Value>().await.unwrap(),
-        json!({"status": "CANCELLATION_REQUESTED"})
-    );
-    let again = fal
-        .call(Method::PUT, text(&submitted, "cancel_url"), None)
-        .await;
+    assert_eq!(cancelled.json::<Value>().await.unwrap(), json!({"status": "CANCELLATION_REQUESTED"}));
+    let again = fal.call(Method::PUT, text(&submitted, "cancel_url"), None).await;
     assert_eq!(again.status(), 400);
-    assert_eq!(
-        again.json::<Value>().await.unwrap(),
-        json!({"status": "ALREADY_COMPLETED"})
-    );
+    assert_eq!(again.json::<Value>().await.unwrap(), json!({"status": "ALREADY_COMPLETED"}));
     let result = fal.get(text(&submitted, "response_url")).await;
     assert_eq!(result.status(), 499);
     assert_eq!(result.headers()["x-fal-error-type"], "client_cancelled");
 
     let running = fal.submit("fal-ai/flux/dev", &json!({"prompt": "a"})).await;
     tokio::time::sleep(Duration::from_millis(350)).await;
-    let status: Value = fal
-        .get(text(&running, "status_url"))
-        .await
-        .json()
-        .await
-        .unwrap();
+    let status: Value = fal.get(text(&running, "status_url")).await.json().await.unwrap();
     assert_eq!(status["status"], "IN_PROGRESS");
-    assert_eq!(
-        fal.call(Method::PUT, text(&running, "cancel_url"), None)
-            .await
-            .status(),
-        202
-    );
+    assert_eq!(fal.call(Method::PUT, text(&running, "cancel_url"), None).await.status(), 202);
     assert_eq!(fal.get(text(&running, "response_url")).await.status(), 499);
     assert_eq!(fal.state().await["cancels"], 2);
 }
@@ -252,17 +176,12 @@ async fn a_waiting_and_a_running_request_can_be_cancelled_a_finished_one_cannot(
 async fn an_unknown_request_is_not_found_whatever_is_asked_of_it() {
     let fal = Fal::delayed(Duration::ZERO);
     let url = "/fal-ai/flux/requests/019e1951-c778-7120-9c82-16efcf40ec82";
-    for (method, url) in [
-        (Method::GET, format!("{url}/status")),
-        (Method::GET, url.to_owned()),
-        (Method::PUT, format!("{url}/cancel")),
-    ] {
+    for (method, url) in
+        [(Method::GET, format!("{url}/status")), (Method::GET, url.to_owned()), (Method::PUT, format!("{url}/cancel"))]
+    {
         let answer = fal.call(method, &url, None).await;
         assert_eq!(answer.status(), 404);
-        assert_eq!(
-            answer.json::<Value>().await.unwrap(),
-            json!({"status": "NOT_FOUND"})
-        );
+        assert_eq!(answer.json::<Value>().await.unwrap(), json!({"status": "NOT_FOUND"}));
     }
 }
 
@@ -270,86 +189,50 @@ async fn an_unknown_request_is_not_found_whatever_is_asked_of_it() {
 async fn a_missing_or_unknown_key_is_told_as_fal_tells_it() {
     let fal = Fal::delayed(Duration::ZERO);
     let submit = |key: Option<&'static str>| {
-        let request = fal
-            .http
-            .post(format!("{}/fal-ai/flux/dev", fal.running.queue_url()));
+        let request = fal.http.post(format!("{}/fal-ai/flux/dev", fal.running.queue_url()));
         let request = request.json(&json!({"prompt": "a"}));
-        key.map_or(request.try_clone().unwrap(), |key| {
-            request.header("authorization", key)
-        })
-        .send()
+        key.map_or(request.try_clone().unwrap(), |key| request.header("authorization", key)).send()
     };
     for key in [None, Some("Bearer x"), Some("Key "), Some("Key bad:key")] {
         let answer = submit(key).await.unwrap();
         assert_eq!(answer.status(), 401, "{key:?}");
         let detail = "Cannot access application \"flux\". Authentication is required to access this application.";
-        assert_eq!(
-            answer.json::<Value>().await.unwrap(),
-            json!({"detail": detail})
-        );
+        assert_eq!(answer.json::<Value>().await.unwrap(), json!({"detail": detail}));
     }
     let locked = submit(Some("Key locked:key")).await.unwrap();
     assert_eq!(locked.status(), 403);
-    assert!(
-        text(&locked.json().await.unwrap(), "detail")
-            .starts_with("User is locked. Reason: Exhausted balance.")
-    );
+    assert!(text(&locked.json().await.unwrap(), "detail").starts_with("User is locked. Reason: Exhausted balance."));
     assert_eq!(fal.state().await["accepted_submits"], 0);
 }
 
 #[actix_web::test]
 async fn an_unknown_application_is_not_found_at_once_an_unknown_path_at_the_result() {
     let fal = Fal::delayed(Duration::ZERO);
-    let answer = fal
-        .call(
-            Method::POST,
-            "/fal-ai/h3-max",
-            Some(&json!({"prompt": "a"})),
-        )
-        .await;
+    let answer = fal.call(Method::POST, "/fal-ai/h3-max", Some(&json!({"prompt": "a"}))).await;
     assert_eq!(answer.status(), 404);
     let detail = json!({"detail": "Application \"h3-max\" not found"});
     assert_eq!(answer.json::<Value>().await.unwrap(), detail);
 
-    let submitted = fal
-        .submit("fal-ai/flux/nothing", &json!({"prompt": "a"}))
-        .await;
+    let submitted = fal.submit("fal-ai/flux/nothing", &json!({"prompt": "a"})).await;
     let result = fal.get(text(&submitted, "response_url")).await;
     assert_eq!(result.status(), 404);
-    assert_eq!(
-        result.json::<Value>().await.unwrap(),
-        json!({"detail": "Path /nothing not found"})
-    );
+    assert_eq!(result.json::<Value>().await.unwrap(), json!({"detail": "Path /nothing not found"}));
 }
 
 #[actix_web::test]
 async fn fields_that_fal_does_not_know_are_counted() {
     let fal = Fal::delayed(Duration::ZERO);
-    let submitted = fal
-        .submit(
-            "fal-ai/flux/dev",
-            &json!({"prompt": "a", "n": 2, "image_size": "square"}),
-        )
-        .await;
+    let submitted = fal.submit("fal-ai/flux/dev", &json!({"prompt": "a", "n": 2, "image_size": "square"})).await;
     let state = fal.state().await;
     assert_eq!(state["unknown_fields"], json!({"fal-ai/flux/dev n": 1}));
     assert_eq!(state["submits"], json!({"fal-ai/flux/dev": 1}));
-    assert_eq!(
-        (&state["made_images"], &state["delivered_images"]),
-        (&json!(1), &json!(0))
-    );
-    assert_eq!(
-        state["requests"],
-        json!([{"id": submitted["request_id"], "endpoint": "fal-ai/flux/dev"}])
-    );
+    assert_eq!((&state["made_images"], &state["delivered_images"]), (&json!(1), &json!(0)));
+    assert_eq!(state["requests"], json!([{"id": submitted["request_id"], "endpoint": "fal-ai/flux/dev"}]));
     for _ in 0..2 {
         fal.get(text(&submitted, "response_url")).await;
     }
     let state = fal.state().await;
-    assert_eq!(
-        (&state["results_read"], &state["delivered_images"]),
-        (&json!(2), &json!(1))
-    );
+    assert_eq!((&state["results_read"], &state["delivered_images"]), (&json!(2), &json!(1)));
     fal.call(Method::POST, "/__sandbox/reset", None).await;
     assert_eq!(fal.state().await["accepted_submits"], 0);
 }
@@ -357,19 +240,10 @@ async fn fields_that_fal_does_not_know_are_counted() {
 #[actix_web::test]
 async fn every_reader_of_a_result_is_told_the_same() {
     let fal = Fal::delayed(Duration::ZERO);
-    let submitted = fal
-        .submit("fal-ai/ideogram/v2", &json!({"prompt": "a"}))
-        .await;
+    let submitted = fal.submit("fal-ai/ideogram/v2", &json!({"prompt": "a"})).await;
     let url = text(&submitted, "response_url");
     let first: Value = fal.get(url).await.json().await.unwrap();
-    assert_eq!(
-        first,
-        fal.get(&format!("{url}/response"))
-            .await
-            .json::<Value>()
-            .await
-            .unwrap()
-    );
+    assert_eq!(first, fal.get(&format!("{url}/response")).await.json::<Value>().await.unwrap());
     let image = &first["images"][0];
     let file = fal.http.get(text(image, "url")).send().await.unwrap();
     assert_eq!(json!(file.content_length()), image["file_size"]);
@@ -381,30 +255,16 @@ async fn sync_mode_answers_with_a_data_uri() {
     let fal = Fal::delayed(Duration::ZERO);
     let body = json!({"prompt": "a", "sync_mode": true, "image_size": {"width": 32, "height": 32}});
     let submitted = fal.submit("fal-ai/flux/dev", &body).await;
-    let result: Value = fal
-        .get(text(&submitted, "response_url"))
-        .await
-        .json()
-        .await
-        .unwrap();
+    let result: Value = fal.get(text(&submitted, "response_url")).await.json().await.unwrap();
     assert!(text(&result["images"][0], "url").starts_with("data:image/jpeg;base64,/9j/"));
 }
 
 #[actix_web::test]
 async fn picture_urls_lie_under_the_public_address_when_one_is_set() {
     let public_files = Some("http://gateway.example/".to_owned());
-    let fal = Fal::with(Settings {
-        delay: Duration::ZERO,
-        public_files,
-        ..Settings::default()
-    });
+    let fal = Fal::with(Settings { delay: Duration::ZERO, public_files, ..Settings::default() });
     let submitted = fal.submit("fal-ai/flux/dev", &json!({"prompt": "a"})).await;
-    let result: Value = fal
-        .get(text(&submitted, "response_url"))
-        .await
-        .json()
-        .await
-        .unwrap();
+    let result: Value = fal.get(text(&submitted, "response_url")).await.json().await.unwrap();
     assert!(text(&result["images"][0], "url").starts_with("http://gateway.example/files/b/"));
 }
 
@@ -413,50 +273,25 @@ async fn models_and_prices_are_listed() {
     let fal = Fal::delayed(Duration::ZERO);
     let first: Value = fal.get("/v1/models?limit=40").await.json().await.unwrap();
     assert_eq!(first["has_more"], true);
-    let next = format!(
-        "/v1/models?limit=40&cursor={}",
-        text(&first, "next_cursor").replace('=', "%3D")
-    );
+    let next = format!("/v1/models?limit=40&cursor={}", text(&first, "next_cursor").replace('=', "%3D"));
     let second: Value = fal.get(&next).await.json().await.unwrap();
-    assert_eq!(
-        (
-            &second["has_more"],
-            second["models"].as_array().unwrap().len()
-        ),
-        (&json!(false), 6)
-    );
-    let prices: Value = fal
-        .get("/v1/models/pricing?endpoint_id=fal-ai/flux/dev")
-        .await
-        .json()
-        .await
-        .unwrap();
+    assert_eq!((&second["has_more"], second["models"].as_array().unwrap().len()), (&json!(false), 6));
+    let prices: Value = fal.get("/v1/models/pricing?endpoint_id=fal-ai/flux/dev").await.json().await.unwrap();
     assert_eq!(
         prices["prices"],
         json!([{"endpoint_id": "fal-ai/flux/dev", "unit_price": 0.025, "unit": "megapixels", "currency": "USD"}])
     );
     let unnamed = fal.get("/v1/models/pricing").await;
     assert_eq!(unnamed.status(), 400);
-    assert_eq!(
-        unnamed.json::<Value>().await.unwrap()["error"]["type"],
-        "validation_error"
-    );
+    assert_eq!(unnamed.json::<Value>().await.unwrap()["error"]["type"], "validation_error");
 }
 
 #[actix_web::test]
 async fn a_taken_port_is_told_and_a_stopped_one_is_free() {
     let fal = Fal::delayed(Duration::ZERO);
-    let settings = Settings {
-        bind: fal.running.addr(),
-        ..Settings::default()
-    };
+    let settings = Settings { bind: fal.running.addr(), ..Settings::default() };
     let again = || start(settings.clone(), Arc::new(SystemClock), Arc::new(SystemIds));
-    assert!(
-        again()
-            .unwrap_err()
-            .to_string()
-            .starts_with("the sandbox cannot listen on `127.0.0.1:")
-    );
+    assert!(again().unwrap_err().to_string().starts_with("the sandbox cannot listen on `127.0.0.1:"));
     fal.running.stop().await;
     again().unwrap().stop().await;
 }

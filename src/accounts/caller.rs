@@ -21,11 +21,9 @@ impl Caller {
     /// Whether the key may use the model with this id of ours.
     #[must_use]
     pub fn may_use(&self, model: &str) -> bool {
-        self.allowed_models.as_ref().is_none_or(|models| {
-            models
-                .iter()
-                .any(|allowed| allowed.eq_ignore_ascii_case(model))
-        })
+        self.allowed_models
+            .as_ref()
+            .is_none_or(|models| models.iter().any(|allowed| allowed.eq_ignore_ascii_case(model)))
     }
 }
 

@@ -5,9 +5,7 @@ use super::caller::CallerKind;
 use super::error::AccountsError;
 use super::secret::{Secret, digest, foreign_prefix, is_usable};
 use crate::domain::{ApiKeyId, Money, ProjectId, Timestamp};
-use crate::store::{
-    KeyKind, KeyOrigin, KeyRecord, NewKeyRow, StoreError, StoredKey, WriteTransaction,
-};
+use crate::store::{KeyKind, KeyOrigin, KeyRecord, NewKeyRow, StoreError, StoredKey, WriteTransaction};
 
 /// The longest name.
 pub(super) const LONGEST_NAME: usize = 200;
@@ -57,17 +55,12 @@ impl Accounts {
         self.in_time(async {
             let mut transaction = self.begin().await?;
             if let CallerKind::Project(id) = new.kind {
-                let project = transaction
-                    .project(id)
-                    .await?
-                    .ok_or(AccountsError::UnknownProject)?;
+                let project = transaction.project(id).await?.ok_or(AccountsError::UnknownProject)?;
                 if project.archived_at.is_some() {
                     return Err(AccountsError::ProjectArchived);
                 }
             }
-            let made = self
-                .insert_made(&mut transaction, new, KeyOrigin::Api)
-                .await?;
+            let made = self.insert_made(&mut transaction, new, KeyOrigin::Api).await?;
             self.commit(transaction).await?;
             Ok(made)
         })
@@ -75,10 +68,7 @@ impl Accounts {
     }
 
     /// All keys, or those of one project, oldest first; revoked ones too.
-    pub async fn list_keys(
-        &self,
-        project: Option<ProjectId>,
-    ) -> Result<Vec<KeyRecord>, AccountsError> {
+    pub async fn list_keys(&self, project: Option<ProjectId>) -> Result<Vec<KeyRecord>, AccountsError> {
         let keys = self.inner.store.stored_keys().await?;
         Ok(keys
             .into_iter()
@@ -98,11 +88,7 @@ impl Accounts {
     }
 
     /// Changes a key's name, expiry, budget or models.
-    pub async fn update_key(
-        &self,
-        id: ApiKeyId,
-        change: KeyChange,
-    ) -> Result<KeyRecord, AccountsError> {
+    pub async fn update_key(&self, id: ApiKeyId, change: KeyChange) -> Result<KeyRecord, AccountsError> {
         if let Some(name) = &change.name {
             check_name(name)?;
         }
@@ -126,11 +112,7 @@ impl Accounts {
 
     /// Makes the value of a setting a key of this kind (a project key belongs to the project `default`). A value that
     /// the setting had before stops working.
-    pub async fn ensure_setting_key(
-        &self,
-        kind: KeyKind,
-        value: &str,
-    ) -> Result<KeyRecord, AccountsError> {
+    pub async fn ensure_setting_key(&self, kind: KeyKind, value: &str) -> Result<KeyRecord, AccountsError> {
         if !is_usable(value) {
             return Err(AccountsError::UnusableValue);
         }
@@ -140,9 +122,7 @@ impl Accounts {
             let caller = self.caller_kind(&mut transaction, kind).await?;
             let keys = transaction.keys().await?;
             let same = keys.iter().find(|key| key.hash == hash);
-            let ours = |key: &StoredKey| {
-                key.record.origin == KeyOrigin::Setting && key.record.kind == kind
-            };
+            let ours = |key: &StoredKey| key.record.origin == KeyOrigin::Setting && key.record.kind == kind;
             if same.is_some_and(|key| !ours(key)) {
                 return Err(AccountsError::ValueInUse);
             }
@@ -154,25 +134,12 @@ impl Accounts {
             }
             let record = if let Some(key) = same {
                 // Perhaps the operator has gone back to an earlier value.
-                let record = KeyRecord {
-                    revoked_at: None,
-                    ..key.record.clone()
-                };
+                let record = KeyRecord { revoked_at: None, ..key.record.clone() };
                 transaction.update_key(&record).await?;
                 record
             } else {
-                let record = self.record(
-                    caller,
-                    setting_name(kind),
-                    KeyOrigin::Setting,
-                    foreign_prefix(value),
-                );
-                transaction
-                    .insert_key(&NewKeyRow {
-                        record: record.clone(),
-                        hash,
-                    })
-                    .await?;
+                let record = self.record(caller, setting_name(kind), KeyOrigin::Setting, foreign_prefix(value));
+                transaction.insert_key(&NewKeyRow { record: record.clone(), hash }).await?;
                 record
             };
             self.commit(transaction).await?;
@@ -189,10 +156,7 @@ impl Accounts {
             let now = self.inner.clock.now();
             for key in transaction.keys().await? {
                 let record = &key.record;
-                if record.origin == KeyOrigin::Setting
-                    && record.kind == kind
-                    && record.revoked_at.is_none()
-                {
+                if record.origin == KeyOrigin::Setting && record.kind == kind && record.revoked_at.is_none() {
                     transaction.update_key(&revoked(record, now)).await?;
                     dropped = true;
                 }
@@ -210,10 +174,7 @@ impl Accounts {
             let mut transaction = self.begin().await?;
             let keys = transaction.keys().await?;
             let missing = |kind: KeyKind| keys.iter().all(|key| key.record.kind != kind);
-            let mut first = FirstKeys {
-                admin: None,
-                project: None,
-            };
+            let mut first = FirstKeys { admin: None, project: None };
             for kind in [KeyKind::Admin, KeyKind::Project] {
                 let caller = self.caller_kind(&mut transaction, kind).await?;
                 if missing(kind) {
@@ -224,9 +185,7 @@ impl Accounts {
                         budget: None,
                         allowed_models: None,
                     };
-                    let (_, secret) = self
-                        .insert_made(&mut transaction, new, KeyOrigin::Bootstrap)
-                        .await?;
+                    let (_, secret) = self.insert_made(&mut transaction, new, KeyOrigin::Bootstrap).await?;
                     match kind {
                         KeyKind::Admin => first.admin = Some(secret),
                         KeyKind::Project => first.project = Some(secret),
@@ -293,22 +252,13 @@ impl Accounts {
             allowed_models: new.allowed_models,
             ..self.record(new.kind, new.name, origin, secret.prefix(kind))
         };
-        let row = NewKeyRow {
-            record,
-            hash: digest(secret.expose()),
-        };
+        let row = NewKeyRow { record, hash: digest(secret.expose()) };
         transaction.insert_key(&row).await?;
         Ok((row.record, secret))
     }
 
     /// A key without limits, made now.
-    fn record(
-        &self,
-        caller: CallerKind,
-        name: String,
-        origin: KeyOrigin,
-        prefix: String,
-    ) -> KeyRecord {
+    fn record(&self, caller: CallerKind, name: String, origin: KeyOrigin, prefix: String) -> KeyRecord {
         KeyRecord {
             id: ApiKeyId::from_uuid(self.inner.ids.uuid()),
             kind: key_kind(caller),
@@ -358,10 +308,7 @@ const fn key_kind(caller: CallerKind) -> KeyKind {
 }
 
 fn revoked(record: &KeyRecord, now: Timestamp) -> KeyRecord {
-    KeyRecord {
-        revoked_at: Some(now),
-        ..record.clone()
-    }
+    KeyRecord { revoked_at: Some(now), ..record.clone() }
 }
 
 fn setting_name(kind: KeyKind) -> String {
@@ -374,18 +321,16 @@ fn setting_name(kind: KeyKind) -> String {
 
 pub(super) fn check_name(name: &str) -> Result<(), AccountsError> {
     if name.trim().is_empty() || name.chars().count() > LONGEST_NAME || name.contains('\0') {
-        return Err(AccountsError::Invalid(format!(
-            "a name has 1 to {LONGEST_NAME} characters"
-        )));
+        return Err(AccountsError::Invalid(format!("a name has 1 to {LONGEST_NAME} characters")));
     }
     Ok(())
 }
 
 pub(super) fn check_budget(amount: Option<Money>) -> Result<(), AccountsError> {
     match amount {
-        Some(amount) if amount < Money::ZERO => Err(AccountsError::Invalid(format!(
-            "a limit of `{amount}` is below zero"
-        ))),
+        Some(amount) if amount < Money::ZERO => {
+            Err(AccountsError::Invalid(format!("a limit of `{amount}` is below zero")))
+        }
         _ => Ok(()),
     }
 }

@@ -29,11 +29,7 @@ impl Accounts {
 
     /// One project.
     pub async fn project(&self, id: ProjectId) -> Result<Option<ProjectRecord>, AccountsError> {
-        Ok(self
-            .list_projects()
-            .await?
-            .into_iter()
-            .find(|project| project.id == id))
+        Ok(self.list_projects().await?.into_iter().find(|project| project.id == id))
     }
 
     /// The project `default`, made if it is not there.
@@ -48,27 +44,17 @@ impl Accounts {
     }
 
     /// Changes a project's name or terms; reservations see it at once.
-    pub async fn update_project(
-        &self,
-        id: ProjectId,
-        change: ProjectChange,
-    ) -> Result<ProjectRecord, AccountsError> {
+    pub async fn update_project(&self, id: ProjectId, change: ProjectChange) -> Result<ProjectRecord, AccountsError> {
         if let Some(name) = &change.name {
             check_name(name)?;
         }
         check_budget(change.spend_limit.flatten())?;
-        if change
-            .prompt_retention
-            .is_some_and(|retention| retention < 0)
-        {
+        if change.prompt_retention.is_some_and(|retention| retention < 0) {
             return Err(AccountsError::Invalid("a retention below zero".to_owned()));
         }
         self.in_time(async {
             let mut transaction = self.begin().await?;
-            let mut project = transaction
-                .project(id)
-                .await?
-                .ok_or(AccountsError::UnknownProject)?;
+            let mut project = transaction.project(id).await?.ok_or(AccountsError::UnknownProject)?;
             project.name = change.name.unwrap_or(project.name);
             project.prepaid = change.prepaid.unwrap_or(project.prepaid);
             project.spend_limit = change.spend_limit.unwrap_or(project.spend_limit);
@@ -86,10 +72,7 @@ impl Accounts {
     pub async fn archive_project(&self, id: ProjectId) -> Result<ProjectRecord, AccountsError> {
         self.in_time(async {
             let mut transaction = self.begin().await?;
-            let mut project = transaction
-                .project(id)
-                .await?
-                .ok_or(AccountsError::UnknownProject)?;
+            let mut project = transaction.project(id).await?.ok_or(AccountsError::UnknownProject)?;
             if project.is_default {
                 return Err(AccountsError::DefaultProject);
             }
@@ -118,13 +101,9 @@ impl Accounts {
         is_default: bool,
     ) -> Result<ProjectRecord, AccountsError> {
         let id = ProjectId::from_uuid(self.inner.ids.uuid());
-        transaction
-            .insert_project(id, name, is_default, self.inner.clock.now())
-            .await?;
+        transaction.insert_project(id, name, is_default, self.inner.clock.now()).await?;
         let written = transaction.project(id).await?;
-        written.ok_or_else(|| {
-            StoreError::Inconsistent(format!("project `{id}` is not there after it was written"))
-                .into()
-        })
+        written
+            .ok_or_else(|| StoreError::Inconsistent(format!("project `{id}` is not there after it was written")).into())
     }
 }

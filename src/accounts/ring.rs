@@ -50,10 +50,7 @@ impl From<StoredKey> for Entry {
             hash: key.hash,
             caller: Caller {
                 api_key_id: key.record.id,
-                kind: key
-                    .record
-                    .project_id
-                    .map_or(CallerKind::Admin, CallerKind::Project),
+                kind: key.record.project_id.map_or(CallerKind::Admin, CallerKind::Project),
                 name: key.record.name.into(),
                 allowed_models: key.record.allowed_models.map(Into::into),
             },
@@ -66,21 +63,10 @@ impl From<StoredKey> for Entry {
 
 impl Accounts {
     /// Reads all keys from a migrated database.
-    pub async fn load(
-        store: Store,
-        clock: Arc<dyn Clock>,
-        ids: Arc<dyn IdSource>,
-    ) -> Result<Self, AccountsError> {
-        let inner = Inner {
-            store,
-            clock,
-            ids,
-            ring: ArcSwap::default(),
-        };
+    pub async fn load(store: Store, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Result<Self, AccountsError> {
+        let inner = Inner { store, clock, ids, ring: ArcSwap::default() };
         inner.read().await?;
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Keeps the keys as the database has them: starts a task on `runtime` that ends when the last clone is dropped or
@@ -98,11 +84,8 @@ impl Accounts {
     pub fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Caller, AuthError> {
         let ring = self.inner.ring.load();
         let hash = digest(presented);
-        let entry = ring
-            .keys
-            .get(&hash)
-            .filter(|entry| bool::from(entry.hash.ct_eq(&hash)))
-            .ok_or(AuthError::Unknown)?;
+        let entry =
+            ring.keys.get(&hash).filter(|entry| bool::from(entry.hash.ct_eq(&hash))).ok_or(AuthError::Unknown)?;
         let id = entry.caller.api_key_id;
         if entry.revoked_at.is_some() {
             Err(AuthError::Revoked(id))
@@ -128,21 +111,9 @@ impl Inner {
         // The number first: keys that change after it are read again at the next look.
         let number = self.store.change_number(ACCOUNTS).await?;
         let keys = self.store.stored_keys().await?;
-        let new = Arc::new(Ring {
-            number,
-            keys: keys
-                .into_iter()
-                .map(|key| (key.hash, Entry::from(key)))
-                .collect(),
-        });
+        let new = Arc::new(Ring { number, keys: keys.into_iter().map(|key| (key.hash, Entry::from(key))).collect() });
         // Of two readers the one that saw less does not overwrite the other.
-        self.ring.rcu(|old| {
-            if old.number > number {
-                Arc::clone(old)
-            } else {
-                Arc::clone(&new)
-            }
-        });
+        self.ring.rcu(|old| if old.number > number { Arc::clone(old) } else { Arc::clone(&new) });
         Ok(())
     }
 }

@@ -24,9 +24,7 @@ pub struct Secret(String);
 impl Secret {
     /// A new key from thirty-two random bytes.
     pub(super) fn make(kind: KeyKind, ids: &dyn IdSource) -> Result<Self, AccountsError> {
-        let bytes = ids
-            .secret()
-            .map_err(|error| AccountsError::NoRandomness(error.to_string()))?;
+        let bytes = ids.secret().map_err(|error| AccountsError::NoRandomness(error.to_string()))?;
         Ok(Self(format!("{}{}", beginning(kind), hex::encode(bytes))))
     }
 
@@ -38,10 +36,7 @@ impl Secret {
 
     /// What is kept of a key that was made here.
     pub(super) fn prefix(&self, kind: KeyKind) -> String {
-        self.0
-            .chars()
-            .take(beginning(kind).len() + SHOWN_DIGITS)
-            .collect()
+        self.0.chars().take(beginning(kind).len() + SHOWN_DIGITS).collect()
     }
 }
 
@@ -61,10 +56,7 @@ const fn beginning(kind: KeyKind) -> &'static str {
 /// What is kept for showing of a value that an operator chose.
 pub(super) fn foreign_prefix(value: &str) -> String {
     let characters = value.chars().count();
-    value
-        .chars()
-        .take((characters / 4).min(SHOWN_OF_FOREIGN))
-        .collect()
+    value.chars().take((characters / 4).min(SHOWN_OF_FOREIGN)).collect()
 }
 
 /// SHA-256 of a key.
@@ -90,11 +82,7 @@ mod tests {
         assert!(admin.expose().starts_with("sk-ig-admin-") && admin.expose().len() == 12 + 64);
         assert_eq!(project.prefix(KeyKind::Project).len(), 12);
         assert_eq!(admin.prefix(KeyKind::Admin).len(), 18);
-        assert!(
-            project
-                .expose()
-                .starts_with(&project.prefix(KeyKind::Project))
-        );
+        assert!(project.expose().starts_with(&project.prefix(KeyKind::Project)));
         assert_eq!(format!("{project:?}"), "Secret(…)");
     }
 

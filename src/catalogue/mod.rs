@@ -12,6 +12,7 @@ mod nearest;
 mod order;
 mod price;
 mod problem;
+mod recall;
 mod rules;
 mod schema;
 mod shelf;

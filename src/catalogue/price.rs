@@ -154,6 +154,13 @@ impl Price {
         Ok(Charge { price, cost: bill.cost, megapixels: bill.megapixels, images })
     }
 
+    /// The provider's price of one billing unit for this order, if nothing else is added to it.
+    pub(super) fn unit_cost(&self, order: &Order) -> Option<Money> {
+        let bill = self.open_bill(order).ok()?;
+        let plain = bill.rate.first.is_none() && bill.extra == Money::ZERO && bill.cost == Money::ZERO;
+        plain.then_some(bill.rate.amount)
+    }
+
     /// A bill with what the request itself costs, whatever comes of it.
     fn open_bill<'a>(&'a self, order: &Order) -> Result<Bill<'a>, PriceError> {
         let rate = self

@@ -1,13 +1,15 @@
 //! The frame around every request: its id, the one log line, panics caught, every error in the one shape.
 
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, web};
+use actix_web::{Error, HttpMessage, HttpResponse, ResponseError, web};
 use futures_util::FutureExt;
 use tracing::{error, info, warn};
 
@@ -45,33 +47,64 @@ pub async fn frame<B: MessageBody + 'static>(
     };
     let context = RequestContext { request_id: RequestId::from_uuid(tools.ids.uuid()), received_at: tools.clock.now() };
     request.extensions_mut().insert(context);
-    let http_request = request.request().clone();
     let echo = client_request_id(request.headers());
+    let line = LogLine { method: request.method().clone(), path: request.path().to_owned(), context };
 
+    // The request itself cannot be kept beside this: the router wants it alone.
     let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
-    let path = http_request.path().to_owned();
-    let timestamp = || tools.clock.now().rfc3339();
-    let mut response = match outcome {
-        Ok(Ok(response)) => with_problem_body(response.map_into_boxed_body(), &context, &path, timestamp),
-        Ok(Err(fault)) => {
-            let problem = problem_of(&fault);
-            ServiceResponse::new(http_request.clone(), problem.render(&context, &path, timestamp()))
+    let now = tools.clock.now();
+    let problem = match outcome {
+        Ok(Ok(response)) => {
+            let mut response = with_problem_body(response.map_into_boxed_body(), &context, &line.path, now);
+            put_ids(response.headers_mut(), &context, echo);
+            line.write(response.status().as_u16(), response.headers(), now);
+            return Ok(response);
         }
-        Err(_panic) => {
-            // The panic hook has told where; the client learns only that it was our fault.
-            let problem =
-                Problem::new(Code::InternalError, "this gateway failed on the request; nothing more is known");
-            ServiceResponse::new(http_request.clone(), problem.render(&context, &path, timestamp()))
-        }
+        Ok(Err(fault)) => problem_of(&fault),
+        // The panic hook has told where; the client learns only that it was our fault.
+        Err(_panic) => Problem::new(Code::InternalError, "this gateway failed on the request; nothing more is known"),
     };
+    let broken = Broken { problem, context, path: line.path.clone(), now, echo };
+    let response = broken.error_response();
+    line.write(response.status().as_u16(), response.headers(), now);
+    Err(broken.into())
+}
+
+/// A request that broke off before there was a response: carries all that its answer needs.
+#[derive(Debug)]
+struct Broken {
+    problem: Problem,
+    context: RequestContext,
+    path: String,
+    now: Timestamp,
+    echo: Option<HeaderValue>,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problem.fmt(f)
+    }
+}
+
+impl ResponseError for Broken {
+    fn status_code(&self) -> StatusCode {
+        self.problem.status_code()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = self.problem.render(&self.context, &self.path, self.now.rfc3339());
+        put_ids(response.headers_mut(), &self.context, self.echo.clone());
+        response
+    }
+}
+
+fn put_ids(headers: &mut HeaderMap, context: &RequestContext, echo: Option<HeaderValue>) {
     if let Ok(value) = HeaderValue::from_str(&context.request_id.to_string()) {
-        response.headers_mut().insert(REQUEST_ID, value);
+        headers.insert(REQUEST_ID, value);
     }
     if let Some(echo) = echo {
-        response.headers_mut().insert(CLIENT_REQUEST_ID, echo);
+        headers.insert(CLIENT_REQUEST_ID, echo);
     }
-    log_request(&http_request, &response, &context, tools.clock.now());
-    Ok(response)
 }
 
 /// Gives an error that has no body of ours the one shape.
@@ -79,7 +112,7 @@ fn with_problem_body(
     response: ServiceResponse<BoxBody>,
     context: &RequestContext,
     path: &str,
-    timestamp: impl Fn() -> String,
+    now: Timestamp,
 ) -> ServiceResponse<BoxBody> {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() || response.request().extensions().contains::<Verbatim>()
@@ -87,7 +120,7 @@ fn with_problem_body(
         return response;
     }
     let problem = response.response().error().map_or_else(|| Problem::from_status(status), problem_of);
-    let mut rendered = problem.render(context, path, timestamp());
+    let mut rendered = problem.render(context, path, now.rfc3339());
     for (name, value) in response.headers() {
         if !rendered.headers().contains_key(name) && !name.as_str().starts_with("content-") {
             rendered.headers_mut().append(name.clone(), value.clone());
@@ -115,21 +148,24 @@ fn client_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 /// The one line per request. Never a key, a prompt or a query string.
-fn log_request(
-    request: &actix_web::HttpRequest,
-    response: &ServiceResponse<BoxBody>,
-    context: &RequestContext,
-    now: Timestamp,
-) {
-    let status = response.status().as_u16();
-    let duration_ms = u64::try_from(now.since(context.received_at).as_millis()).unwrap_or(u64::MAX);
-    let generation = response.headers().get("x-imagegate-generation-id").and_then(|value| value.to_str().ok());
-    let (method, path, request_id) = (request.method(), request.path(), context.request_id);
-    if status >= 500 && status != 503 && status != 504 {
-        error!(%method, path, status, duration_ms, %request_id, generation, "request failed");
-    } else if status >= 500 {
-        warn!(%method, path, status, duration_ms, %request_id, generation, "request not served");
-    } else {
-        info!(%method, path, status, duration_ms, %request_id, generation, "request");
+struct LogLine {
+    method: Method,
+    path: String,
+    context: RequestContext,
+}
+
+impl LogLine {
+    fn write(&self, status: u16, headers: &HeaderMap, now: Timestamp) {
+        let Self { method, path, context } = self;
+        let duration_ms = u64::try_from(now.since(context.received_at).as_millis()).unwrap_or(u64::MAX);
+        let generation = headers.get("x-imagegate-generation-id").and_then(|value| value.to_str().ok());
+        let request_id = context.request_id;
+        if status >= 500 && status != 503 && status != 504 {
+            error!(%method, path, status, duration_ms, %request_id, generation, "request failed");
+        } else if status >= 500 {
+            warn!(%method, path, status, duration_ms, %request_id, generation, "request not served");
+        } else {
+            info!(%method, path, status, duration_ms, %request_id, generation, "request");
+        }
     }
 }

@@ -147,7 +147,10 @@ impl Code {
 
 /// An error on its way to the client.
 #[derive(Debug, Clone)]
-pub struct Problem {
+pub struct Problem(Box<Details>);
+
+#[derive(Debug, Clone)]
+struct Details {
     code: Code,
     message: String,
     param: Option<String>,
@@ -160,27 +163,28 @@ impl Problem {
     /// A problem with its sentence for the reader.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), param: None, data: None, retry_after: None, headers: Vec::new() }
+        let message = message.into();
+        Self(Box::new(Details { code, message, param: None, data: None, retry_after: None, headers: Vec::new() }))
     }
 
     /// Names the parameter that is wrong.
     #[must_use]
     pub fn param(mut self, param: impl Into<String>) -> Self {
-        self.param = Some(param.into());
+        self.0.param = Some(param.into());
         self
     }
 
     /// Adds details for programs, as `error.data`.
     #[must_use]
     pub fn data(mut self, data: Value) -> Self {
-        self.data = Some(data);
+        self.0.data = Some(data);
         self
     }
 
     /// Tells when to come back, as `Retry-After` in whole seconds, rounded up.
     #[must_use]
-    pub const fn retry_after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait);
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
         self
     }
 
@@ -188,15 +192,15 @@ impl Problem {
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.headers.push((HeaderName::from_static(name), value));
+            self.0.headers.push((HeaderName::from_static(name), value));
         }
         self
     }
 
     /// What went wrong.
     #[must_use]
-    pub const fn code(&self) -> Code {
-        self.code
+    pub fn code(&self) -> Code {
+        self.0.code
     }
 
     /// For an error that a library made: its status and nothing of its text.
@@ -214,30 +218,30 @@ impl Problem {
 
     /// The answer, with what only the request's frame knows.
     pub(super) fn render(&self, context: &RequestContext, path: &str, timestamp: String) -> HttpResponse {
-        let (status, title, kind, name, code) = self.code.row();
+        let (status, title, kind, name, code) = self.0.code.row();
         let body = ProblemBody {
             title: title.to_owned(),
             status,
             status_code: status,
-            message: self.message.clone(),
+            message: self.0.message.clone(),
             instance: path.to_owned(),
             path: path.to_owned(),
             request_id: context.request_id.to_string(),
             timestamp,
             error: ErrorBody {
                 name: name.to_owned(),
-                message: self.message.clone(),
+                message: self.0.message.clone(),
                 kind: kind.to_owned(),
                 code: code.to_owned(),
-                param: self.param.clone(),
-                data: self.data.clone(),
+                param: self.0.param.clone(),
+                data: self.0.data.clone(),
             },
         };
-        let mut response = HttpResponseBuilder::new(self.code.status());
-        for (name, value) in &self.headers {
+        let mut response = HttpResponseBuilder::new(self.0.code.status());
+        for (name, value) in &self.0.headers {
             response.insert_header((name.clone(), value.clone()));
         }
-        if let Some(wait) = self.retry_after {
+        if let Some(wait) = self.0.retry_after {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             response.insert_header((header::RETRY_AFTER, seconds.max(1).to_string()));
         }
@@ -248,13 +252,13 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
-        self.code.status()
+        self.0.code.status()
     }
 
     /// Only the status: the frame around every request writes the body, since it knows the request.

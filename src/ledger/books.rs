@@ -15,8 +15,8 @@ use super::month::Month;
 use super::writer::{Command, Writer};
 use crate::domain::{GenerationId, ProjectId, Timestamp};
 use crate::store::{
-    AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, LedgerEntry,
-    Page, Purged, Reservation, Store, Submitted, UsagePage, UsageQuery,
+    AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, LedgerEntry, Page, Purged,
+    Reservation, Store, Submitted, UsagePage, UsageQuery,
 };
 
 /// The most calls that may wait for the writer; beyond it the books are unavailable rather than ever slower.
@@ -58,19 +58,10 @@ impl Books {
         let (sender, receiver) = mpsc::channel(LONGEST_QUEUE);
         let closing = CancellationToken::new();
         let down = Arc::new(AtomicBool::new(false));
-        let writer = Writer {
-            store: store.clone(),
-            commands: receiver,
-            closing: closing.clone(),
-            down: Arc::clone(&down),
-        };
+        let writer =
+            Writer { store: store.clone(), commands: receiver, closing: closing.clone(), down: Arc::clone(&down) };
         tracker.spawn_on(writer.run(), runtime);
-        Self {
-            store,
-            commands: sender,
-            closing,
-            down,
-        }
+        Self { store, commands: sender, closing, down }
     }
 
     /// Ends the writer task once it has answered what was asked before; later writes are `Unavailable`.
@@ -81,11 +72,8 @@ impl Books {
     /// Records a generation and holds its money, if the caller may; durable when this returns.
     pub async fn reserve(&self, reservation: Reservation) -> Result<(), ReserveError> {
         let (caller, answer) = oneshot::channel();
-        self.send(Command::Reserve(Box::new(reservation), caller))
-            .map_err(ReserveError::Unavailable)?;
-        answer
-            .await
-            .unwrap_or_else(|_| Err(ReserveError::Unavailable(closed())))
+        self.send(Command::Reserve(Box::new(reservation), caller)).map_err(ReserveError::Unavailable)?;
+        answer.await.unwrap_or_else(|_| Err(ReserveError::Unavailable(closed())))
     }
 
     /// Records that a provider took a submit. The same submit again is fine.
@@ -93,11 +81,8 @@ impl Books {
     /// Errors: [`LedgerError::NotOpen`] where the generation has ended or is another replica's.
     pub async fn submitted(&self, submitted: Submitted) -> Result<(), LedgerError> {
         let (caller, answer) = oneshot::channel();
-        self.send(Command::Submitted(Box::new(submitted), caller))
-            .map_err(LedgerError::Unavailable)?;
-        answer
-            .await
-            .unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
+        self.send(Command::Submitted(Box::new(submitted), caller)).map_err(LedgerError::Unavailable)?;
+        answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
     }
 
     /// Records that the provider has begun. Once more is fine.
@@ -105,11 +90,8 @@ impl Books {
     /// Errors: [`LedgerError::NotOpen`] where the generation has ended.
     pub async fn running(&self, id: GenerationId, at: Timestamp) -> Result<(), LedgerError> {
         let (caller, answer) = oneshot::channel();
-        self.send(Command::Running(id, at, caller))
-            .map_err(LedgerError::Unavailable)?;
-        answer
-            .await
-            .unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
+        self.send(Command::Running(id, at, caller)).map_err(LedgerError::Unavailable)?;
+        answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
     }
 
     /// Ends a generation: final state, end of the hold, ledger entries and the attempt's outcome in one transaction. Of
@@ -118,20 +100,15 @@ impl Books {
     /// Errors: [`LedgerError::AboveHold`]; the generation stays open.
     pub async fn finish(&self, finish: Finish) -> Result<Applied, LedgerError> {
         let (caller, answer) = oneshot::channel();
-        self.send(Command::Finish(Box::new(finish), caller))
-            .map_err(LedgerError::Unavailable)?;
-        answer
-            .await
-            .unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
+        self.send(Command::Finish(Box::new(finish), caller)).map_err(LedgerError::Unavailable)?;
+        answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
     }
 
     fn send(&self, command: Command) -> Result<(), String> {
-        self.commands
-            .try_send(command)
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => "too many writes are waiting".to_owned(),
-                mpsc::error::TrySendError::Closed(_) => closed(),
-            })
+        self.commands.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => "too many writes are waiting".to_owned(),
+            mpsc::error::TrySendError::Closed(_) => closed(),
+        })
     }
 
     /// Adds money to a project's balance, or takes it away, by a ledger transaction with reason and author.
@@ -145,11 +122,7 @@ impl Books {
     }
 
     /// What a project has, holds, and was charged in the month of `now`; `None` for an unknown project.
-    pub async fn balance(
-        &self,
-        project: ProjectId,
-        now: Timestamp,
-    ) -> Result<Option<Balance>, LedgerError> {
+    pub async fn balance(&self, project: ProjectId, now: Timestamp) -> Result<Option<Balance>, LedgerError> {
         Ok(self.store.balance(project, Month::of(now).start()).await?)
     }
 
@@ -182,10 +155,7 @@ impl Books {
     }
 
     /// One generation.
-    pub async fn generation(
-        &self,
-        id: GenerationId,
-    ) -> Result<Option<GenerationRecord>, LedgerError> {
+    pub async fn generation(&self, id: GenerationId) -> Result<Option<GenerationRecord>, LedgerError> {
         Ok(self.store.generation(id).await?)
     }
 
@@ -200,10 +170,7 @@ impl Books {
     }
 
     /// A page of generations, newest first.
-    pub async fn list_generations(
-        &self,
-        filter: &GenerationFilter,
-    ) -> Result<Page<GenerationRecord>, LedgerError> {
+    pub async fn list_generations(&self, filter: &GenerationFilter) -> Result<Page<GenerationRecord>, LedgerError> {
         Ok(self.store.list_generations(filter).await?)
     }
 
@@ -224,11 +191,10 @@ impl Books {
 
     /// Makes the coming months' partitions and removes what has expired. To be called at start and every few minutes.
     pub async fn maintain(&self, now: Timestamp) -> Result<Purged, LedgerError> {
-        let months: Vec<_> =
-            std::iter::successors(Some(Month::of(now)), |month| Some(month.next()))
-                .take(MONTHS_AHEAD + 2)
-                .map(|month| (month.name(), month.start()))
-                .collect();
+        let months: Vec<_> = std::iter::successors(Some(Month::of(now)), |month| Some(month.next()))
+            .take(MONTHS_AHEAD + 2)
+            .map(|month| (month.name(), month.start()))
+            .collect();
         if let Err(error) = self.store.make_months(&months).await {
             tracing::warn!(%error, "a month of generations has no partition of its own yet");
         }

@@ -7,8 +7,8 @@ use super::error::LedgerError;
 use super::month::Month;
 use crate::domain::{GenerationId, Money, ProjectId, Timestamp};
 use crate::store::{
-    BalanceChange, LedgerAccount, MonthlyCharge, NewTransaction, Store, StoreError,
-    TransactionKind, WriteTransaction, within,
+    BalanceChange, LedgerAccount, MonthlyCharge, NewTransaction, Store, StoreError, TransactionKind, WriteTransaction,
+    within,
 };
 
 /// How often a transaction is tried again that stood in another one's way.
@@ -104,21 +104,10 @@ async fn credit_once(store: &Store, credit: &Credit) -> Decided {
             reason: credit.reason.clone(),
             author: Some(credit.author.clone()),
             created_at: credit.at,
-            entries: vec![
-                (LedgerAccount::Project, amount),
-                (LedgerAccount::Funding, -amount),
-            ],
+            entries: vec![(LedgerAccount::Project, amount), (LedgerAccount::Funding, -amount)],
         }])
         .await?;
-    transaction
-        .change_balances(&[(
-            project,
-            BalanceChange {
-                posted: amount,
-                held: 0,
-            },
-        )])
-        .await?;
+    transaction.change_balances(&[(project, BalanceChange { posted: amount, held: 0 })]).await?;
     transaction.commit().await?;
     Ok(Ok(Applied::Now))
 }
@@ -141,9 +130,7 @@ pub(super) async fn book_refund(store: &Store, refund: &Refund) -> Result<Applie
 
 async fn refund_once(store: &Store, refund: &Refund) -> Decided {
     let mut transaction = store.begin().await?;
-    let generations = transaction
-        .lock_generations(&[refund.generation.uuid()])
-        .await?;
+    let generations = transaction.lock_generations(&[refund.generation.uuid()]).await?;
     let Some(generation) = generations.first() else {
         return Ok(Err(LedgerError::UnknownGeneration(refund.generation)));
     };
@@ -153,18 +140,9 @@ async fn refund_once(store: &Store, refund: &Refund) -> Decided {
     }
     let charged = transaction.charged(refund.generation).await?;
     if refund.amount > charged {
-        return Ok(Err(LedgerError::AboveCharge {
-            amount: refund.amount,
-            charged,
-        }));
+        return Ok(Err(LedgerError::AboveCharge { amount: refund.amount, charged }));
     }
-    give_back(
-        &mut transaction,
-        refund,
-        generation.project_id,
-        generation.api_key_id,
-    )
-    .await?;
+    give_back(&mut transaction, refund, generation.project_id, generation.api_key_id).await?;
     transaction.commit().await?;
     Ok(Ok(Applied::Now))
 }
@@ -185,30 +163,11 @@ async fn give_back(
             reason: refund.reason.clone(),
             author: Some(refund.author.clone()),
             created_at: refund.at,
-            entries: vec![
-                (LedgerAccount::Project, amount),
-                (LedgerAccount::Revenue, -amount),
-            ],
+            entries: vec![(LedgerAccount::Project, amount), (LedgerAccount::Revenue, -amount)],
         }])
         .await?;
-    transaction
-        .change_balances(&[(
-            project_id,
-            BalanceChange {
-                posted: amount,
-                held: 0,
-            },
-        )])
-        .await?;
-    transaction
-        .change_key_balances(&[(
-            api_key_id,
-            BalanceChange {
-                posted: -amount,
-                held: 0,
-            },
-        )])
-        .await?;
+    transaction.change_balances(&[(project_id, BalanceChange { posted: amount, held: 0 })]).await?;
+    transaction.change_key_balances(&[(api_key_id, BalanceChange { posted: -amount, held: 0 })]).await?;
     let month = Month::of(refund.at);
     transaction
         .charge_months(&[MonthlyCharge {

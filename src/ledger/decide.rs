@@ -10,8 +10,8 @@ use super::error::{LedgerError, ReserveError};
 use super::month::Month;
 use crate::domain::{GenerationId, Money, Timestamp};
 use crate::store::{
-    BalanceRow, Existing, FinalState, Finish, GenerationState, KeyTerms, LedgerAccount, MonthRow,
-    NewTransaction, OpenRow, ProjectTerms, Reservation, Submitted, TransactionKind,
+    BalanceRow, Existing, FinalState, Finish, GenerationState, KeyTerms, LedgerAccount, MonthRow, NewTransaction,
+    OpenRow, ProjectTerms, Reservation, Submitted, TransactionKind,
 };
 
 /// What is known of those who want to reserve, kept up to date from one decision of a batch to the next.
@@ -26,31 +26,19 @@ pub(super) struct Standing {
 
 impl Standing {
     pub(super) fn add_months(&mut self, rows: Vec<MonthRow>) {
-        self.months.extend(
-            rows.into_iter()
-                .map(|row| ((row.project_id, row.starts_at), row.spent)),
-        );
+        self.months.extend(rows.into_iter().map(|row| ((row.project_id, row.starts_at), row.spent)));
     }
 
     /// Whether a reservation may be made; if so it is taken into account from now on. Gives until when its prompt may
     /// be kept. Idempotency comes first, then the caller's state, then money.
     pub(super) fn reserve(&mut self, r: &Reservation) -> Result<Option<Timestamp>, ReserveError> {
         self.check_idempotency(r)?;
-        let project = self
-            .projects
-            .get(&r.project_id.uuid())
-            .ok_or(ReserveError::UnknownCaller)?;
+        let project = self.projects.get(&r.project_id.uuid()).ok_or(ReserveError::UnknownCaller)?;
         if project.archived_at.is_some() {
             return Err(ReserveError::ProjectArchived);
         }
-        let key = self
-            .keys
-            .get(&r.api_key_id.uuid())
-            .ok_or(ReserveError::UnknownCaller)?;
-        if key
-            .project_id
-            .is_some_and(|owner| owner != r.project_id.uuid())
-        {
+        let key = self.keys.get(&r.api_key_id.uuid()).ok_or(ReserveError::UnknownCaller)?;
+        if key.project_id.is_some_and(|owner| owner != r.project_id.uuid()) {
             return Err(ReserveError::UnknownCaller);
         }
         let over = |end: Option<i64>| end.is_some_and(|end| end <= r.created_at.micros());
@@ -73,47 +61,27 @@ impl Standing {
         let Some(wanted) = &r.idempotency else {
             return Ok(());
         };
-        let Some(existing) = self
-            .idempotency
-            .get(&(r.project_id.uuid(), wanted.key.clone()))
-        else {
+        let Some(existing) = self.idempotency.get(&(r.project_id.uuid(), wanted.key.clone())) else {
             return Ok(());
         };
         if existing.expires_at <= r.created_at.micros() {
             Ok(())
         } else if existing.digest == wanted.digest {
-            Err(ReserveError::Duplicate(GenerationId::from_uuid(
-                existing.generation_id,
-            )))
+            Err(ReserveError::Duplicate(GenerationId::from_uuid(existing.generation_id)))
         } else {
             Err(ReserveError::SameKeyOtherBody)
         }
     }
 
-    fn check_money(
-        &self,
-        r: &Reservation,
-        project: &ProjectTerms,
-        key: &KeyTerms,
-    ) -> Result<(), ReserveError> {
-        let balance = self
-            .balances
-            .get(&r.project_id.uuid())
-            .ok_or(ReserveError::UnknownCaller)?;
+    fn check_money(&self, r: &Reservation, project: &ProjectTerms, key: &KeyTerms) -> Result<(), ReserveError> {
+        let balance = self.balances.get(&r.project_id.uuid()).ok_or(ReserveError::UnknownCaller)?;
         let needed = r.hold.nanos();
         let available = balance.posted.saturating_sub(balance.held);
         if project.prepaid && needed > available {
-            return Err(ReserveError::InsufficientCredit {
-                available: Money::from_nanos(available),
-                needed: r.hold,
-            });
+            return Err(ReserveError::InsufficientCredit { available: Money::from_nanos(available), needed: r.hold });
         }
         let month = Month::of(r.created_at).start().micros();
-        let settled = self
-            .months
-            .get(&(r.project_id.uuid(), month))
-            .copied()
-            .unwrap_or(0);
+        let settled = self.months.get(&(r.project_id.uuid(), month)).copied().unwrap_or(0);
         let used = settled.saturating_add(balance.held);
         if let Some(limit) = project.spend_limit
             && used.saturating_add(needed) > limit
@@ -202,9 +170,7 @@ pub(super) fn submit(row: Option<&mut OpenRow>, s: &Submitted) -> Result<Submit,
         return Ok(Submit::Recorded);
     }
     if attempt <= latest {
-        return Err(LedgerError::Invalid(format!(
-            "attempt {attempt} after attempt {latest}"
-        )));
+        return Err(LedgerError::Invalid(format!("attempt {attempt} after attempt {latest}")));
     }
     row.attempt = Some(attempt);
     row.provider_request_id = Some(s.provider_request_id.clone());
@@ -230,22 +196,13 @@ pub(super) fn finish(row: Option<&mut OpenRow>, f: &Finish) -> Result<Applied, L
     }
     let hold = Money::from_nanos(row.hold);
     if f.price < Money::ZERO || f.cost < Money::ZERO {
-        return Err(LedgerError::Invalid(format!(
-            "price `{}`, cost `{}`",
-            f.price, f.cost
-        )));
+        return Err(LedgerError::Invalid(format!("price `{}`, cost `{}`", f.price, f.cost)));
     }
     if f.price > Money::ZERO && f.state != FinalState::Succeeded {
-        return Err(LedgerError::Invalid(format!(
-            "a price of `{}` for a generation that `{}`",
-            f.price, f.state
-        )));
+        return Err(LedgerError::Invalid(format!("a price of `{}` for a generation that `{}`", f.price, f.state)));
     }
     if f.price > hold {
-        return Err(LedgerError::AboveHold {
-            price: f.price,
-            hold,
-        });
+        return Err(LedgerError::AboveHold { price: f.price, hold });
     }
     f.state.as_str().clone_into(&mut row.state);
     Ok(Applied::Now)

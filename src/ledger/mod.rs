@@ -26,8 +26,7 @@ pub use credit::{Credit, CreditKind, Refund};
 pub use error::{LedgerError, ReserveError};
 
 pub use crate::store::{
-    AttemptOutcome, AttemptRecord, Balance, BucketWidth, CostSource, Discrepancy, FinalState,
-    Finish, GenerationFilter, GenerationRecord, GenerationState, Idempotency, LedgerAccount,
-    LedgerEntry, Outcome, Page, Purged, Reservation, Submitted, TransactionKind, UsageBucket,
-    UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow,
+    AttemptOutcome, AttemptRecord, Balance, BucketWidth, CostSource, Discrepancy, FinalState, Finish, GenerationFilter,
+    GenerationRecord, GenerationState, Idempotency, LedgerAccount, LedgerEntry, Outcome, Page, Purged, Reservation,
+    Submitted, TransactionKind, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow,
 };

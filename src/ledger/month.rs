@@ -14,32 +14,18 @@ pub(super) struct Month {
 impl Month {
     /// The month that a moment is in. Moments beyond chrono's range count as the epoch's month.
     pub(super) fn of(moment: Timestamp) -> Self {
-        let date = DateTime::from_timestamp_micros(moment.micros())
-            .unwrap_or_default()
-            .date_naive();
-        Self {
-            first: date.with_day(1).unwrap_or(date),
-        }
+        let date = DateTime::from_timestamp_micros(moment.micros()).unwrap_or_default().date_naive();
+        Self { first: date.with_day(1).unwrap_or(date) }
     }
 
     /// The month after it.
     pub(super) fn next(self) -> Self {
-        Self {
-            first: self
-                .first
-                .checked_add_months(Months::new(1))
-                .unwrap_or(NaiveDate::MAX),
-        }
+        Self { first: self.first.checked_add_months(Months::new(1)).unwrap_or(NaiveDate::MAX) }
     }
 
     /// Its first moment.
     pub(super) fn start(self) -> Timestamp {
-        Timestamp::from_micros(
-            self.first
-                .and_time(NaiveTime::MIN)
-                .and_utc()
-                .timestamp_micros(),
-        )
+        Timestamp::from_micros(self.first.and_time(NaiveTime::MIN).and_utc().timestamp_micros())
     }
 
     /// As `2026_11`.

@@ -18,8 +18,8 @@ use super::error::{LedgerError, ReserveError};
 use super::month::Month;
 use crate::domain::{GenerationId, Timestamp};
 use crate::store::{
-    BalanceChange, Finish, Idempotency, MonthlyCharge, NewTransaction, OpenRow, Reservation, Store,
-    StoreError, Submitted, WriteTransaction, within,
+    BalanceChange, Finish, Idempotency, MonthlyCharge, NewTransaction, OpenRow, Reservation, Store, StoreError,
+    Submitted, WriteTransaction, within,
 };
 
 /// The most calls that one transaction takes.
@@ -36,11 +36,7 @@ const PROBE_EVERY: Duration = Duration::from_millis(200);
 pub(super) enum Command {
     Reserve(Box<Reservation>, oneshot::Sender<Result<(), ReserveError>>),
     Submitted(Box<Submitted>, oneshot::Sender<Result<(), LedgerError>>),
-    Running(
-        GenerationId,
-        Timestamp,
-        oneshot::Sender<Result<(), LedgerError>>,
-    ),
+    Running(GenerationId, Timestamp, oneshot::Sender<Result<(), LedgerError>>),
     Finish(Box<Finish>, oneshot::Sender<Result<Applied, LedgerError>>),
 }
 
@@ -231,10 +227,7 @@ struct Writes<'b> {
     months: BTreeMap<(Uuid, Month), i64>,
 }
 
-async fn apply(
-    transaction: &mut WriteTransaction,
-    batch: &[Command],
-) -> Result<Vec<Answer>, StoreError> {
+async fn apply(transaction: &mut WriteTransaction, batch: &[Command]) -> Result<Vec<Answer>, StoreError> {
     let mut generations = lock_generations(transaction, batch).await?;
     let mut standing = read_standing(transaction, batch, &generations).await?;
     let mut writes = Writes::default();
@@ -242,17 +235,11 @@ async fn apply(
         .iter()
         .map(|command| match command {
             Command::Reserve(r, _) => Answer::Reserve(writes.reserve(&mut standing, r)),
-            Command::Submitted(s, _) => {
-                Answer::Other(writes.submit(generations.get_mut(&s.generation.uuid()), s))
+            Command::Submitted(s, _) => Answer::Other(writes.submit(generations.get_mut(&s.generation.uuid()), s)),
+            Command::Running(id, at, _) => Answer::Other(writes.start(generations.get_mut(&id.uuid()), *id, *at)),
+            Command::Finish(f, _) => {
+                Answer::Other(writes.finish(&mut standing, generations.get_mut(&f.generation.uuid()), f))
             }
-            Command::Running(id, at, _) => {
-                Answer::Other(writes.start(generations.get_mut(&id.uuid()), *id, *at))
-            }
-            Command::Finish(f, _) => Answer::Other(writes.finish(
-                &mut standing,
-                generations.get_mut(&f.generation.uuid()),
-                f,
-            )),
         })
         .collect();
     writes.write(transaction).await?;
@@ -304,11 +291,7 @@ async fn read_standing(
                 earliest = Some(earliest.map_or(r.created_at, |at| at.min(r.created_at)));
             }
             Command::Finish(f, _) => {
-                paying.extend(
-                    generations
-                        .get(&f.generation.uuid())
-                        .map(|row| row.project_id),
-                );
+                paying.extend(generations.get(&f.generation.uuid()).map(|row| row.project_id));
             }
             Command::Submitted(..) | Command::Running(..) => {}
         }
@@ -322,11 +305,7 @@ async fn read_standing(
         let projects = list(projects);
         let terms = transaction.project_terms(&projects).await?;
         if terms.iter().any(|terms| terms.spend_limit.is_some()) {
-            standing.add_months(
-                transaction
-                    .months(&projects, Month::of(earliest).start())
-                    .await?,
-            );
+            standing.add_months(transaction.months(&projects, Month::of(earliest).start()).await?);
         }
         standing.projects = terms.into_iter().map(|row| (row.id, row)).collect();
         let rows = transaction.key_terms(&list(keys)).await?;
@@ -335,10 +314,7 @@ async fn read_standing(
     if !idempotency.is_empty() {
         let wanted: Vec<_> = idempotency.into_iter().collect();
         let rows = transaction.existing_idempotency(&wanted).await?;
-        standing.idempotency = rows
-            .into_iter()
-            .map(|row| ((row.project_id, row.key.clone()), row))
-            .collect();
+        standing.idempotency = rows.into_iter().map(|row| ((row.project_id, row.key.clone()), row)).collect();
     }
     Ok(standing)
 }
@@ -349,8 +325,7 @@ impl<'b> Writes<'b> {
         self.generations.push((r, prompt_until));
         if let Some(idempotency) = &r.idempotency {
             // The last one of a name wins: an expired one may have been replaced within this batch.
-            self.idempotency
-                .insert((r.project_id.uuid(), &idempotency.key), (r, idempotency));
+            self.idempotency.insert((r.project_id.uuid(), &idempotency.key), (r, idempotency));
         }
         let hold = r.hold.nanos();
         self.balances.entry(r.project_id.uuid()).or_default().held += hold;
@@ -358,11 +333,7 @@ impl<'b> Writes<'b> {
         Ok(())
     }
 
-    fn submit(
-        &mut self,
-        row: Option<&mut OpenRow>,
-        s: &'b Submitted,
-    ) -> Result<Applied, LedgerError> {
+    fn submit(&mut self, row: Option<&mut OpenRow>, s: &'b Submitted) -> Result<Applied, LedgerError> {
         match decide::submit(row, s)? {
             Submit::Recorded => Ok(Applied::Already),
             Submit::Record => {
@@ -372,12 +343,7 @@ impl<'b> Writes<'b> {
         }
     }
 
-    fn start(
-        &mut self,
-        row: Option<&mut OpenRow>,
-        id: GenerationId,
-        at: Timestamp,
-    ) -> Result<Applied, LedgerError> {
+    fn start(&mut self, row: Option<&mut OpenRow>, id: GenerationId, at: Timestamp) -> Result<Applied, LedgerError> {
         if decide::start(row, id)? {
             self.started.push((id, at));
         }
@@ -408,10 +374,7 @@ impl<'b> Writes<'b> {
         key.held -= row.hold;
         key.posted += price;
         if price != 0 {
-            *self
-                .months
-                .entry((row.project_id, Month::of(f.settled_at)))
-                .or_default() += price;
+            *self.months.entry((row.project_id, Month::of(f.settled_at))).or_default() += price;
         }
         Ok(Applied::Now)
     }
@@ -440,14 +403,10 @@ impl<'b> Writes<'b> {
             transaction.insert_transactions(&self.transactions).await?;
         }
         if !self.balances.is_empty() {
-            transaction
-                .change_balances(&self.balances.into_iter().collect::<Vec<_>>())
-                .await?;
+            transaction.change_balances(&self.balances.into_iter().collect::<Vec<_>>()).await?;
         }
         if !self.keys.is_empty() {
-            transaction
-                .change_key_balances(&self.keys.into_iter().collect::<Vec<_>>())
-                .await?;
+            transaction.change_key_balances(&self.keys.into_iter().collect::<Vec<_>>()).await?;
         }
         let charges: Vec<_> = self
             .months

@@ -1,3 +1,82 @@
-//! The companies that make the images.
+//! The seam to whoever makes the images: a trait, a neutral outcome and a neutral error. `fal` is behind it.
 
 pub mod fal;
+mod media;
+mod outcome;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+
+use crate::catalogue::Order;
+use crate::domain::GenerationId;
+
+pub use media::{Media, MediaError};
+pub use outcome::{Delivery, Failure, FailureKind, Image, InputProblem, Look, LookError, SubmitError};
+
+/// A request in the provider's own words, ready to be sent.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The provider's name for the model, such as `fal-ai/flux/dev`.
+    pub endpoint: String,
+    /// The body, in the provider's names and types.
+    pub body: Map<String, Value>,
+}
+
+/// What the provider gave for a request that it took: enough to ask for it again, from any replica, after any restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// The endpoint that was called.
+    pub endpoint: String,
+    /// Which of our credentials was used: its label, never the secret.
+    pub credential: String,
+    /// The provider's id for the request.
+    pub request_id: String,
+    /// Where its state is told.
+    pub status_url: String,
+    /// Where its result is.
+    pub response_url: String,
+    /// Where it is cancelled.
+    pub cancel_url: String,
+}
+
+/// What a provider's answer to a cancellation says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelAnswer {
+    /// The provider took the wish; what becomes of the request is told by its state.
+    Accepted,
+    /// Too late: it has finished.
+    AlreadyFinished,
+    /// The provider does not know the request.
+    Unknown,
+}
+
+/// Whoever makes the images.
+///
+/// Four methods rather than the three of the plan: the translation stands alone because a quote shows it without
+/// calling anybody.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// Translates an order into the provider's words. Pure.
+    fn prepare(&self, order: &Order) -> Prepared;
+
+    /// Hands the request over, once. `start_within` is how long it may wait before it starts.
+    async fn submit(
+        &self,
+        prepared: &Prepared,
+        generation: GenerationId,
+        start_within: Duration,
+    ) -> Result<Ticket, SubmitError>;
+
+    /// Looks once what has become of the request; reads are safe to repeat.
+    async fn look(&self, ticket: &Ticket) -> Result<Look, LookError>;
+
+    /// Asks the provider to give the request up.
+    async fn cancel(&self, ticket: &Ticket) -> Result<CancelAnswer, LookError>;
+}
+
+/// The providers by the name that model files use.
+pub type Providers = BTreeMap<String, Arc<dyn Provider>>;

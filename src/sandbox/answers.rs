@@ -17,8 +17,7 @@ pub const ERROR_TYPE: &str = "x-fal-error-type";
 
 /// A JSON answer.
 pub fn json(status: u16, body: &Value) -> HttpResponse {
-    HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
-        .json(body)
+    HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)).json(body)
 }
 
 /// A JSON answer about one request.
@@ -35,9 +34,7 @@ pub fn json_for(id: Uuid, status: u16, body: &Value) -> HttpResponse {
 pub fn refusal(id: Uuid, refusal: &Refusal) -> HttpResponse {
     let mut answer = json_for(id, refusal.status, &refusal.body);
     let name = actix_web::http::header::HeaderName::from_static(UNITS);
-    answer
-        .headers_mut()
-        .insert(name, actix_web::http::header::HeaderValue::from_static("0"));
+    answer.headers_mut().insert(name, actix_web::http::header::HeaderValue::from_static("0"));
     if refusal.body.get("error_type").is_some()
         && let Ok(value) = refusal.error_type.parse()
     {
@@ -54,10 +51,7 @@ pub fn unknown_request() -> HttpResponse {
 
 /// fal has no application of that name.
 pub fn unknown_application(alias: &str) -> HttpResponse {
-    json(
-        404,
-        &json!({"detail": format!("Application \"{alias}\" not found")}),
-    )
+    json(404, &json!({"detail": format!("Application \"{alias}\" not found")}))
 }
 
 /// The application has no such path.
@@ -67,10 +61,7 @@ pub fn unknown_path(path: &str) -> HttpResponse {
 
 /// The body is larger than the stand-in takes.
 pub fn too_large() -> HttpResponse {
-    json(
-        413,
-        &json!({"detail": "Request body too large", "error_type": "bad_request"}),
-    )
+    json(413, &json!({"detail": "Request body too large", "error_type": "bad_request"}))
 }
 
 /// What a key may do.
@@ -88,14 +79,8 @@ pub enum Access {
 
 /// Reads `Authorization: Key …`. Every key is good, unless its name says otherwise.
 pub fn access(request: &HttpRequest) -> Access {
-    let header = request
-        .headers()
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    match header
-        .and_then(|header| header.strip_prefix("Key "))
-        .map(str::trim)
-    {
+    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    match header.and_then(|header| header.strip_prefix("Key ")).map(str::trim) {
         None | Some("") => Access::Missing,
         Some(key) if key.starts_with("bad") => Access::Unknown,
         Some(key) if key.starts_with("locked") => Access::Locked,
@@ -125,10 +110,8 @@ pub fn refuses_to_run(request: &HttpRequest, application: &str) -> Option<HttpRe
 pub fn refuses_to_read(request: &HttpRequest) -> Option<HttpResponse> {
     match access(request) {
         Access::Granted | Access::Locked => None,
-        Access::Missing | Access::Unknown => Some(
-            HttpResponse::Unauthorized()
-                .content_type("text/plain; charset=utf-8")
-                .body("invalid key credentials"),
-        ),
+        Access::Missing | Access::Unknown => {
+            Some(HttpResponse::Unauthorized().content_type("text/plain; charset=utf-8").body("invalid key credentials"))
+        }
     }
 }

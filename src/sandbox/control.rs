@@ -15,9 +15,7 @@ pub async fn get_state(sandbox: web::Data<Sandbox>) -> HttpResponse {
     let mut state = json!(counts);
     state["made_images"] = json!(sandbox.jobs.pictures_made(sandbox.clock.now()));
     let newest = sandbox.jobs.newest(MOST_REQUESTS);
-    let requests = newest
-        .iter()
-        .map(|job| json!({"id": job.id, "endpoint": job.endpoint}));
+    let requests = newest.iter().map(|job| json!({"id": job.id, "endpoint": job.endpoint}));
     state["requests"] = requests.collect();
     HttpResponse::Ok().json(state)
 }

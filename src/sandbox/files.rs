@@ -8,10 +8,7 @@ use super::picture::render_file;
 use super::{Sandbox, answers};
 
 /// `GET /files/b/{hex}/{name}`: the picture that the name describes, open to all, as fal's files are.
-pub async fn get_file(
-    path: web::Path<(String, String)>,
-    sandbox: web::Data<Sandbox>,
-) -> HttpResponse {
+pub async fn get_file(path: web::Path<(String, String)>, sandbox: web::Data<Sandbox>) -> HttpResponse {
     let name = path.into_inner().1;
     let Some(file) = sandbox.render(move || render_file(&name)).await else {
         return answers::json(404, &json!({"detail": "Not Found"}));
@@ -21,9 +18,6 @@ pub async fn get_file(
         .content_type(file.content_type)
         .insert_header((CACHE_CONTROL, "public, max-age=31536000, immutable"))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .insert_header((
-            CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'",
-        ))
+        .insert_header((CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"))
         .body(file.bytes)
 }

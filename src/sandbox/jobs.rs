@@ -208,22 +208,13 @@ impl Jobs {
     /// The request of that id under that owner and alias.
     pub fn find(&self, prefix: &str, id: Uuid) -> Option<Arc<Job>> {
         let table = self.table();
-        table
-            .by_id
-            .get(&id)
-            .filter(|job| job.prefix == prefix)
-            .cloned()
+        table.by_id.get(&id).filter(|job| job.prefix == prefix).cloned()
     }
 
     /// How many pictures have been made up to `now`, read or not.
     pub fn pictures_made(&self, now: Timestamp) -> u64 {
         let table = self.table();
-        table.forgotten_pictures
-            + table
-                .by_id
-                .values()
-                .map(|job| job.pictures(now))
-                .sum::<u64>()
+        table.forgotten_pictures + table.by_id.values().map(|job| job.pictures(now)).sum::<u64>()
     }
 
     /// The requests held, the oldest first, at most `most` of the newest.
@@ -231,8 +222,7 @@ impl Jobs {
         let table = self.table();
         let skipped = table.order.len().saturating_sub(most);
         let ids = table.order.iter().skip(skipped);
-        ids.filter_map(|(id, _)| table.by_id.get(id).cloned())
-            .collect()
+        ids.filter_map(|(id, _)| table.by_id.get(id).cloned()).collect()
     }
 
     /// Forgets everything.
@@ -290,12 +280,7 @@ mod tests {
         let phase = |seconds| job.phase(Timestamp::from_seconds(seconds));
         assert_eq!(
             [phase(100), phase(101), phase(102), phase(103)],
-            [
-                Phase::Queued,
-                Phase::Running,
-                Phase::Running,
-                Phase::Completed
-            ]
+            [Phase::Queued, Phase::Running, Phase::Running, Phase::Completed]
         );
     }
 
@@ -317,8 +302,7 @@ mod tests {
         jobs.insert(submission(1, start, Duration::ZERO)).unwrap();
         assert!(jobs.find("fal-ai/flux", Uuid::from_u128(1)).is_some());
         assert!(jobs.find("fal-ai/other", Uuid::from_u128(1)).is_none());
-        jobs.insert(submission(2, start.plus(MOST_AGE * 2), Duration::ZERO))
-            .unwrap();
+        jobs.insert(submission(2, start.plus(MOST_AGE * 2), Duration::ZERO)).unwrap();
         let held: Vec<Uuid> = jobs.newest(9).iter().map(|job| job.id).collect();
         assert_eq!(held, [Uuid::from_u128(2)]);
     }
@@ -326,10 +310,7 @@ mod tests {
     #[test]
     fn open_jobs_are_never_pushed_out() {
         let start = Timestamp::from_seconds(100);
-        let mut table = Table {
-            bytes: MOST_BYTES,
-            ..Table::default()
-        };
+        let mut table = Table { bytes: MOST_BYTES, ..Table::default() };
         let job = Arc::new(Job::from(submission(1, start, Duration::from_secs(9))));
         table.order.push_back((job.id, MOST_BYTES));
         table.by_id.insert(job.id, job);

@@ -107,11 +107,7 @@ struct Sandbox {
 }
 
 impl Sandbox {
-    fn new(
-        settings: &Settings,
-        clock: Arc<dyn Clock>,
-        ids: Arc<dyn IdSource>,
-    ) -> Result<Self, SandboxError> {
+    fn new(settings: &Settings, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Result<Self, SandboxError> {
         let public_files = settings.public_files.as_deref();
         Ok(Self {
             schemas: Schemas::built_in()?,
@@ -126,10 +122,7 @@ impl Sandbox {
     }
 
     /// Draws off the threads that answer, a few at a time.
-    async fn render(
-        &self,
-        draw: impl FnOnce() -> Option<RenderedFile> + Send + 'static,
-    ) -> Option<RenderedFile> {
+    async fn render(&self, draw: impl FnOnce() -> Option<RenderedFile> + Send + 'static) -> Option<RenderedFile> {
         let _turn = self.drawing.acquire().await.ok()?;
         actix_web::web::block(draw).await.ok().flatten()
     }

@@ -43,26 +43,15 @@ pub enum Verb {
 /// Reads a path. The full id before `/requests/` and a slash at the end are taken as well, as fal's clients send both.
 pub fn target(path: &str) -> Target {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-    let length = if matches!(parts.first(), Some(&("workflows" | "comfy"))) {
-        3
-    } else {
-        2
-    };
+    let length = if matches!(parts.first(), Some(&("workflows" | "comfy"))) { 3 } else { 2 };
     let Some(application) = parts.get(..length) else {
         return Target::Nothing;
     };
     let prefix = application.join("/");
-    let requests = parts
-        .iter()
-        .skip(length)
-        .position(|part| *part == "requests");
+    let requests = parts.iter().skip(length).position(|part| *part == "requests");
     let Some(requests) = requests.map(|position| position + length) else {
         let alias = application.last().copied().unwrap_or_default().to_owned();
-        return Target::Endpoint {
-            id: parts.join("/"),
-            prefix,
-            alias,
-        };
+        return Target::Endpoint { id: parts.join("/"), prefix, alias };
     };
     let verb = match parts.get(requests + 2..) {
         Some([] | ["response"]) => Verb::Result,
@@ -71,9 +60,7 @@ pub fn target(path: &str) -> Target {
         Some(["cancel"]) => Verb::Cancel,
         _ => return Target::Nothing,
     };
-    let id = parts
-        .get(requests + 1)
-        .and_then(|id| Uuid::parse_str(id).ok());
+    let id = parts.get(requests + 1).and_then(|id| Uuid::parse_str(id).ok());
     Target::Request { prefix, id, verb }
 }
 
@@ -97,47 +84,26 @@ mod tests {
         let id = Uuid::from_u128(7);
         for (path, verb) in [
             (format!("/fal-ai/flux/requests/{id}"), Verb::Result),
-            (
-                format!("/fal-ai/flux/dev/requests/{id}/response"),
-                Verb::Result,
-            ),
+            (format!("/fal-ai/flux/dev/requests/{id}/response"), Verb::Result),
             (format!("/fal-ai/flux/requests/{id}/"), Verb::Result),
             (format!("/fal-ai/flux/requests/{id}/status/"), Verb::Status),
-            (
-                format!("/fal-ai/flux/requests/{id}/status/stream"),
-                Verb::StatusStream,
-            ),
+            (format!("/fal-ai/flux/requests/{id}/status/stream"), Verb::StatusStream),
             (format!("/fal-ai/flux/requests/{id}/cancel"), Verb::Cancel),
         ] {
             let prefix = "fal-ai/flux".to_owned();
-            assert_eq!(
-                target(&path),
-                Target::Request {
-                    prefix,
-                    id: Some(id),
-                    verb
-                },
-                "{path}"
-            );
+            assert_eq!(target(&path), Target::Request { prefix, id: Some(id), verb }, "{path}");
         }
     }
 
     #[test]
     fn a_workflow_has_one_part_more() {
-        let Target::Request { prefix, .. } = target("/workflows/me/mine/requests/x") else {
-            panic!("no request")
-        };
+        let Target::Request { prefix, .. } = target("/workflows/me/mine/requests/x") else { panic!("no request") };
         assert_eq!(prefix, "workflows/me/mine");
     }
 
     #[test]
     fn other_paths_name_nothing() {
-        for path in [
-            "/",
-            "/one",
-            "/fal-ai/flux/requests",
-            "/fal-ai/flux/requests/x/other",
-        ] {
+        for path in ["/", "/one", "/fal-ai/flux/requests", "/fal-ai/flux/requests/x/other"] {
             assert_eq!(target(path), Target::Nothing, "{path}");
         }
     }

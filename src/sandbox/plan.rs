@@ -59,12 +59,7 @@ impl Refusal {
             let text = problems.first().and_then(|problem| problem[key].as_str());
             text.unwrap_or("internal_server_error").to_owned()
         };
-        Self {
-            status,
-            error: first("msg"),
-            error_type: first("type"),
-            body: json!({"detail": problems}),
-        }
+        Self { status, error: first("msg"), error_type: first("type"), body: json!({"detail": problems}) }
     }
 
     /// A request error: fal's `detail` text with an `error_type`.
@@ -80,28 +75,14 @@ impl Refusal {
     /// The application exists, the path below it does not.
     pub fn no_path(path: &str) -> Self {
         let detail = format!("Path {path} not found");
-        Self {
-            status: 404,
-            body: json!({"detail": detail}),
-            error: detail,
-            error_type: "not_found".to_owned(),
-        }
+        Self { status: 404, body: json!({"detail": detail}), error: detail, error_type: "not_found".to_owned() }
     }
 
     /// The content checker's refusal of a prompt.
     pub fn content(prompt: &Value) -> Self {
         let message = "The content could not be processed because it contained material flagged by a content checker.";
         let loc = json!(["body", "prompt"]);
-        Self::model(
-            422,
-            &[problem(
-                "content_policy_violation",
-                &loc,
-                message,
-                None,
-                prompt,
-            )],
-        )
+        Self::model(422, &[problem("content_policy_violation", &loc, message, None, prompt)])
     }
 }
 
@@ -126,11 +107,7 @@ fn plan(endpoint: &Arc<Endpoint>, input: &Map<String, Value>, random_seed: u64) 
     let flag = |name: &str| input.get(name).and_then(Value::as_bool);
     let text = |name: &str| input.get(name).and_then(Value::as_str).unwrap_or_default();
     let prompt = text("prompt");
-    let reports_nsfw = endpoint
-        .output
-        .fields
-        .iter()
-        .any(|field| field == "has_nsfw_concepts");
+    let reports_nsfw = endpoint.output.fields.iter().any(|field| field == "has_nsfw_concepts");
     let flagged = prompt.contains(NSFW_WORD);
     if prompt.contains(REFUSE_WORD) || (flagged && !reports_nsfw) {
         return Verdict::Refuse(Refusal::content(&json!(prompt)));
@@ -141,26 +118,12 @@ fn plan(endpoint: &Arc<Endpoint>, input: &Map<String, Value>, random_seed: u64) 
         let context = json!({"max_height": 4096, "max_width": 4096});
         let field = input.get("image_size").unwrap_or(&Value::Null);
         let loc = json!(["body", "image_size"]);
-        let item = problem(
-            "image_too_large",
-            &loc,
-            "Image too large",
-            Some(context),
-            field,
-        );
+        let item = problem("image_too_large", &loc, "Image too large", Some(context), field);
         return Verdict::Refuse(Refusal::model(422, &[item]));
     }
-    let vector = ["vector_illustration", "icon/"]
-        .iter()
-        .any(|style| text("style").starts_with(style));
-    let format = if vector {
-        Some(Format::Svg)
-    } else {
-        Format::named(text("output_format"))
-    };
-    let format = format
-        .or_else(|| Format::named(&endpoint.output.format))
-        .unwrap_or(Format::Jpeg);
+    let vector = ["vector_illustration", "icon/"].iter().any(|style| text("style").starts_with(style));
+    let format = if vector { Some(Format::Svg) } else { Format::named(text("output_format")) };
+    let format = format.or_else(|| Format::named(&endpoint.output.format)).unwrap_or(Format::Jpeg);
     let (seed, number) = seed_of(input.get("seed"), random_seed);
     let count = input.get("num_images").and_then(Value::as_u64).unwrap_or(1);
     let black = flagged && flag("enable_safety_checker") != Some(false);
@@ -185,10 +148,7 @@ fn plan(endpoint: &Arc<Endpoint>, input: &Map<String, Value>, random_seed: u64) 
 fn seed_of(given: Option<&Value>, random_seed: u64) -> (Value, u64) {
     let given = given.filter(|seed| !seed.is_null());
     let number = match given {
-        Some(seed) => seed
-            .as_u64()
-            .or_else(|| seed.as_i64().map(i64::cast_unsigned))
-            .unwrap_or(random_seed),
+        Some(seed) => seed.as_u64().or_else(|| seed.as_i64().map(i64::cast_unsigned)).unwrap_or(random_seed),
         None => random_seed,
     };
     (given.cloned().unwrap_or_else(|| json!(number)), number)
@@ -196,10 +156,7 @@ fn seed_of(given: Option<&Value>, random_seed: u64) -> (Value, u64) {
 
 /// What fal bills: whole megapixels, each image rounded up; or images, of which a vector one counts twice.
 fn units(endpoint: &Endpoint, pixels: u64, count: u64, vector: bool) -> u64 {
-    let by_area = endpoint
-        .billing
-        .as_ref()
-        .is_some_and(|billing| billing.unit == "megapixels");
+    let by_area = endpoint.billing.as_ref().is_some_and(|billing| billing.unit == "megapixels");
     let each = if by_area {
         pixels.div_ceil(MEGAPIXEL)
     } else if vector {
@@ -213,13 +170,7 @@ fn units(endpoint: &Endpoint, pixels: u64, count: u64, vector: bool) -> u64 {
 impl Plan {
     /// Whether the answer cannot be told without drawing the pictures.
     pub fn needs_files(&self) -> bool {
-        self.sync_mode
-            || self
-                .endpoint
-                .output
-                .image_fields
-                .iter()
-                .any(|field| field == "file_size")
+        self.sync_mode || self.endpoint.output.image_fields.iter().any(|field| field == "file_size")
     }
 
     /// About how many bytes the plan keeps in memory.
@@ -234,9 +185,7 @@ impl Plan {
         let value = |field: &str| match field {
             "images" => {
                 let pictures = self.pictures.iter().enumerate();
-                pictures
-                    .map(|(index, picture)| self.image(picture, base, files.get(index)))
-                    .collect()
+                pictures.map(|(index, picture)| self.image(picture, base, files.get(index))).collect()
             }
             "timings" => json!({"inference": seconds}),
             "seed" => self.seed.clone(),
@@ -279,12 +228,7 @@ mod tests {
 
     fn decided(endpoint: &str, body: &Value) -> Verdict {
         let schemas = Schemas::built_in().unwrap();
-        decide(
-            schemas.endpoint(endpoint).unwrap(),
-            body.to_string().as_bytes(),
-            99,
-        )
-        .0
+        decide(schemas.endpoint(endpoint).unwrap(), body.to_string().as_bytes(), 99).0
     }
 
     fn made(endpoint: &str, body: &Value) -> Plan {
@@ -311,23 +255,13 @@ mod tests {
             assert_eq!(fields, endpoint.output.fields.iter().collect::<Vec<_>>());
             let url = output["images"][0]["url"].as_str().unwrap();
             assert!(url.starts_with("http://host/files/b/"), "{url}");
-            assert!(
-                output
-                    .as_object()
-                    .unwrap()
-                    .values()
-                    .all(|value| !value.is_null()),
-                "{output}"
-            );
+            assert!(output.as_object().unwrap().values().all(|value| !value.is_null()), "{output}");
         }
     }
 
     #[test]
     fn a_flux_answer_has_its_five_fields() {
-        let plan = made(
-            "fal-ai/flux/dev",
-            &json!({"prompt": "a", "seed": 7, "num_images": 2}),
-        );
+        let plan = made("fal-ai/flux/dev", &json!({"prompt": "a", "seed": 7, "num_images": 2}));
         let output = plan.output("http://host", 1.5, &[]);
         assert_eq!(output["seed"], 7);
         assert_eq!(output["timings"], json!({"inference": 1.5}));
@@ -340,30 +274,15 @@ mod tests {
     #[test]
     fn a_request_without_a_seed_gets_a_random_one() {
         assert_eq!(made("fal-ai/flux/dev", &json!({"prompt": "a"})).seed, 99);
-        assert_eq!(
-            made("fal-ai/flux/dev", &json!({"prompt": "a", "seed": u64::MAX})).seed,
-            u64::MAX
-        );
+        assert_eq!(made("fal-ai/flux/dev", &json!({"prompt": "a", "seed": u64::MAX})).seed, u64::MAX);
     }
 
     #[test]
     fn units_are_whole_megapixels_or_images() {
         let units = |endpoint, body: Value| made(endpoint, &body).units;
-        assert_eq!(
-            units(
-                "fal-ai/flux/dev",
-                json!({"prompt": "a", "image_size": "square_hd"})
-            ),
-            "1"
-        );
+        assert_eq!(units("fal-ai/flux/dev", json!({"prompt": "a", "image_size": "square_hd"})), "1");
         let size = json!({"width": 1025, "height": 1024});
-        assert_eq!(
-            units(
-                "fal-ai/flux/dev",
-                json!({"prompt": "a", "image_size": size, "num_images": 3})
-            ),
-            "6"
-        );
+        assert_eq!(units("fal-ai/flux/dev", json!({"prompt": "a", "image_size": size, "num_images": 3})), "6");
         assert_eq!(units("fal-ai/ideogram/v2", json!({"prompt": "a"})), "1");
         let style = json!({"prompt": "a", "style": "vector_illustration/cartoon"});
         assert_eq!(units("fal-ai/recraft/v2/text-to-image", style), "2");
@@ -371,12 +290,7 @@ mod tests {
 
     #[test]
     fn a_vector_style_makes_an_svg_and_another_a_webp() {
-        let made = |style| {
-            made(
-                "fal-ai/recraft/v2/text-to-image",
-                &json!({"prompt": "a", "style": style}),
-            )
-        };
+        let made = |style| made("fal-ai/recraft/v2/text-to-image", &json!({"prompt": "a", "style": style}));
         assert_eq!(made("icon/outline").pictures[0].format, Format::Svg);
         assert_eq!(made("realistic_image").pictures[0].format, Format::Webp);
     }
@@ -385,10 +299,7 @@ mod tests {
     fn more_than_sixteen_megapixels_are_refused() {
         let size = |side| json!({"prompt": "a", "image_size": {"width": side, "height": side}});
         let refusal = refused("fal-ai/flux/dev", &size(4097));
-        assert_eq!(
-            (refusal.status, refusal.error_type.as_str()),
-            (422, "image_too_large")
-        );
+        assert_eq!((refusal.status, refusal.error_type.as_str()), (422, "image_too_large"));
         made("fal-ai/flux/dev", &size(4096));
     }
 
@@ -397,27 +308,16 @@ mod tests {
         let prompt = json!({"prompt": "a sandbox-nsfw scene"});
         let output = made("fal-ai/flux/dev", &prompt).output("", 0.0, &[]);
         assert_eq!(output["has_nsfw_concepts"], json!([true]));
-        assert_eq!(
-            refused("fal-ai/ideogram/v2", &prompt).error_type,
-            "content_policy_violation"
-        );
+        assert_eq!(refused("fal-ai/ideogram/v2", &prompt).error_type, "content_policy_violation");
         let unchecked = json!({"prompt": "a sandbox-nsfw scene", "enable_safety_checker": false});
-        assert_eq!(
-            made("fal-ai/flux/dev", &unchecked).output("", 0.0, &[])["has_nsfw_concepts"],
-            json!([false])
-        );
+        assert_eq!(made("fal-ai/flux/dev", &unchecked).output("", 0.0, &[])["has_nsfw_concepts"], json!([false]));
     }
 
     #[test]
     fn broken_json_is_refused_as_a_runner_does() {
         let schemas = Schemas::built_in().unwrap();
         let (verdict, _) = decide(schemas.endpoint("fal-ai/flux/dev").unwrap(), b"{", 1);
-        let Verdict::Refuse(refusal) = verdict else {
-            panic!("made")
-        };
-        assert_eq!(
-            (refusal.status, refusal.error_type.as_str()),
-            (422, "json_invalid")
-        );
+        let Verdict::Refuse(refusal) = verdict else { panic!("made") };
+        assert_eq!((refusal.status, refusal.error_type.as_str()), (422, "json_invalid"));
     }
 }

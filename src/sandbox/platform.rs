@@ -20,53 +20,23 @@ pub async fn list_models(request: HttpRequest, sandbox: web::Data<Sandbox>) -> H
     let query = Query::of(&request);
     let named = query.all("endpoint_id");
     if named.len() > MOST_NAMED {
-        return error(
-            400,
-            "validation_error",
-            "at most 50 endpoint ids can be named",
-        );
+        return error(400, "validation_error", "at most 50 endpoint ids can be named");
     }
     let wanted = |endpoint: &Endpoint| {
-        let text = query
-            .first("q")
-            .is_none_or(|text| endpoint.id.contains(text));
-        let kind = query
-            .first("category")
-            .is_none_or(|kind| kind == "text-to-image");
-        let status = query
-            .first("status")
-            .is_none_or(|status| status == "active");
+        let text = query.first("q").is_none_or(|text| endpoint.id.contains(text));
+        let kind = query.first("category").is_none_or(|kind| kind == "text-to-image");
+        let status = query.first("status").is_none_or(|status| status == "active");
         text && kind && status && (named.is_empty() || named.contains(&endpoint.id.as_str()))
     };
-    let models: Vec<_> = sandbox
-        .schemas
-        .endpoints()
-        .filter(|endpoint| wanted(endpoint))
-        .collect();
-    let limit = query
-        .first("limit")
-        .and_then(|limit| limit.parse().ok())
-        .unwrap_or(PAGE)
-        .clamp(1, 100);
-    let from = query
-        .first("cursor")
-        .and_then(|cursor| STANDARD.decode(cursor).ok());
-    let from = from
-        .and_then(|from| String::from_utf8(from).ok()?.parse().ok())
-        .unwrap_or(0_usize);
+    let models: Vec<_> = sandbox.schemas.endpoints().filter(|endpoint| wanted(endpoint)).collect();
+    let limit = query.first("limit").and_then(|limit| limit.parse().ok()).unwrap_or(PAGE).clamp(1, 100);
+    let from = query.first("cursor").and_then(|cursor| STANDARD.decode(cursor).ok());
+    let from = from.and_then(|from| String::from_utf8(from).ok()?.parse().ok()).unwrap_or(0_usize);
     let end = from.saturating_add(limit);
-    let page: Vec<Value> = models
-        .iter()
-        .skip(from)
-        .take(limit)
-        .map(|endpoint| model(endpoint))
-        .collect();
+    let page: Vec<Value> = models.iter().skip(from).take(limit).map(|endpoint| model(endpoint)).collect();
     let has_more = end < models.len();
     let next_cursor = has_more.then(|| STANDARD.encode(end.to_string()));
-    answers::json(
-        200,
-        &json!({"models": page, "next_cursor": next_cursor, "has_more": has_more}),
-    )
+    answers::json(200, &json!({"models": page, "next_cursor": next_cursor, "has_more": has_more}))
 }
 
 fn model(endpoint: &Endpoint) -> Value {
@@ -99,11 +69,7 @@ pub async fn get_pricing(request: HttpRequest, sandbox: web::Data<Sandbox>) -> H
     let query = Query::of(&request);
     let named = query.all("endpoint_id");
     if named.is_empty() || named.len() > MOST_NAMED {
-        return error(
-            400,
-            "validation_error",
-            "1 to 50 endpoint ids must be named",
-        );
+        return error(400, "validation_error", "1 to 50 endpoint ids must be named");
     }
     let mut prices = Vec::new();
     for id in named {
@@ -116,19 +82,14 @@ pub async fn get_pricing(request: HttpRequest, sandbox: web::Data<Sandbox>) -> H
             prices.push(json!({"endpoint_id": id, "unit_price": price, "unit": billing.unit, "currency": "USD"}));
         }
     }
-    answers::json(
-        200,
-        &json!({"prices": prices, "next_cursor": null, "has_more": false}),
-    )
+    answers::json(200, &json!({"prices": prices, "next_cursor": null, "has_more": false}))
 }
 
 /// What a request without a good key is told; nothing for a good one.
 pub fn refuses(request: &HttpRequest) -> Option<HttpResponse> {
     let message = match answers::access(request) {
         Access::Granted | Access::Locked => return None,
-        Access::Missing if !request.headers().contains_key(AUTHORIZATION) => {
-            "Authentication is required"
-        }
+        Access::Missing if !request.headers().contains_key(AUTHORIZATION) => "Authentication is required",
         Access::Missing | Access::Unknown => "Invalid API key",
     };
     Some(error(401, "authorization_error", message))
@@ -136,10 +97,7 @@ pub fn refuses(request: &HttpRequest) -> Option<HttpResponse> {
 
 /// An error in the platform's form.
 pub fn error(status: u16, kind: &str, message: &str) -> HttpResponse {
-    answers::json(
-        status,
-        &json!({"error": {"type": kind, "message": message}}),
-    )
+    answers::json(status, &json!({"error": {"type": kind, "message": message}}))
 }
 
 /// The pairs of a query, of which names may repeat.
@@ -148,11 +106,7 @@ struct Query(Vec<(String, String)>);
 impl Query {
     fn of(request: &HttpRequest) -> Self {
         let pairs = url::form_urlencoded::parse(request.query_string().as_bytes());
-        Self(
-            pairs
-                .map(|(name, value)| (name.into_owned(), value.into_owned()))
-                .collect(),
-        )
+        Self(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
     }
 
     fn all(&self, name: &str) -> Vec<&str> {

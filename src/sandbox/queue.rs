@@ -15,11 +15,7 @@ use super::plan::{Plan, Refusal, Verdict, decide};
 use super::{BODY_LIMIT, Sandbox};
 
 /// Answers whatever is below the queue's host.
-pub async fn answer(
-    request: HttpRequest,
-    payload: web::Payload,
-    sandbox: web::Data<Sandbox>,
-) -> HttpResponse {
+pub async fn answer(request: HttpRequest, payload: web::Payload, sandbox: web::Data<Sandbox>) -> HttpResponse {
     match target(request.path()) {
         Target::Endpoint { id, prefix, alias } if request.method() == Method::POST => {
             let Ok(Ok(body)) = payload.to_bytes_limited(BODY_LIMIT).await else {
@@ -46,14 +42,7 @@ pub async fn answer(
     }
 }
 
-fn submit(
-    request: &HttpRequest,
-    sandbox: &Sandbox,
-    id: &str,
-    prefix: &str,
-    alias: &str,
-    body: &[u8],
-) -> HttpResponse {
+fn submit(request: &HttpRequest, sandbox: &Sandbox, id: &str, prefix: &str, alias: &str, body: &[u8]) -> HttpResponse {
     if !sandbox.schemas.has_application(prefix) {
         return answers::unknown_application(alias);
     }
@@ -74,8 +63,7 @@ fn submit(
         verdict,
     });
     let Some(job) = job else {
-        let body =
-            json!({"detail": "No runner available", "error_type": "runner_scheduling_failure"});
+        let body = json!({"detail": "No runner available", "error_type": "runner_scheduling_failure"});
         return json(503, &body);
     };
     sandbox.tally.accepted(id, &unknown);
@@ -116,11 +104,7 @@ pub fn status_body(sandbox: &Sandbox, job: &Job, logs: bool) -> (u16, Value) {
     let now = sandbox.clock.now();
     let phase = job.phase(now);
     let mut body = links(job);
-    body["logs"] = if logs && phase != Phase::Queued {
-        job_logs(sandbox, job)
-    } else {
-        Value::Null
-    };
+    body["logs"] = if logs && phase != Phase::Queued { job_logs(sandbox, job) } else { Value::Null };
     body["metrics"] = json!({});
     match phase {
         Phase::Queued => {
@@ -159,18 +143,12 @@ fn job_logs(sandbox: &Sandbox, job: &Job) -> Value {
 
 fn wants_logs(request: &HttpRequest) -> bool {
     let query = url::form_urlencoded::parse(request.query_string().as_bytes());
-    query
-        .into_iter()
-        .any(|(name, value)| name == "logs" && matches!(&*value, "1" | "true" | "True"))
+    query.into_iter().any(|(name, value)| name == "logs" && matches!(&*value, "1" | "true" | "True"))
 }
 
 async fn result(sandbox: &Sandbox, job: &Arc<Job>) -> HttpResponse {
     if job.phase(sandbox.clock.now()) != Phase::Completed {
-        return json_for(
-            job.id,
-            400,
-            &json!({"detail": "Request is still in progress"}),
-        );
+        return json_for(job.id, 400, &json!({"detail": "Request is still in progress"}));
     }
     sandbox.tally.counts().results_read += 1;
     let plan = match job.outcome() {
@@ -185,9 +163,7 @@ async fn result(sandbox: &Sandbox, job: &Arc<Job>) -> HttpResponse {
     }
     let mut answer = json_for(job.id, 200, &output);
     if let Ok(units) = HeaderValue::from_str(&plan.units) {
-        answer
-            .headers_mut()
-            .insert(HeaderName::from_static(UNITS), units);
+        answer.headers_mut().insert(HeaderName::from_static(UNITS), units);
     }
     answer
 }
@@ -246,13 +222,7 @@ impl Sandbox {
     }
 
     fn random_seed(&self) -> u64 {
-        let random = self
-            .ids
-            .secret()
-            .ok()
-            .and_then(|secret| secret.first_chunk().copied());
-        random
-            .map_or_else(|| self.ids.uuid().as_u64_pair().1, u64::from_be_bytes)
-            .max(1)
+        let random = self.ids.secret().ok().and_then(|secret| secret.first_chunk().copied());
+        random.map_or_else(|| self.ids.uuid().as_u64_pair().1, u64::from_be_bytes).max(1)
     }
 }

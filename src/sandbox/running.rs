@@ -26,11 +26,7 @@ pub struct Running {
 ///
 /// It brings its own thread and runtime, so it can be started from anywhere: from tokio, from actix, or from no runtime.
 /// Returns once it listens. Errors if the address cannot be had.
-pub fn start(
-    settings: Settings,
-    clock: Arc<dyn Clock>,
-    ids: Arc<dyn IdSource>,
-) -> Result<Running, SandboxError> {
+pub fn start(settings: Settings, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Result<Running, SandboxError> {
     let sandbox = web::Data::new(Sandbox::new(&settings, clock, ids)?);
     let (started, wait_for_start) = mpsc::sync_channel(1);
     let (finished, done) = oneshot::channel();
@@ -43,11 +39,7 @@ pub fn start(
         .map_err(SandboxError::Thread)?;
     let ended = |_| SandboxError::Thread(std::io::Error::other("it ended at once"));
     let (address, handle) = wait_for_start.recv().map_err(ended)??;
-    Ok(Running {
-        address,
-        handle,
-        done: Some(done),
-    })
+    Ok(Running { address, handle, done: Some(done) })
 }
 
 type Started = Result<(SocketAddr, ServerHandle), SandboxError>;
@@ -55,20 +47,13 @@ type Started = Result<(SocketAddr, ServerHandle), SandboxError>;
 fn serve(settings: &Settings, sandbox: &web::Data<Sandbox>, started: &mpsc::SyncSender<Started>) {
     let system = actix_web::rt::System::new();
     let shared = sandbox.clone();
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(shared.clone())
-            .wrap(Cors::permissive())
-            .configure(routes)
-    })
-    .workers(settings.workers.max(1))
-    .shutdown_timeout(SHUTDOWN_SECONDS)
-    .disable_signals()
-    .bind(settings.bind);
-    let failed = |source| SandboxError::Bind {
-        address: settings.bind,
-        source,
-    };
+    let server =
+        HttpServer::new(move || App::new().app_data(shared.clone()).wrap(Cors::permissive()).configure(routes))
+            .workers(settings.workers.max(1))
+            .shutdown_timeout(SHUTDOWN_SECONDS)
+            .disable_signals()
+            .bind(settings.bind);
+    let failed = |source| SandboxError::Bind { address: settings.bind, source };
     let server = server.and_then(|server| {
         let address = server.addrs().first().copied();
         let address = address.ok_or_else(|| std::io::Error::other("no address"))?;

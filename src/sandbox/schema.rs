@@ -59,19 +59,14 @@ impl TryFrom<RawObject> for Object {
             .into_iter()
             .map(|(name, property)| Ok((name, serde_json::from_value(property)?)))
             .collect::<Result<_, Self::Error>>()?;
-        Ok(Self {
-            required: raw.required,
-            properties,
-        })
+        Ok(Self { required: raw.required, properties })
     }
 }
 
 impl Object {
     /// The field of that name.
     pub fn property(&self, name: &str) -> Option<&Property> {
-        self.properties
-            .iter()
-            .find_map(|(known, property)| (known == name).then_some(property))
+        self.properties.iter().find_map(|(known, property)| (known == name).then_some(property))
     }
 }
 
@@ -165,19 +160,9 @@ impl Schemas {
             .iter()
             .map(|text| serde_json::from_str(text).map(Arc::new))
             .collect::<Result<Vec<Arc<Endpoint>>, _>>()?;
-        let by_id = endpoints
-            .iter()
-            .map(|endpoint| (endpoint.id.clone(), Arc::clone(endpoint)))
-            .collect();
-        let prefixes = endpoints
-            .iter()
-            .map(|endpoint| endpoint.request_path_prefix.clone())
-            .collect();
-        Ok(Self {
-            endpoints,
-            by_id,
-            prefixes,
-        })
+        let by_id = endpoints.iter().map(|endpoint| (endpoint.id.clone(), Arc::clone(endpoint))).collect();
+        let prefixes = endpoints.iter().map(|endpoint| endpoint.request_path_prefix.clone()).collect();
+        Ok(Self { endpoints, by_id, prefixes })
     }
 
     /// The endpoint of that id.
@@ -255,16 +240,10 @@ mod tests {
         assert_eq!(schemas.endpoints().count(), FILES.len());
         for endpoint in schemas.endpoints() {
             let id = &endpoint.id;
-            assert!(
-                id.starts_with(&endpoint.request_path_prefix),
-                "`{id}` does not live under its own path"
-            );
+            assert!(id.starts_with(&endpoint.request_path_prefix), "`{id}` does not live under its own path");
             assert!(endpoint.output.fields.contains(&"images".to_owned()));
             for required in &endpoint.input.required {
-                assert!(
-                    endpoint.input.property(required).is_some(),
-                    "`{id}` {required}"
-                );
+                assert!(endpoint.input.property(required).is_some(), "`{id}` {required}");
             }
             let objects = endpoint.types.values().chain([&endpoint.input]);
             for (name, property) in objects.flat_map(|object| &object.properties) {
@@ -275,17 +254,9 @@ mod tests {
 
     fn check_references(endpoint: &Endpoint, name: &str, property: &Property) {
         if let Some(reference) = &property.reference {
-            assert!(
-                endpoint.types.contains_key(reference),
-                "`{}` has no type `{reference}` for `{name}`",
-                endpoint.id
-            );
+            assert!(endpoint.types.contains_key(reference), "`{}` has no type `{reference}` for `{name}`", endpoint.id);
         }
-        let inner = property
-            .any_of
-            .iter()
-            .flatten()
-            .chain(property.items.as_deref());
+        let inner = property.any_of.iter().flatten().chain(property.items.as_deref());
         inner.for_each(|inner| check_references(endpoint, name, inner));
     }
 

@@ -51,9 +51,7 @@ impl Tally {
         counts.accepted_submits += 1;
         for field in unknown {
             let name = format!("{endpoint} {field}");
-            if counts.unknown_fields.len() < MOST_FIELDS
-                || counts.unknown_fields.contains_key(&name)
-            {
+            if counts.unknown_fields.len() < MOST_FIELDS || counts.unknown_fields.contains_key(&name) {
                 *counts.unknown_fields.entry(name).or_default() += 1;
             }
         }

@@ -22,30 +22,17 @@ const ECHO_LIMIT: usize = 2_000;
 
 /// Reads `body`. Errors with fal's list of problems, in the order of the endpoint's fields.
 pub fn validate(endpoint: &Endpoint, body: &Value) -> Result<Valid, Vec<Value>> {
-    let mut check = Check {
-        endpoint,
-        problems: Vec::new(),
-        unknown: Vec::new(),
-    };
+    let mut check = Check { endpoint, problems: Vec::new(), unknown: Vec::new() };
     let mut path = vec![json!("body")];
     let input = check.object(&endpoint.input, body, &mut path);
     match input {
-        Some(Value::Object(input)) if check.problems.is_empty() => Ok(Valid {
-            input,
-            unknown: check.unknown,
-        }),
+        Some(Value::Object(input)) if check.problems.is_empty() => Ok(Valid { input, unknown: check.unknown }),
         _ => Err(check.problems),
     }
 }
 
 /// One problem in the form of fal's error page, for rules that no schema states.
-pub fn problem(
-    kind: &str,
-    loc: &Value,
-    message: &str,
-    context: Option<Value>,
-    input: &Value,
-) -> Value {
+pub fn problem(kind: &str, loc: &Value, message: &str, context: Option<Value>, input: &Value) -> Value {
     let mut item = json!({"loc": loc, "msg": message, "type": kind});
     if is_on_error_page(kind) {
         item["url"] = json!(format!("https://docs.fal.ai/errors/#{kind}"));
@@ -74,15 +61,11 @@ fn is_on_error_page(kind: &str) -> bool {
 
 fn shortened(input: &Value) -> Value {
     match input {
-        Value::String(text) if text.len() > ECHO_LIMIT => {
-            Value::String(text.chars().take(ECHO_LIMIT).collect())
-        }
+        Value::String(text) if text.len() > ECHO_LIMIT => Value::String(text.chars().take(ECHO_LIMIT).collect()),
         Value::Array(items) => items.iter().take(100).map(shortened).collect(),
-        Value::Object(fields) => fields
-            .iter()
-            .take(100)
-            .map(|(name, value)| (name.clone(), shortened(value)))
-            .collect(),
+        Value::Object(fields) => {
+            fields.iter().take(100).map(|(name, value)| (name.clone(), shortened(value))).collect()
+        }
         other => other.clone(),
     }
 }
@@ -97,17 +80,9 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn refuse(
-        &mut self,
-        path: &[Value],
-        kind: &str,
-        message: &str,
-        context: Option<Value>,
-        input: &Value,
-    ) {
+    fn refuse(&mut self, path: &[Value], kind: &str, message: &str, context: Option<Value>, input: &Value) {
         let loc = Value::Array(path.to_vec());
-        self.problems
-            .push(problem(kind, &loc, message, context, input));
+        self.problems.push(problem(kind, &loc, message, context, input));
     }
 
     fn object(&mut self, schema: &Object, value: &Value, path: &mut Vec<Value>) -> Option<Value> {
@@ -130,10 +105,7 @@ impl Check<'_> {
                     self.refuse(path, "missing", "Field required", None, value);
                 }
                 None => {
-                    read.insert(
-                        name.clone(),
-                        property.default.clone().unwrap_or(Value::Null),
-                    );
+                    read.insert(name.clone(), property.default.clone().unwrap_or(Value::Null));
                 }
             }
             path.pop();
@@ -142,26 +114,16 @@ impl Check<'_> {
         for name in unknown.take(MOST_PROBLEMS) {
             let parts: Vec<&str> = path.iter().skip(1).filter_map(Value::as_str).collect();
             let name: String = name.chars().take(100).collect();
-            self.unknown
-                .push([parts.as_slice(), &[&name]].concat().join("."));
+            self.unknown.push([parts.as_slice(), &[&name]].concat().join("."));
         }
         (self.problems.len() == before).then_some(Value::Object(read))
     }
 
-    fn property(
-        &mut self,
-        property: &Property,
-        value: &Value,
-        path: &mut Vec<Value>,
-    ) -> Option<Value> {
+    fn property(&mut self, property: &Property, value: &Value, path: &mut Vec<Value>) -> Option<Value> {
         if let Some(alternatives) = &property.any_of {
             return self.alternatives(alternatives, value, path);
         }
-        if let Some(object) = property
-            .reference
-            .as_ref()
-            .and_then(|name| self.endpoint.types.get(name))
-        {
+        if let Some(object) = property.reference.as_ref().and_then(|name| self.endpoint.types.get(name)) {
             return self.object(object, value, path);
         }
         match property.kind {
@@ -175,20 +137,12 @@ impl Check<'_> {
     }
 
     /// Pydantic's union: the first alternative that fits; else every alternative's problems, each under its name.
-    fn alternatives(
-        &mut self,
-        alternatives: &[Property],
-        value: &Value,
-        path: &mut Vec<Value>,
-    ) -> Option<Value> {
+    fn alternatives(&mut self, alternatives: &[Property], value: &Value, path: &mut Vec<Value>) -> Option<Value> {
         let nullable = alternatives.iter().any(|one| one.kind == Some(Kind::Null));
         if nullable && value.is_null() {
             return Some(Value::Null);
         }
-        let choices: Vec<&Property> = alternatives
-            .iter()
-            .filter(|one| one.kind != Some(Kind::Null))
-            .collect();
+        let choices: Vec<&Property> = alternatives.iter().filter(|one| one.kind != Some(Kind::Null)).collect();
         if let [only] = choices.as_slice() {
             return self.property(only, value, path);
         }
@@ -213,13 +167,7 @@ impl Check<'_> {
             if property.options.is_some() {
                 return self.option(property, value, path);
             }
-            self.refuse(
-                path,
-                "string_type",
-                "Input should be a valid string",
-                None,
-                value,
-            );
+            self.refuse(path, "string_type", "Input should be a valid string", None, value);
             return None;
         };
         if property.options.is_some() {
@@ -227,31 +175,19 @@ impl Check<'_> {
         }
         let length = text.chars().count();
         if let Some(least) = property.min_length.filter(|least| length < *least) {
-            let message = format!(
-                "String should have at least {least} character{}",
-                plural(least)
-            );
+            let message = format!("String should have at least {least} character{}", plural(least));
             let context = json!({"min_length": least});
             self.refuse(path, "sequence_too_short", &message, Some(context), value);
             return None;
         }
         if let Some(most) = property.max_length.filter(|most| length > *most) {
-            let message = format!(
-                "String should have at most {most} character{}",
-                plural(most)
-            );
+            let message = format!("String should have at most {most} character{}", plural(most));
             let context = json!({"max_length": most});
             self.refuse(path, "sequence_too_long", &message, Some(context), value);
             return None;
         }
         if property.format.as_deref() == Some("uuid4") && uuid::Uuid::parse_str(text).is_err() {
-            self.refuse(
-                path,
-                "uuid_parsing",
-                "Input should be a valid UUID",
-                None,
-                value,
-            );
+            self.refuse(path, "uuid_parsing", "Input should be a valid UUID", None, value);
             return None;
         }
         Some(value.clone())
@@ -259,10 +195,7 @@ impl Check<'_> {
 
     fn option(&mut self, property: &Property, value: &Value, path: &[Value]) -> Option<Value> {
         let options = property.options.as_deref().unwrap_or_default();
-        if value
-            .as_str()
-            .is_some_and(|text| options.iter().any(|option| option == text))
-        {
+        if value.as_str().is_some_and(|text| options.iter().any(|option| option == text)) {
             return Some(value.clone());
         }
         let message = format!("Input should be {}", spoken(options));
@@ -277,8 +210,7 @@ impl Check<'_> {
             Value::Number(number) => {
                 let rounded = whole_number(number.as_f64().unwrap_or(f64::NAN));
                 if rounded.is_none() {
-                    let message =
-                        "Input should be a valid integer, got a number with a fractional part";
+                    let message = "Input should be a valid integer, got a number with a fractional part";
                     self.refuse(path, "int_from_float", message, None, value);
                     return None;
                 }
@@ -290,8 +222,7 @@ impl Check<'_> {
                 let read = text.parse::<i64>().map(Number::from);
                 let read = read.or_else(|_| text.parse::<u64>().map(Number::from)).ok();
                 if read.is_none() {
-                    let message =
-                        "Input should be a valid integer, unable to parse string as an integer";
+                    let message = "Input should be a valid integer, unable to parse string as an integer";
                     self.refuse(path, "int_parsing", message, None, value);
                     return None;
                 }
@@ -300,17 +231,10 @@ impl Check<'_> {
             _ => None,
         };
         let Some(number) = read else {
-            self.refuse(
-                path,
-                "int_type",
-                "Input should be a valid integer",
-                None,
-                value,
-            );
+            self.refuse(path, "int_type", "Input should be a valid integer", None, value);
             return None;
         };
-        self.within(property, &number, value, path)
-            .then_some(Value::Number(number))
+        self.within(property, &number, value, path).then_some(Value::Number(number))
     }
 
     fn number(&mut self, property: &Property, value: &Value, path: &[Value]) -> Option<Value> {
@@ -320,8 +244,7 @@ impl Check<'_> {
             Value::String(text) => {
                 let read = text.trim().parse().ok().and_then(Number::from_f64);
                 if read.is_none() {
-                    let message =
-                        "Input should be a valid number, unable to parse string as a number";
+                    let message = "Input should be a valid number, unable to parse string as a number";
                     self.refuse(path, "float_parsing", message, None, value);
                     return None;
                 }
@@ -330,26 +253,13 @@ impl Check<'_> {
             _ => None,
         };
         let Some(number) = read else {
-            self.refuse(
-                path,
-                "float_type",
-                "Input should be a valid number",
-                None,
-                value,
-            );
+            self.refuse(path, "float_type", "Input should be a valid number", None, value);
             return None;
         };
-        self.within(property, &number, value, path)
-            .then_some(Value::Number(number))
+        self.within(property, &number, value, path).then_some(Value::Number(number))
     }
 
-    fn within(
-        &mut self,
-        property: &Property,
-        number: &Number,
-        value: &Value,
-        path: &[Value],
-    ) -> bool {
+    fn within(&mut self, property: &Property, number: &Number, value: &Value, path: &[Value]) -> bool {
         let number = number.as_f64().unwrap_or(f64::NAN);
         let rules = [
             (
@@ -361,9 +271,7 @@ impl Check<'_> {
             ),
             (
                 property.exclusive_minimum,
-                property
-                    .exclusive_minimum
-                    .is_none_or(|limit| number > limit),
+                property.exclusive_minimum.is_none_or(|limit| number > limit),
                 "greater_than",
                 "gt",
                 "greater than",
@@ -403,10 +311,9 @@ impl Check<'_> {
         };
         if read.is_none() {
             let (kind, message) = match value {
-                Value::String(_) | Value::Number(_) => (
-                    "bool_parsing",
-                    "Input should be a valid boolean, unable to interpret input",
-                ),
+                Value::String(_) | Value::Number(_) => {
+                    ("bool_parsing", "Input should be a valid boolean, unable to interpret input")
+                }
                 _ => ("bool_type", "Input should be a valid boolean"),
             };
             self.refuse(path, kind, message, None, value);
@@ -416,13 +323,7 @@ impl Check<'_> {
 
     fn list(&mut self, property: &Property, value: &Value, path: &mut Vec<Value>) -> Option<Value> {
         let Value::Array(items) = value else {
-            self.refuse(
-                path,
-                "list_type",
-                "Input should be a valid list",
-                None,
-                value,
-            );
+            self.refuse(path, "list_type", "Input should be a valid list", None, value);
             return None;
         };
         let Some(schema) = property.items.as_deref() else {
@@ -475,10 +376,7 @@ fn plural(count: usize) -> &'static str {
 }
 
 /// The integer that a float stands for, if it stands for one.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the range is checked first"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked first")]
 fn whole_number(float: f64) -> Option<Number> {
     const EXACT: f64 = 9_223_372_036_854_774_784.0;
     (float.fract() == 0.0 && float.abs() <= EXACT).then(|| Number::from(float as i64))
@@ -490,10 +388,7 @@ mod tests {
     use crate::sandbox::schema::Schemas;
 
     fn check(endpoint: &str, body: &Value) -> Result<Valid, Vec<Value>> {
-        validate(
-            Schemas::built_in().unwrap().endpoint(endpoint).unwrap(),
-            body,
-        )
+        validate(Schemas::built_in().unwrap().endpoint(endpoint).unwrap(), body)
     }
 
     #[test]
@@ -510,62 +405,33 @@ mod tests {
         let body = json!({"prompt": "a", "n": 2, "image_size": {"width": 600, "depth": 3}});
         let valid = check("fal-ai/flux/dev", &body).unwrap();
         assert_eq!(valid.unknown, ["image_size.ImageSize.depth", "n"]);
-        assert_eq!(
-            valid.input["image_size"],
-            json!({"height": 512, "width": 600})
-        );
+        assert_eq!(valid.input["image_size"], json!({"height": 512, "width": 600}));
     }
 
     #[test]
     fn a_value_beyond_its_limit_is_told_in_fals_words() {
-        let problems = check(
-            "fal-ai/flux/dev",
-            &json!({"prompt": "a", "guidance_scale": 21}),
-        )
-        .unwrap_err();
+        let problems = check("fal-ai/flux/dev", &json!({"prompt": "a", "guidance_scale": 21})).unwrap_err();
         assert_eq!(
             problems,
-            [
-                json!({"loc": ["body", "guidance_scale"], "msg": "Input should be less than or equal to 20",
-                "type": "less_than_equal", "url": "https://docs.fal.ai/errors/#less_than_equal", "ctx": {"le": 20}, "input": 21})
-            ]
+            [json!({"loc": ["body", "guidance_scale"], "msg": "Input should be less than or equal to 20",
+                "type": "less_than_equal", "url": "https://docs.fal.ai/errors/#less_than_equal", "ctx": {"le": 20}, "input": 21})]
         );
     }
 
     #[test]
     fn an_unknown_option_names_the_known_ones() {
-        let problems = check(
-            "fal-ai/omnigen-v2",
-            &json!({"prompt": "a", "scheduler": "x"}),
-        )
-        .unwrap_err();
+        let problems = check("fal-ai/omnigen-v2", &json!({"prompt": "a", "scheduler": "x"})).unwrap_err();
         assert_eq!(problems[0]["type"], "one_of");
         assert_eq!(problems[0]["msg"], "Input should be 'euler' or 'dpmsolver'");
-        assert_eq!(
-            problems[0]["ctx"],
-            json!({"expected": ["euler", "dpmsolver"]})
-        );
+        assert_eq!(problems[0]["ctx"], json!({"expected": ["euler", "dpmsolver"]}));
     }
 
     #[test]
     fn every_problem_is_told_at_once_and_a_missing_field_echoes_the_body() {
-        let body =
-            json!({"num_images": 0, "num_inference_steps": 1.5, "seed": "x", "sync_mode": "maybe"});
+        let body = json!({"num_images": 0, "num_inference_steps": 1.5, "seed": "x", "sync_mode": "maybe"});
         let problems = check("fal-ai/flux/dev", &body).unwrap_err();
-        let kinds: Vec<&str> = problems
-            .iter()
-            .filter_map(|problem| problem["type"].as_str())
-            .collect();
-        assert_eq!(
-            kinds,
-            [
-                "missing",
-                "int_from_float",
-                "int_parsing",
-                "bool_parsing",
-                "greater_than_equal"
-            ]
-        );
+        let kinds: Vec<&str> = problems.iter().filter_map(|problem| problem["type"].as_str()).collect();
+        assert_eq!(kinds, ["missing", "int_from_float", "int_parsing", "bool_parsing", "greater_than_equal"]);
         assert_eq!(problems[0]["input"], body);
         assert!(problems[0].get("url").is_none());
     }
@@ -574,10 +440,7 @@ mod tests {
     fn a_size_that_fits_no_alternative_lists_each_alternatives_problem() {
         let body = json!({"prompt": "a", "image_size": {"width": 20000}});
         let problems = check("fal-ai/flux/dev", &body).unwrap_err();
-        assert_eq!(
-            problems[0]["loc"],
-            json!(["body", "image_size", "ImageSize", "width"])
-        );
+        assert_eq!(problems[0]["loc"], json!(["body", "image_size", "ImageSize", "width"]));
         assert_eq!(problems[0]["ctx"], json!({"le": 14142}));
         assert_eq!(problems[1]["type"], "one_of");
         assert_eq!(problems.len(), 2);
@@ -595,11 +458,7 @@ mod tests {
 
     #[test]
     fn null_is_refused_where_fal_does_not_take_it() {
-        let problems = check(
-            "fal-ai/flux/dev",
-            &json!({"prompt": "a", "num_images": null}),
-        )
-        .unwrap_err();
+        let problems = check("fal-ai/flux/dev", &json!({"prompt": "a", "num_images": null})).unwrap_err();
         assert_eq!(problems[0]["type"], "int_type");
         assert!(check("fal-ai/flux/dev", &json!({"prompt": "a", "seed": null})).is_ok());
     }

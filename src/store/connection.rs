@@ -42,14 +42,10 @@ macro_rules! select_by_ids {
                     .await
             }
             $crate::store::connection::Either::Sqlite(connection) => {
-                sqlx::query_as::<_, $row>(concat!(
-                    $head,
-                    " IN (SELECT unhex(value) FROM json_each($1)) ",
-                    $tail
-                ))
-                .bind($crate::store::connection::json_list($ids))
-                .fetch_all(connection)
-                .await
+                sqlx::query_as::<_, $row>(concat!($head, " IN (SELECT unhex(value) FROM json_each($1)) ", $tail))
+                    .bind($crate::store::connection::json_list($ids))
+                    .fetch_all(connection)
+                    .await
             }
         }
     };
@@ -85,9 +81,7 @@ impl Reader {
 }
 
 /// A transaction that may write; on SQLite it holds the write lock from its beginning. Dropped, it is rolled back.
-pub(crate) struct WriteTransaction(
-    Either<Transaction<'static, Postgres>, Transaction<'static, Sqlite>>,
-);
+pub(crate) struct WriteTransaction(Either<Transaction<'static, Postgres>, Transaction<'static, Sqlite>>);
 
 impl WriteTransaction {
     pub(super) fn connection(&mut self) -> AnyConnection<'_> {
@@ -109,17 +103,11 @@ impl Store {
         let connection = match &self.inner.pools {
             Either::Postgres(pools) => {
                 let pool = pools.readers.clone();
-                Either::Postgres(
-                    self.on_own_runtime(async move { pool.acquire().await })
-                        .await?,
-                )
+                Either::Postgres(self.on_own_runtime(async move { pool.acquire().await }).await?)
             }
             Either::Sqlite(pools) => {
                 let pool = pools.readers.clone();
-                Either::Sqlite(
-                    self.on_own_runtime(async move { pool.acquire().await })
-                        .await?,
-                )
+                Either::Sqlite(self.on_own_runtime(async move { pool.acquire().await }).await?)
             }
         };
         Ok(Reader(connection))
@@ -130,17 +118,11 @@ impl Store {
         let transaction = match &self.inner.pools {
             Either::Postgres(pools) => {
                 let pool = pools.writers.clone();
-                Either::Postgres(
-                    self.on_own_runtime(async move { pool.begin().await })
-                        .await?,
-                )
+                Either::Postgres(self.on_own_runtime(async move { pool.begin().await }).await?)
             }
             Either::Sqlite(pools) => {
                 let pool = pools.writers.clone();
-                Either::Sqlite(
-                    self.on_own_runtime(async move { pool.begin_with("BEGIN IMMEDIATE").await })
-                        .await?,
-                )
+                Either::Sqlite(self.on_own_runtime(async move { pool.begin_with("BEGIN IMMEDIATE").await }).await?)
             }
         };
         Ok(WriteTransaction(transaction))
@@ -177,8 +159,6 @@ pub(crate) async fn within<T>(
 ) -> Result<T, StoreError> {
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
-        Err(_) => Err(StoreError::Unreachable(format!(
-            "no answer within {limit:?}"
-        ))),
+        Err(_) => Err(StoreError::Unreachable(format!("no answer within {limit:?}"))),
     }
 }

@@ -64,11 +64,7 @@ impl WriteTransaction {
 
 impl Store {
     /// A project's balance; `month` is the first moment of the present month. `None` for an unknown project.
-    pub async fn balance(
-        &self,
-        project: ProjectId,
-        month: Timestamp,
-    ) -> Result<Option<Balance>, StoreError> {
+    pub async fn balance(&self, project: ProjectId, month: Timestamp) -> Result<Option<Balance>, StoreError> {
         within(self.options().read_timeout, async {
             let mut reader = self.reader().await?;
             let row = on_both!(reader.connection(), connection =>
@@ -90,10 +86,7 @@ impl Store {
     }
 
     /// The ledger entries about a generation, oldest first.
-    pub async fn entries_of_generation(
-        &self,
-        generation: GenerationId,
-    ) -> Result<Vec<LedgerEntry>, StoreError> {
+    pub async fn entries_of_generation(&self, generation: GenerationId) -> Result<Vec<LedgerEntry>, StoreError> {
         let rows = within(self.options().read_timeout, async {
             let mut reader = self.reader().await?;
             Ok(on_both!(reader.connection(), connection =>

@@ -38,19 +38,13 @@ pub enum StoreError {
 impl StoreError {
     /// A write touched another number of rows than it must.
     pub(crate) fn touched(what: &str, found: u64, expected: usize) -> Self {
-        Self::Inconsistent(format!(
-            "`{what}` touched {found} rows instead of {expected}"
-        ))
+        Self::Inconsistent(format!("`{what}` touched {found} rows instead of {expected}"))
     }
 }
 
 /// Checks how many rows a write touched.
 pub(super) fn must_touch(what: &str, found: u64, expected: usize) -> Result<(), StoreError> {
-    if u64::try_from(expected) == Ok(found) {
-        Ok(())
-    } else {
-        Err(StoreError::touched(what, found, expected))
-    }
+    if u64::try_from(expected) == Ok(found) { Ok(()) } else { Err(StoreError::touched(what, found, expected)) }
 }
 
 impl From<sqlx::Error> for StoreError {
@@ -59,10 +53,7 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(database) => {
                 let code = database.code().unwrap_or_default();
                 let message = format!("{} (code {code})", database.message());
-                if database
-                    .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
-                    .is_some()
-                {
+                if database.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
                     from_postgres(&code, message)
                 } else {
                     from_sqlite(&code, message)
@@ -110,9 +101,7 @@ fn from_sqlite(code: &str, message: String) -> StoreError {
     const MISMATCH: u32 = 20;
     match code.parse::<u32>().map(|code| code & 0xff) {
         Ok(CONSTRAINT | MISMATCH | TOOBIG) => StoreError::Refused(message),
-        Ok(BUSY | LOCKED | READONLY | INTERRUPT | IOERR | FULL | CANTOPEN) => {
-            StoreError::Unreachable(message)
-        }
+        Ok(BUSY | LOCKED | READONLY | INTERRUPT | IOERR | FULL | CANTOPEN) => StoreError::Unreachable(message),
         _ => StoreError::Other(message),
     }
 }

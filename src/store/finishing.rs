@@ -45,10 +45,7 @@ pub(crate) struct MonthlyCharge {
 impl WriteTransaction {
     /// Reads generations and keeps every other writer from changing them. To be called before the balances are locked,
     /// since all writers must lock in one order.
-    pub(crate) async fn lock_generations(
-        &mut self,
-        ids: &[Uuid],
-    ) -> Result<Vec<OpenRow>, StoreError> {
+    pub(crate) async fn lock_generations(&mut self, ids: &[Uuid]) -> Result<Vec<OpenRow>, StoreError> {
         Ok(select_by_ids!(
             self.connection(),
             OpenRow,
@@ -120,10 +117,7 @@ impl WriteTransaction {
     }
 
     /// Marks queued generations as running.
-    pub(crate) async fn start_generations(
-        &mut self,
-        rows: &[(GenerationId, Timestamp)],
-    ) -> Result<(), StoreError> {
+    pub(crate) async fn start_generations(&mut self, rows: &[(GenerationId, Timestamp)]) -> Result<(), StoreError> {
         let touched = match self.connection() {
             Either::Postgres(connection) => sqlx::query(
                 "UPDATE generations g SET state = 'running', started_at = s.at
@@ -161,17 +155,10 @@ impl WriteTransaction {
     }
 
     /// Writes ledger transactions with their entries.
-    pub(crate) async fn insert_transactions(
-        &mut self,
-        rows: &[NewTransaction],
-    ) -> Result<(), StoreError> {
+    pub(crate) async fn insert_transactions(&mut self, rows: &[NewTransaction]) -> Result<(), StoreError> {
         let entries: Vec<(Uuid, LedgerAccount, i64)> = rows
             .iter()
-            .flat_map(|row| {
-                row.entries
-                    .iter()
-                    .map(|(account, amount)| (row.id, *account, *amount))
-            })
+            .flat_map(|row| row.entries.iter().map(|(account, amount)| (row.id, *account, *amount)))
             .collect();
         match self.connection() {
             Either::Postgres(connection) => {
@@ -234,10 +221,7 @@ impl WriteTransaction {
     }
 
     /// Changes the kept sums of projects.
-    pub(crate) async fn change_balances(
-        &mut self,
-        changes: &[(Uuid, BalanceChange)],
-    ) -> Result<(), StoreError> {
+    pub(crate) async fn change_balances(&mut self, changes: &[(Uuid, BalanceChange)]) -> Result<(), StoreError> {
         let touched = match self.connection() {
             Either::Postgres(connection) => {
                 change_postgres(
@@ -249,21 +233,20 @@ impl WriteTransaction {
                 )
                 .await?
             }
-            Either::Sqlite(connection) => change_sqlite(
-                connection,
-                "UPDATE balances SET posted = posted + $2, held = held + $3 WHERE project_id = $1",
-                changes,
-            )
-            .await?,
+            Either::Sqlite(connection) => {
+                change_sqlite(
+                    connection,
+                    "UPDATE balances SET posted = posted + $2, held = held + $3 WHERE project_id = $1",
+                    changes,
+                )
+                .await?
+            }
         };
         must_touch("balances", touched, changes.len())
     }
 
     /// Changes the kept sums of keys.
-    pub(crate) async fn change_key_balances(
-        &mut self,
-        changes: &[(Uuid, BalanceChange)],
-    ) -> Result<(), StoreError> {
+    pub(crate) async fn change_key_balances(&mut self, changes: &[(Uuid, BalanceChange)]) -> Result<(), StoreError> {
         let touched = match self.connection() {
             Either::Postgres(connection) => {
                 change_postgres(
@@ -288,10 +271,7 @@ impl WriteTransaction {
     }
 
     /// Adds to what projects were charged in a month.
-    pub(crate) async fn charge_months(
-        &mut self,
-        charges: &[MonthlyCharge],
-    ) -> Result<(), StoreError> {
+    pub(crate) async fn charge_months(&mut self, charges: &[MonthlyCharge]) -> Result<(), StoreError> {
         for charge in charges {
             let touched = on_both!(self.connection(), connection =>
                 sqlx::query("INSERT INTO monthly_spend (project_id, starts_at, ends_at, spent) VALUES ($1, $2, $3, $4)
@@ -327,12 +307,7 @@ async fn change_sqlite(
 ) -> Result<u64, StoreError> {
     let mut touched = 0;
     for (id, change) in changes {
-        let done = sqlx::query(sql)
-            .bind(id)
-            .bind(change.posted)
-            .bind(change.held)
-            .execute(&mut *connection)
-            .await?;
+        let done = sqlx::query(sql).bind(id).bind(change.posted).bind(change.held).execute(&mut *connection).await?;
         touched += done.rows_affected();
     }
     Ok(touched)
@@ -346,10 +321,7 @@ fn hold_outcome(finish: &Finish) -> &'static str {
     }
 }
 
-async fn finish_postgres(
-    connection: &mut sqlx::PgConnection,
-    rows: &[&Finish],
-) -> Result<(), StoreError> {
+async fn finish_postgres(connection: &mut sqlx::PgConnection, rows: &[&Finish]) -> Result<(), StoreError> {
     let ids = column(rows, |f| f.generation.uuid());
     let settled = column(rows, |f| f.settled_at.micros());
     let costs = column(rows, |f| f.cost.nanos());
@@ -414,10 +386,7 @@ async fn finish_postgres(
     Ok(())
 }
 
-async fn finish_sqlite(
-    connection: &mut sqlx::SqliteConnection,
-    rows: &[&Finish],
-) -> Result<(), StoreError> {
+async fn finish_sqlite(connection: &mut sqlx::SqliteConnection, rows: &[&Finish]) -> Result<(), StoreError> {
     for f in rows {
         let units = f.billable_units.map(Fixed::billionths);
         let unit_price = f.unit_price.map(Fixed::billionths);
@@ -444,15 +413,14 @@ async fn finish_sqlite(
         .await?
         .rows_affected();
         must_touch("generations", touched, 1)?;
-        let touched = sqlx::query(
-            "UPDATE holds SET ended_at = $2, outcome = $3 WHERE generation_id = $1 AND ended_at IS NULL",
-        )
-        .bind(f.generation.uuid())
-        .bind(f.settled_at.micros())
-        .bind(hold_outcome(f))
-        .execute(&mut *connection)
-        .await?
-        .rows_affected();
+        let touched =
+            sqlx::query("UPDATE holds SET ended_at = $2, outcome = $3 WHERE generation_id = $1 AND ended_at IS NULL")
+                .bind(f.generation.uuid())
+                .bind(f.settled_at.micros())
+                .bind(hold_outcome(f))
+                .execute(&mut *connection)
+                .await?
+                .rows_affected();
         must_touch("holds", touched, 1)?;
         sqlx::query(
             "UPDATE attempts SET ended_at = $2, outcome = $3, cost = $4, billable_units = $5, unit_price = $6

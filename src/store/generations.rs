@@ -151,9 +151,7 @@ impl GenerationRow {
             source: self.source,
             model: self.model,
             provider: self.provider,
-            endpoint: attempt
-                .as_ref()
-                .map_or(self.endpoint, |attempt| attempt.endpoint.clone()),
+            endpoint: attempt.as_ref().map_or(self.endpoint, |attempt| attempt.endpoint.clone()),
             num_images: count("num_images", self.num_images)?,
             size: self.size,
             parameters: self.parameters,
@@ -176,10 +174,7 @@ fn records(rows: Vec<GenerationRow>) -> Result<Vec<GenerationRecord>, StoreError
 
 impl Store {
     /// One generation.
-    pub async fn generation(
-        &self,
-        id: GenerationId,
-    ) -> Result<Option<GenerationRecord>, StoreError> {
+    pub async fn generation(&self, id: GenerationId) -> Result<Option<GenerationRecord>, StoreError> {
         within(self.options().read_timeout, async {
             let mut reader = self.reader().await?;
             let row = on_both!(reader.connection(), connection =>
@@ -203,16 +198,11 @@ impl Store {
                     .bind(id.uuid()).fetch_all(connection).await)?)
         })
         .await?;
-        rows.into_iter()
-            .filter_map(|row| row.attempt().transpose())
-            .collect()
+        rows.into_iter().filter_map(|row| row.attempt().transpose()).collect()
     }
 
     /// A page of generations, newest first.
-    pub async fn list_generations(
-        &self,
-        filter: &GenerationFilter,
-    ) -> Result<Page<GenerationRecord>, StoreError> {
+    pub async fn list_generations(&self, filter: &GenerationFilter) -> Result<Page<GenerationRecord>, StoreError> {
         let limit = filter.limit.clamp(1, LARGEST_PAGE);
         let rows = within(self.options().report_timeout, async {
             let mut reader = self.reader().await?;
@@ -258,10 +248,7 @@ impl Store {
     }
 
     /// The open generations of a replica, oldest first.
-    pub(crate) async fn open_generations(
-        &self,
-        owner: Uuid,
-    ) -> Result<Vec<GenerationRecord>, StoreError> {
+    pub(crate) async fn open_generations(&self, owner: Uuid) -> Result<Vec<GenerationRecord>, StoreError> {
         within(self.options().read_timeout, async {
             let mut reader = self.reader().await?;
             let rows = on_both!(reader.connection(), connection =>

@@ -76,8 +76,7 @@ impl Store {
     pub(crate) async fn purge(&self, now: Timestamp, limit: u32) -> Result<Purged, StoreError> {
         let limit = i64::from(limit);
         let gone = Timestamp::from_micros(
-            now.micros()
-                .saturating_sub(i64::try_from(REPLICA_MEMORY.as_micros()).unwrap_or(i64::MAX)),
+            now.micros().saturating_sub(i64::try_from(REPLICA_MEMORY.as_micros()).unwrap_or(i64::MAX)),
         );
         within(self.options().write_timeout, async {
             let mut transaction = self.begin().await?;
@@ -102,10 +101,7 @@ impl Store {
 
     /// Makes the partitions that begin at each of `months` (first moments of consecutive calendar months; the last one
     /// only ends the one before it). Those that are there stay as they are. Nothing to do on SQLite.
-    pub(crate) async fn make_months(
-        &self,
-        months: &[(String, Timestamp)],
-    ) -> Result<(), StoreError> {
+    pub(crate) async fn make_months(&self, months: &[(String, Timestamp)]) -> Result<(), StoreError> {
         if !self.is_postgres() {
             return Ok(());
         }
@@ -140,15 +136,10 @@ async fn make_month(
     let Either::Postgres(connection) = connection else {
         return Ok(());
     };
-    sqlx::query("SELECT pg_advisory_xact_lock($1)")
-        .bind(PARTITIONS_LOCK)
-        .execute(&mut *connection)
-        .await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(PARTITIONS_LOCK).execute(&mut *connection).await?;
     let table = format!("generations_{name}");
-    let there: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
-        .bind(&table)
-        .fetch_one(&mut *connection)
-        .await?;
+    let there: bool =
+        sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(&table).fetch_one(&mut *connection).await?;
     if there {
         return Ok(());
     }
@@ -159,8 +150,6 @@ async fn make_month(
         smallest_id(from),
         smallest_id(before),
     );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
-        .execute(connection)
-        .await?;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(connection).await?;
     Ok(())
 }

@@ -24,10 +24,8 @@ impl Store {
             Either::Postgres(pools) => {
                 // A connection of its own: a migration may take longer than a request's statement, and it waits on
                 // sqlx's advisory lock.
-                let mut connection = within(self.inner.options.acquire_timeout, async {
-                    Ok(pools.connect.connect().await?)
-                })
-                .await?;
+                let mut connection =
+                    within(self.inner.options.acquire_timeout, async { Ok(pools.connect.connect().await?) }).await?;
                 POSTGRES.run_direct(None, &mut connection, false).await?;
                 connection.close().await?;
             }

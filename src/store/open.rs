@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tokio::runtime::Handle;
 
 use super::connection::Either;
@@ -47,8 +45,7 @@ impl Default for StoreOptions {
 /// What all clones of a [`Store`] share.
 #[derive(Debug)]
 pub(super) struct Inner {
-    pub(super) pools:
-        Either<Pools<PgPool, PgConnectOptions>, Pools<SqlitePool, SqliteConnectOptions>>,
+    pub(super) pools: Either<Pools<PgPool, PgConnectOptions>, Pools<SqlitePool, SqliteConnectOptions>>,
     pub(super) options: StoreOptions,
     pub(super) runtime: Handle,
 }
@@ -72,19 +69,10 @@ impl Store {
             "postgres" | "postgresql" => Either::Postgres(open_postgres(address, &options)?),
             "sqlite" => Either::Sqlite(open_sqlite(address, &options).await?),
             _ => {
-                return Err(bad_address(
-                    address,
-                    "the scheme is neither `sqlite` nor `postgres`",
-                ));
+                return Err(bad_address(address, "the scheme is neither `sqlite` nor `postgres`"));
             }
         };
-        let store = Self {
-            inner: Arc::new(Inner {
-                pools,
-                options,
-                runtime: Handle::current(),
-            }),
-        };
+        let store = Self { inner: Arc::new(Inner { pools, options, runtime: Handle::current() }) };
         store.ping().await?;
         Ok(store)
     }
@@ -125,19 +113,12 @@ fn bad_address(address: &str, reason: impl ToString) -> StoreError {
     {
         shown = url.to_string();
     }
-    StoreError::Address {
-        address: shown,
-        reason: reason.to_string(),
-    }
+    StoreError::Address { address: shown, reason: reason.to_string() }
 }
 
-fn open_postgres(
-    address: &str,
-    options: &StoreOptions,
-) -> Result<Pools<PgPool, PgConnectOptions>, StoreError> {
-    let connect = PgConnectOptions::from_str(address)
-        .map_err(|error| bad_address(address, error))?
-        .application_name("imagegate");
+fn open_postgres(address: &str, options: &StoreOptions) -> Result<Pools<PgPool, PgConnectOptions>, StoreError> {
+    let connect =
+        PgConnectOptions::from_str(address).map_err(|error| bad_address(address, error))?.application_name("imagegate");
     let pool = |connections: u32, longest: Duration| {
         // Set after connecting, since poolers refuse unknown startup parameters. A replica that is stopped in the
         // middle of a transaction must not keep its locks.
@@ -152,9 +133,7 @@ fn open_postgres(
             .after_connect(move |connection, _| {
                 let limits = limits.clone();
                 Box::pin(async move {
-                    sqlx::raw_sql(sqlx::AssertSqlSafe(limits))
-                        .execute(connection)
-                        .await?;
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(limits)).execute(connection).await?;
                     Ok(())
                 })
             })
@@ -181,16 +160,13 @@ async fn open_sqlite(
         .busy_timeout(options.acquire_timeout)
         .optimize_on_close(true, None);
     let file = connect.get_filename().to_path_buf();
-    if address.contains(":memory:")
-        || address.contains("mode=memory")
-        || file.as_os_str().is_empty()
-    {
+    if address.contains(":memory:") || address.contains("mode=memory") || file.as_os_str().is_empty() {
         return Err(bad_address(address, "the books need a file"));
     }
     if let Some(folder) = file.parent().filter(|folder| *folder != Path::new("")) {
-        tokio::fs::create_dir_all(folder).await.map_err(|error| {
-            bad_address(address, format!("its folder cannot be created: {error}"))
-        })?;
+        tokio::fs::create_dir_all(folder)
+            .await
+            .map_err(|error| bad_address(address, format!("its folder cannot be created: {error}")))?;
     }
     let pool = |connections: u32, connect: SqliteConnectOptions| {
         SqlitePoolOptions::new()

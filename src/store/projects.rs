@@ -113,10 +113,7 @@ impl WriteTransaction {
     }
 
     /// One project.
-    pub(crate) async fn project(
-        &mut self,
-        id: ProjectId,
-    ) -> Result<Option<ProjectRecord>, StoreError> {
+    pub(crate) async fn project(&mut self, id: ProjectId) -> Result<Option<ProjectRecord>, StoreError> {
         let row = on_both!(self.connection(), connection =>
             sqlx::query_as::<_, ProjectRow>(select_projects!("WHERE id = $1"))
                 .bind(id.uuid()).fetch_optional(connection).await)?;
@@ -124,10 +121,7 @@ impl WriteTransaction {
     }
 
     /// Writes what may change about a project.
-    pub(crate) async fn update_project(
-        &mut self,
-        project: &ProjectRecord,
-    ) -> Result<(), StoreError> {
+    pub(crate) async fn update_project(&mut self, project: &ProjectRecord) -> Result<(), StoreError> {
         let touched = on_both!(self.connection(), connection =>
             sqlx::query("UPDATE projects SET name = $2, prepaid = $3, spend_limit = $4, policy = $5,
                              prompt_retention = $6, archived_at = $7 WHERE id = $1")

@@ -60,10 +60,7 @@ pub(crate) struct Existing {
 impl WriteTransaction {
     /// Reads the sums of projects and keeps every other writer from changing them. Everything else about a project or
     /// its keys is read after this, so that it is as fresh as the sums.
-    pub(crate) async fn lock_balances(
-        &mut self,
-        projects: &[Uuid],
-    ) -> Result<Vec<BalanceRow>, StoreError> {
+    pub(crate) async fn lock_balances(&mut self, projects: &[Uuid]) -> Result<Vec<BalanceRow>, StoreError> {
         Ok(select_by_ids!(
             self.connection(),
             BalanceRow,
@@ -74,10 +71,7 @@ impl WriteTransaction {
         )?)
     }
 
-    pub(crate) async fn project_terms(
-        &mut self,
-        projects: &[Uuid],
-    ) -> Result<Vec<ProjectTerms>, StoreError> {
+    pub(crate) async fn project_terms(&mut self, projects: &[Uuid]) -> Result<Vec<ProjectTerms>, StoreError> {
         Ok(select_by_ids!(
             self.connection(),
             ProjectTerms,
@@ -89,11 +83,7 @@ impl WriteTransaction {
     }
 
     /// What the projects were charged in the months from `month` on.
-    pub(crate) async fn months(
-        &mut self,
-        projects: &[Uuid],
-        month: Timestamp,
-    ) -> Result<Vec<MonthRow>, StoreError> {
+    pub(crate) async fn months(&mut self, projects: &[Uuid], month: Timestamp) -> Result<Vec<MonthRow>, StoreError> {
         let mut rows = select_by_ids!(
             self.connection(),
             MonthRow,
@@ -119,10 +109,7 @@ impl WriteTransaction {
     }
 
     /// The idempotency keys among `wanted` (project and key) that are there, also expired ones.
-    pub(crate) async fn existing_idempotency(
-        &mut self,
-        wanted: &[(Uuid, &str)],
-    ) -> Result<Vec<Existing>, StoreError> {
+    pub(crate) async fn existing_idempotency(&mut self, wanted: &[(Uuid, &str)]) -> Result<Vec<Existing>, StoreError> {
         match self.connection() {
             Either::Postgres(connection) => {
                 let projects: Vec<Uuid> = wanted.iter().map(|(project, _)| *project).collect();
@@ -169,10 +156,7 @@ impl WriteTransaction {
     }
 
     /// Writes idempotency keys, in place of expired ones of the same name.
-    pub(crate) async fn put_idempotency(
-        &mut self,
-        rows: &[(&Reservation, &Idempotency)],
-    ) -> Result<(), StoreError> {
+    pub(crate) async fn put_idempotency(&mut self, rows: &[(&Reservation, &Idempotency)]) -> Result<(), StoreError> {
         let touched = match self.connection() {
             Either::Postgres(connection) => sqlx::query(
                 "INSERT INTO idempotency_keys (project_id, key, digest, generation_id, created_at, expires_at)
@@ -217,10 +201,7 @@ impl WriteTransaction {
     }
 
     /// Frees the idempotency keys that lead to these generations.
-    pub(crate) async fn release_idempotency(
-        &mut self,
-        generations: &[Uuid],
-    ) -> Result<(), StoreError> {
+    pub(crate) async fn release_idempotency(&mut self, generations: &[Uuid]) -> Result<(), StoreError> {
         for generation in generations {
             on_both!(self.connection(), connection =>
                 sqlx::query("DELETE FROM idempotency_keys WHERE generation_id = $1")
@@ -239,9 +220,7 @@ type NewGeneration<'r> = (&'r Reservation, Option<Timestamp>);
 
 /// The prompt as it is stored: only where it is kept, and without the character that PostgreSQL cannot hold.
 fn stored_prompt((reservation, forget_at): &NewGeneration<'_>) -> Option<String> {
-    forget_at
-        .and(reservation.prompt.as_deref())
-        .map(without_nul)
+    forget_at.and(reservation.prompt.as_deref()).map(without_nul)
 }
 
 /// PostgreSQL's text holds every character but U+0000; the replacement character stands for it, on both databases.

@@ -214,17 +214,11 @@ impl Store {
             buckets.push(bucket);
             start = start.saturating_add(width);
         }
-        let next =
-            (end_of_page < query.before.micros()).then(|| Timestamp::from_micros(end_of_page));
+        let next = (end_of_page < query.before.micros()).then(|| Timestamp::from_micros(end_of_page));
         Ok(UsagePage { buckets, next })
     }
 
-    async fn usage_rows(
-        &self,
-        query: &UsageQuery,
-        from: i64,
-        before: i64,
-    ) -> Result<Vec<Row>, StoreError> {
+    async fn usage_rows(&self, query: &UsageQuery, from: i64, before: i64) -> Result<Vec<Row>, StoreError> {
         let filter = &query.filter;
         within(self.options().report_timeout, async {
             let mut reader = self.reader().await?;

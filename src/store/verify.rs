@@ -127,11 +127,7 @@ const CHECKS: [(&str, &str); 11] = [
 impl Store {
     /// Recomputes all that is kept beside the ledger, in one snapshot; empty when everything adds up.
     pub async fn verify(&self) -> Result<Vec<Discrepancy>, StoreError> {
-        let begin = if self.is_postgres() {
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-        } else {
-            "BEGIN"
-        };
+        let begin = if self.is_postgres() { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { "BEGIN" };
         within(self.options().report_timeout, async {
             let mut discrepancies = Vec::new();
             let mut reader = self.reader().await?;

@@ -74,6 +74,18 @@ impl GenerationState {
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Queued | Self::Running)
     }
+
+    /// The final state that this is, if it is one.
+    #[must_use]
+    pub const fn final_state(self) -> Option<FinalState> {
+        match self {
+            Self::Queued | Self::Running => None,
+            Self::Succeeded => Some(FinalState::Succeeded),
+            Self::Failed => Some(FinalState::Failed),
+            Self::Cancelled => Some(FinalState::Cancelled),
+            Self::Expired => Some(FinalState::Expired),
+        }
+    }
 }
 
 words!(

@@ -26,11 +26,7 @@ impl Canvas {
     /// A black one.
     pub fn new(width: u32, height: u32) -> Self {
         let (width, height) = (width as usize, height as usize);
-        Self {
-            width,
-            height,
-            pixels: vec![0; width * height * 3],
-        }
+        Self { width, height, pixels: vec![0; width * height * 3] }
     }
 
     /// The rows from the top, each with its number.
@@ -86,18 +82,10 @@ impl Palette {
     pub fn take(numbers: &mut Numbers) -> Self {
         let hue = numbers.between(0.0, 1.0);
         let turn = numbers.between(0.06, 0.16) * if numbers.below(2) == 0 { 1.0 } else { -1.0 };
-        let light = if numbers.below(3) == 0 {
-            0.1
-        } else {
-            hue + 0.5
-        };
+        let light = if numbers.below(3) == 0 { 0.1 } else { hue + 0.5 };
         Self {
             zenith: hsl(hue, numbers.between(0.45, 0.7), numbers.between(0.26, 0.5)),
-            horizon: hsl(
-                hue + turn,
-                numbers.between(0.6, 0.85),
-                numbers.between(0.72, 0.82),
-            ),
+            horizon: hsl(hue + turn, numbers.between(0.6, 0.85), numbers.between(0.72, 0.82)),
             glow: hsl(light, 0.9, 0.9),
             near: hsl(hue + turn * 0.4, 0.5, numbers.between(0.1, 0.16)),
         }
@@ -118,18 +106,11 @@ pub fn scene(canvas: &mut Canvas, mut numbers: Numbers) {
 fn hills(canvas: &mut Canvas, palette: &Palette, mut numbers: Numbers) {
     let (width, height) = (canvas.width as f32, canvas.height as f32);
     let short = width.min(height);
-    let sun = [
-        width * numbers.between(0.18, 0.82),
-        height * numbers.between(0.2, 0.42),
-    ];
+    let sun = [width * numbers.between(0.18, 0.82), height * numbers.between(0.2, 0.42)];
     let radius = short * numbers.between(0.07, 0.12);
     let reach = 1.0 / (short * 0.3).powi(2);
     for (y, row) in canvas.rows() {
-        let sky = mix(
-            palette.zenith,
-            palette.horizon,
-            (y as f32 / (height * 0.62)).min(1.0),
-        );
+        let sky = mix(palette.zenith, palette.horizon, (y as f32 / (height * 0.62)).min(1.0));
         let dy = y as f32 + 0.5 - sun[1];
         for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
             let dx = x as f32 + 0.5 - sun[0];
@@ -147,9 +128,7 @@ fn hills(canvas: &mut Canvas, palette: &Palette, mut numbers: Numbers) {
         let nearness = (range as f32 + 1.0) / ranges as f32;
         let color = mix(palette.horizon, palette.near, nearness.powf(0.8));
         let crest = Crest::take(&mut numbers, nearness, width / short);
-        let tops: Vec<f32> = (0..canvas.width)
-            .map(|x| height * crest.at(x as f32 / width))
-            .collect();
+        let tops: Vec<f32> = (0..canvas.width).map(|x| height * crest.at(x as f32 / width)).collect();
         let highest = tops.iter().copied().fold(height, f32::min).floor().max(0.0) as usize;
         for (y, row) in canvas.rows().skip(highest) {
             for (pixel, top) in row.chunks_exact_mut(3).zip(&tops) {
@@ -157,11 +136,7 @@ fn hills(canvas: &mut Canvas, palette: &Palette, mut numbers: Numbers) {
                 if depth > -0.5 {
                     // Mist lies at the foot of each range.
                     let mist = (depth / (height * 0.3)).min(1.0) * 0.35 * (1.0 - nearness);
-                    blend(
-                        pixel,
-                        mix(color, palette.horizon, mist),
-                        (depth + 0.5).min(1.0),
-                    );
+                    blend(pixel, mix(color, palette.horizon, mist), (depth + 0.5).min(1.0));
                 }
             }
         }
@@ -181,11 +156,7 @@ impl Crest {
         let level = 0.44 + 0.4 * nearness + numbers.between(-0.02, 0.02);
         let waves = std::array::from_fn(|wave| {
             let pace = (wave as f32 * 1.7 + 1.0) * numbers.between(2.0, 4.0) * stretch.sqrt();
-            [
-                pace,
-                numbers.between(0.0, 6.3),
-                0.05 / (1.0 + wave as f32 * 1.6),
-            ]
+            [pace, numbers.between(0.0, 6.3), 0.05 / (1.0 + wave as f32 * 1.6)]
         });
         Self { level, waves }
     }
@@ -193,10 +164,7 @@ impl Crest {
     /// The height of the line, as a share of the picture from its top, at a share of its width.
     pub fn at(&self, across: f32) -> f32 {
         let waves = self.waves.iter();
-        self.level
-            + waves
-                .map(|[pace, phase, size]| (across * pace + phase).sin() * size)
-                .sum::<f32>()
+        self.level + waves.map(|[pace, phase, size]| (across * pace + phase).sin() * size).sum::<f32>()
     }
 }
 
@@ -205,20 +173,8 @@ fn discs(canvas: &mut Canvas, palette: &Palette, mut numbers: Numbers) {
     let (width, height) = (canvas.width as f32, canvas.height as f32);
     let short = width.min(height);
     let deep = mix(palette.zenith, palette.near, 0.45);
-    let springs = [
-        palette.zenith,
-        palette.horizon,
-        deep,
-        palette.zenith,
-        mix(palette.glow, palette.horizon, 0.5),
-    ]
-    .map(|color| {
-        (
-            color,
-            numbers.between(-0.1, 1.1) * width,
-            numbers.between(-0.1, 1.1) * height,
-        )
-    });
+    let springs = [palette.zenith, palette.horizon, deep, palette.zenith, mix(palette.glow, palette.horizon, 0.5)]
+        .map(|color| (color, numbers.between(-0.1, 1.1) * width, numbers.between(-0.1, 1.1) * height));
     let soft = (short * 0.12).powi(2);
     for (y, row) in canvas.rows() {
         for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
@@ -239,17 +195,10 @@ fn discs(canvas: &mut Canvas, palette: &Palette, mut numbers: Numbers) {
     }
     for _ in 0..5 {
         let radius = short * numbers.between(0.08, 0.34);
-        let middle = [
-            width * numbers.between(0.05, 0.95),
-            height * numbers.between(0.05, 0.7),
-        ];
+        let middle = [width * numbers.between(0.05, 0.95), height * numbers.between(0.05, 0.7)];
         let strength = numbers.between(0.1, 0.28);
         let last = (middle[1] + radius + 1.0).max(0.0) as usize;
-        for (y, row) in canvas
-            .rows()
-            .take(last)
-            .skip((middle[1] - radius - 1.0).max(0.0) as usize)
-        {
+        for (y, row) in canvas.rows().take(last).skip((middle[1] - radius - 1.0).max(0.0) as usize) {
             for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
                 let away = (x as f32 + 0.5 - middle[0]).hypot(y as f32 + 0.5 - middle[1]);
                 let edge = (radius - away + 0.5).clamp(0.0, 1.0);

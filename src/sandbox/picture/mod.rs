@@ -120,15 +120,7 @@ impl Picture {
         hash.update(prompt.as_bytes());
         let mut digest = [0; 8];
         digest.copy_from_slice(&hash.finalize()[..8]);
-        Self {
-            width,
-            height,
-            format,
-            black: false,
-            seed,
-            digest,
-            words: words_of(prompt),
-        }
+        Self { width, height, format, black: false, seed, digest, words: words_of(prompt) }
     }
 
     /// Such as `AQAF….jpg`: letters, digits, `-` and `_`, and the extension.
@@ -142,20 +134,12 @@ impl Picture {
         token.extend(self.seed.to_be_bytes());
         token.extend(self.digest);
         token.extend(self.words.as_bytes());
-        format!(
-            "{}.{}",
-            URL_SAFE_NO_PAD.encode(token),
-            self.format.extension()
-        )
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(token), self.format.extension())
     }
 
     /// Where the file lies below a host: `/files/b/{8 hex digits}/{file name}`.
     pub fn path(&self) -> String {
-        format!(
-            "/files/b/{}/{}",
-            hex::encode(&self.digest[..4]),
-            self.file_name()
-        )
+        format!("/files/b/{}/{}", hex::encode(&self.digest[..4]), self.file_name())
     }
 
     /// Reads a name made by [`Self::file_name`], or the last part of a path.
@@ -166,9 +150,7 @@ impl Picture {
             return None;
         }
         let token = URL_SAFE_NO_PAD.decode(token).ok()?;
-        let (&[LAYOUT, kind, w1, w0, h1, h0, ref rest @ ..], words) =
-            token.split_first_chunk::<HEAD>()?
-        else {
+        let (&[LAYOUT, kind, w1, w0, h1, h0, ref rest @ ..], words) = token.split_first_chunk::<HEAD>()? else {
             return None;
         };
         let picture = Self {
@@ -190,15 +172,9 @@ impl Picture {
     /// Draws and encodes; `None` only if an encoder fails.
     pub fn render(&self) -> Option<RenderedFile> {
         let content_type = self.format.content_type();
-        let bytes = if self.format == Format::Svg {
-            vector::drawing(self).into_bytes()
-        } else {
-            self.encode(&self.pixels())?
-        };
-        Some(RenderedFile {
-            content_type,
-            bytes: bytes.into(),
-        })
+        let bytes =
+            if self.format == Format::Svg { vector::drawing(self).into_bytes() } else { self.encode(&self.pixels())? };
+        Some(RenderedFile { content_type, bytes: bytes.into() })
     }
 
     /// Red, green and blue for each pixel, row by row.
@@ -215,12 +191,9 @@ impl Picture {
         let mut file = Vec::with_capacity(pixels.len() / 8 + 1024);
         let (width, height, color) = (self.width, self.height, ExtendedColorType::Rgb8);
         match self.format {
-            Format::Jpeg => JpegEncoder::new_with_quality(&mut file, 90)
-                .write_image(pixels, width, height, color),
+            Format::Jpeg => JpegEncoder::new_with_quality(&mut file, 90).write_image(pixels, width, height, color),
             Format::Png => PngEncoder::new(&mut file).write_image(pixels, width, height, color),
-            Format::Webp => {
-                WebPEncoder::new_lossless(&mut file).write_image(pixels, width, height, color)
-            }
+            Format::Webp => WebPEncoder::new_lossless(&mut file).write_image(pixels, width, height, color),
             Format::Svg => return None,
         }
         .ok()?;
@@ -300,12 +273,7 @@ mod tests {
 
     #[test]
     fn the_same_prompt_and_seed_give_the_same_bytes_and_others_give_others() {
-        let bytes = |prompt, seed| {
-            Picture::new(prompt, seed, (64, 64), Format::Png)
-                .render()
-                .unwrap()
-                .bytes
-        };
+        let bytes = |prompt, seed| Picture::new(prompt, seed, (64, 64), Format::Png).render().unwrap().bytes;
         assert_eq!(bytes("fox", 7), bytes("fox", 7));
         assert_ne!(bytes("fox", 7), bytes("fox", 8));
         assert_ne!(bytes("fox", 7), bytes("cat", 7));
@@ -315,36 +283,18 @@ mod tests {
     fn a_file_is_drawn_from_its_name_alone() {
         let picture = Picture::new("a fox in the snow", 42, (80, 48), Format::Jpeg);
         let path = picture.path();
-        assert!(
-            path.starts_with("/files/b/") && path.contains(".jpg"),
-            "{path}"
-        );
+        assert!(path.starts_with("/files/b/") && path.contains(".jpg"), "{path}");
         assert_eq!(render_file(&path), picture.render());
-        assert_eq!(
-            render_file(&picture.file_name()).unwrap().content_type,
-            "image/jpeg"
-        );
+        assert_eq!(render_file(&picture.file_name()).unwrap().content_type, "image/jpeg");
     }
 
     #[test]
     fn a_name_that_no_picture_has_is_refused() {
         let good = Picture::new("a", 1, (8, 8), Format::Png).file_name();
-        for name in [
-            "",
-            "x.png",
-            ".png",
-            "a/b",
-            &good.replace(".png", ".jpg"),
-            &good[..10],
-        ] {
+        for name in ["", "x.png", ".png", "a/b", &good.replace(".png", ".jpg"), &good[..10]] {
             assert_eq!(render_file(name), None, "`{name}` was drawn");
         }
-        assert!(
-            Picture::from_file_name(
-                &Picture::new("a", 1, (14_000, 14_000), Format::Png).file_name()
-            )
-            .is_none()
-        );
+        assert!(Picture::from_file_name(&Picture::new("a", 1, (14_000, 14_000), Format::Png).file_name()).is_none());
     }
 
     #[test]
@@ -352,22 +302,14 @@ mod tests {
         let mut picture = Picture::new("a", 1, (32, 32), Format::Png);
         picture.black = true;
         let read = Picture::from_file_name(&picture.file_name()).unwrap();
-        assert!(
-            decoded(&read)
-                .to_rgb8()
-                .pixels()
-                .all(|pixel| pixel.0 == [0, 0, 0])
-        );
+        assert!(decoded(&read).to_rgb8().pixels().all(|pixel| pixel.0 == [0, 0, 0]));
     }
 
     #[test]
     fn a_vector_picture_is_well_formed_whatever_the_words() {
         let picture = Picture::new("<b>&\"'\u{1}\u{fffe}", 1, (32, 32), Format::Svg);
         let file = String::from_utf8(picture.render().unwrap().bytes.to_vec()).unwrap();
-        assert!(
-            file.starts_with("<svg ") && file.contains("width=\"32\""),
-            "{file}"
-        );
+        assert!(file.starts_with("<svg ") && file.contains("width=\"32\""), "{file}");
         assert!(file.contains("&lt;b&gt;&amp;&quot;&apos;</text>"), "{file}");
         assert!(file.contains(">sandbox</text>"));
     }
@@ -376,14 +318,8 @@ mod tests {
     fn long_prompts_are_cut_at_a_word() {
         assert_eq!(words_of("  a\n b "), "a b");
         let words = words_of(&"lighthouse ".repeat(20));
-        assert!(
-            words.ends_with("lighthouse ...") && words.len() <= 64,
-            "{words}"
-        );
-        assert_eq!(
-            words_of(&"x".repeat(500)),
-            format!("{} ...", "x".repeat(20))
-        );
+        assert!(words.ends_with("lighthouse ...") && words.len() <= 64, "{words}");
+        assert_eq!(words_of(&"x".repeat(500)), format!("{} ...", "x".repeat(20)));
     }
 
     proptest! {

@@ -59,10 +59,7 @@ fn wrapped(words: &str, columns: usize) -> Vec<String> {
     for word in words.split(' ').filter(|word| !word.is_empty()) {
         let mut letters: Vec<char> = word.chars().collect();
         let length = letters.len();
-        if let Some(line) = lines
-            .last_mut()
-            .filter(|line| line.chars().count() + 1 + length <= columns)
-        {
+        if let Some(line) = lines.last_mut().filter(|line| line.chars().count() + 1 + length <= columns) {
             line.push(' ');
             line.push_str(word);
             continue;
@@ -77,13 +74,7 @@ fn wrapped(words: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-fn write(
-    canvas: &mut Canvas,
-    line: &str,
-    (left, top): (usize, usize),
-    scale: usize,
-    strength: f32,
-) {
+fn write(canvas: &mut Canvas, line: &str, (left, top): (usize, usize), scale: usize, strength: f32) {
     for (place, letter) in line.chars().enumerate() {
         let glyph = glyph(letter);
         let origin = left + place * CELL * scale;
@@ -115,11 +106,7 @@ fn coverage(glyph: [u8; 8], x: usize, y: usize, scale: usize) -> f32 {
 }
 
 fn ink(glyph: [u8; 8], x: isize, y: isize) -> f32 {
-    let row = usize::try_from(y)
-        .ok()
-        .and_then(|y| glyph.get(y))
-        .copied()
-        .unwrap_or(0);
+    let row = usize::try_from(y).ok().and_then(|y| glyph.get(y)).copied().unwrap_or(0);
     let set = (0..8).contains(&x) && row >> x & 1 == 1;
     f32::from(u8::from(set))
 }
@@ -157,11 +144,7 @@ mod tests {
         let ink = |words| {
             let mut canvas = Canvas::new(512, 256);
             caption(&mut canvas, words);
-            canvas
-                .pixels
-                .iter()
-                .filter(|channel| **channel > 150)
-                .count()
+            canvas.pixels.iter().filter(|channel| **channel > 150).count()
         };
         assert!(ink("") > 0, "the mark is missing");
         assert!(ink("fox") > ink(""));

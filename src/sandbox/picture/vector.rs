@@ -33,19 +33,10 @@ pub fn drawing(picture: &Picture) -> String {
     for range in 1..=5_u8 {
         let nearness = f32::from(range) / 5.0;
         let crest = Crest::take(&mut numbers, nearness, width / width.min(height));
-        let _ = write!(
-            svg,
-            r#"<path fill="{}" d="M0 {height}"#,
-            code(mix(palette.horizon, palette.near, nearness))
-        );
+        let _ = write!(svg, r#"<path fill="{}" d="M0 {height}"#, code(mix(palette.horizon, palette.near, nearness)));
         for step in 0..=48_u8 {
             let across = f32::from(step) / 48.0;
-            let _ = write!(
-                svg,
-                "L{:.1} {:.1}",
-                across * width,
-                crest.at(across) * height
-            );
+            let _ = write!(svg, "L{:.1} {:.1}", across * width, crest.at(across) * height);
         }
         let _ = write!(svg, r#"L{width} {height}Z"/>"#);
     }

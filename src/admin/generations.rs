@@ -1,0 +1,93 @@
+//! `GET /admin/v1/generations`: every request that reserved, newest first, with what it cost us.
+
+use actix_web::{HttpRequest, HttpResponse, get, web};
+
+use crate::api::{GenerationList, GenerationView, Services, query, state_filter, time_filter};
+use crate::domain::GenerationId;
+use crate::http::{Code, Problem, ProblemBody};
+use crate::ledger::GenerationFilter;
+
+const FILTERS: &[&str] = &[
+    "limit",
+    "after",
+    "state",
+    "model",
+    "user",
+    "project_id",
+    "api_key_id",
+    "fal_request_id",
+    "start_time",
+    "end_time",
+];
+
+/// List generations
+///
+/// Every request that reserved, of all projects, newest first.
+#[utoipa::path(
+    operation_id = "listGenerations",
+    tag = "admin",
+    params(
+        ("limit" = Option<u32>, Query, description = "How many, 1 to 1000; 20 if not given.", minimum = 1, maximum = 1000),
+        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
+        ("state" = Option<String>, Query, description = "Only those in this state;"),
+        ("model" = Option<String>, Query, description = "Only those of this model;"),
+        ("user" = Option<String>, Query, description = "Only those of this `user`."),
+        ("project_id" = Option<String>, Query, description = "Only those of this project."),
+        ("api_key_id" = Option<String>, Query, description = "Only those of this key."),
+        ("fal_request_id" = Option<String>, Query, description = "Only the one with this id at fal."),
+        ("start_time" = Option<i64>, Query, description = "Only those reserved at this time or later, in Unix seconds."),
+        ("end_time" = Option<i64>, Query, description = "Only those reserved before this time, in Unix seconds."),
+    ),
+    responses(
+        (status = 200, description = "A page of generations.", body = GenerationList),
+        (status = 400, description = "A filter is wrong.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("admin_key" = []))
+)]
+#[get("/admin/v1/generations")]
+pub async fn list_generations(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+    let pairs = query(&request, FILTERS)?;
+    let filter = GenerationFilter {
+        project_id: pairs.parsed("project_id", "a project's id")?,
+        api_key_id: pairs.parsed("api_key_id", "a key's id")?,
+        state: state_filter(&pairs)?,
+        model: pairs.one("model")?.map(str::to_owned),
+        user: pairs.one("user")?.map(str::to_owned),
+        provider_request_id: pairs.one("fal_request_id")?.map(str::to_owned),
+        created_from: time_filter(&pairs, "start_time")?,
+        created_before: time_filter(&pairs, "end_time")?,
+        after: pairs.parsed("after", "a generation's id")?,
+        limit: pairs.limit(20, 1000)?,
+    };
+    let page = services.gateway.books().list_generations(&filter).await?;
+    let views = page.items.iter().map(GenerationView::for_operator).collect();
+    Ok(HttpResponse::Ok().json(GenerationList::of(views, page.has_more)))
+}
+
+/// Retrieve a generation
+#[utoipa::path(
+    operation_id = "retrieveGeneration",
+    tag = "admin",
+    params(("id" = String, Path, description = "The generation's id.")),
+    responses(
+        (status = 200, description = "The generation.", body = GenerationView),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "No such generation.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("admin_key" = []))
+)]
+#[get("/admin/v1/generations/{id}")]
+pub async fn retrieve_generation(
+    id: web::Path<String>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let not_found = || Problem::new(Code::NotFound, format!("there is no generation `{id}`")).param("id");
+    let id: GenerationId = id.parse().map_err(|_| not_found())?;
+    let record = services.gateway.books().generation(id).await?.ok_or_else(not_found)?;
+    Ok(HttpResponse::Ok().json(GenerationView::for_operator(&record)))
+}

@@ -1,0 +1,14 @@
+//! The operators' HTTP face: OpenAI's organization API, and what it has no word for.
+
+mod generations;
+mod usage;
+
+use utoipa_actix_web::service_config::ServiceConfig;
+
+/// The routes of the operators' face.
+pub fn routes(config: &mut ServiceConfig) {
+    config
+        .service(generations::list_generations)
+        .service(generations::retrieve_generation)
+        .service(usage::list_image_usage);
+}

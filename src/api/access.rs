@@ -1,0 +1,118 @@
+//! Who may come in: every route is closed unless it is named here.
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::AUTHORIZATION;
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage, web};
+use tracing::info;
+
+use super::Services;
+use crate::accounts::{Caller, CallerKind};
+use crate::http::{Code, Problem};
+
+/// Paths that need no key.
+const OPEN: &[&str] = &["/", "/healthz", "/readyz", "/openapi.json", "/docs", "/v1/models"];
+/// What lies below these needs no key either.
+const OPEN_BELOW: &[&str] = &["/docs/", "/v1/models/", "/sandbox/files/"];
+/// What lies below these wants an admin key.
+const ADMIN_BELOW: &[&str] = &["/admin/", "/v1/organization/"];
+
+/// What a path demands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Demand {
+    Nothing,
+    ProjectKey,
+    AdminKey,
+}
+
+fn demand_of(path: &str) -> Demand {
+    let below = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
+    if OPEN.contains(&path) || below(OPEN_BELOW) {
+        Demand::Nothing
+    } else if below(ADMIN_BELOW) {
+        Demand::AdminKey
+    } else {
+        Demand::ProjectKey
+    }
+}
+
+/// The middleware: puts the [`Caller`] into the request, or refuses it.
+pub async fn authenticate<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let demand = demand_of(request.path());
+    if demand != Demand::Nothing && request.method() != Method::OPTIONS {
+        match admit(&request, demand) {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+            }
+            Err(problem) => return Ok(request.error_response(problem)),
+        }
+    }
+    next.call(request).await.map(ServiceResponse::map_into_boxed_body)
+}
+
+fn admit(request: &ServiceRequest, demand: Demand) -> Result<Caller, Problem> {
+    let services = request
+        .app_data::<web::Data<Services>>()
+        .ok_or_else(|| Problem::new(Code::InternalError, "the gateway is not set up"))?;
+    let key = bearer(request)?;
+    let caller = services.accounts.authenticate(key, services.clock.now()).map_err(|reason| {
+        // Told apart in the log only: no text tells whether a key exists.
+        info!(%reason, "a key was refused");
+        Problem::new(Code::InvalidApiKey, "this API key is not valid")
+    })?;
+    let fits = match caller.kind {
+        CallerKind::Admin => demand == Demand::AdminKey,
+        CallerKind::Project(_) => demand == Demand::ProjectKey,
+    };
+    if fits {
+        return Ok(caller);
+    }
+    let wanted = if demand == Demand::AdminKey { "an admin key" } else { "a project key" };
+    Err(Problem::new(Code::PermissionDenied, format!("this path wants {wanted}")))
+}
+
+/// The key of `Authorization: Bearer <key>`.
+fn bearer(request: &ServiceRequest) -> Result<&str, Problem> {
+    let missing = || {
+        let message = "this request requires an API key: send it as `Authorization: Bearer <key>`";
+        Problem::new(Code::InvalidApiKey, message).header("www-authenticate", "Bearer")
+    };
+    let value = request.headers().get(AUTHORIZATION).ok_or_else(missing)?;
+    let value = value.to_str().map_err(|_| missing())?;
+    let (scheme, key) = value.split_once(' ').ok_or_else(missing)?;
+    let key = key.trim();
+    if !scheme.eq_ignore_ascii_case("bearer") || key.is_empty() {
+        return Err(missing());
+    }
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_nobody_named_is_closed() {
+        for path in
+            ["/v1/images/generations", "/v1/anything", "/metrics", "/admin", "/docsx", "/sandbox", "/v1/modelsx"]
+        {
+            assert_ne!(demand_of(path), Demand::Nothing, "{path}");
+        }
+        for path in ["/healthz", "/v1/models", "/v1/models/flux/dev", "/docs/index.css", "/openapi.json"] {
+            assert_eq!(demand_of(path), Demand::Nothing, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_operators_face_wants_an_admin_key() {
+        for path in ["/admin/v1/generations", "/v1/organization/usage/images"] {
+            assert_eq!(demand_of(path), Demand::AdminKey, "{path}");
+        }
+        assert_eq!(demand_of("/v1/images/generations"), Demand::ProjectKey);
+    }
+}

@@ -1,0 +1,370 @@
+//! The shapes that a generation is answered in: the superset that every client generation can read.
+
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::{HttpRequest, HttpResponseBuilder};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::future::try_join_all;
+use serde::Serialize;
+use serde_json::{Map, Number, Value};
+use utoipa::ToSchema;
+
+use super::{Services, Upstream, errors};
+use crate::catalogue::{ResponseFormat, Switches};
+use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId};
+use crate::gateway::Finished;
+use crate::http::Problem;
+use crate::ledger::{CostSource, GenerationRecord};
+use crate::providers::{Delivery, Image};
+
+/// One image of an answer.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Image)]
+pub struct ImageView {
+    /// Where the image can be fetched; a data URI if `sync_mode` was asked for.
+    #[schema(example = "https://v3b.fal.media/files/b/0a84799e/1kYzoFE6V9Jx2Rfmmn_4M.jpg")]
+    pub url: String,
+    /// The image itself in base64, if `response_format` is `b64_json`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub b64_json: Option<String>,
+    /// Pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = 1472)]
+    pub width: Option<u32>,
+    /// Pixels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = 512)]
+    pub height: Option<u32>,
+    /// MIME type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "image/jpeg")]
+    pub content_type: Option<String>,
+    /// The provider's name for the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub file_name: Option<String>,
+    /// Bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub file_size: Option<u64>,
+}
+
+/// What a finished generation produced. Fields that the model does not produce are left out.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct Produced {
+    /// The images.
+    pub images: Vec<ImageView>,
+    /// The same images, where OpenAI's clients look for them.
+    pub data: Vec<ImageView>,
+    /// Seconds that each step took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Object)]
+    pub timings: Option<Map<String, Value>>,
+    /// The seed that was used: a whole number of up to 64 bits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = u64, example = 4_134_117_142_u64)]
+    pub seed: Option<Number>,
+    /// For each image, whether the safety checker blackened it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub has_nsfw_concepts: Option<Vec<bool>>,
+    /// The prompt as the model used it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub prompt: Option<String>,
+    /// A text that the model wrote beside the images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub description: Option<String>,
+}
+
+/// A finished generation, readable by every generation of AIML's clients and by OpenAI's SDKs.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ImageAnswer {
+    /// The generation's id; it can be fetched under it later.
+    pub id: GenerationIdText,
+    /// When it was reserved, in Unix seconds.
+    #[schema(example = 1_793_000_000)]
+    pub created: i64,
+    /// The model that made the images.
+    #[schema(example = "flux-realism")]
+    pub model: String,
+    #[serde(flatten)]
+    #[schema(inline)]
+    produced: Produced,
+    /// What it cost, and what of the request counted for nothing.
+    pub meta: Meta,
+}
+
+/// An id as its text.
+pub type GenerationIdText = String;
+
+/// What it cost, and what of the request counted for nothing.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Meta {
+    /// What it cost.
+    pub usage: MetaUsage,
+    /// Fields of the request that counted for nothing.
+    pub ignored: Vec<String>,
+}
+
+/// What a generation cost.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MetaUsage {
+    /// In AIML's credits: 2,000,000 are one US dollar.
+    #[schema(example = 70000)]
+    pub credits_used: i64,
+    /// In US dollars, as AIML's clients read it: a float, so only near.
+    #[schema(example = 0.035)]
+    pub usd_spent: f64,
+    /// In US dollars, exactly, with nine places.
+    #[schema(example = "0.035000000")]
+    pub price_usd: String,
+}
+
+impl MetaUsage {
+    fn of(price: Money) -> Self {
+        Self { credits_used: price.credits(), usd_spent: price.approximate_usd(), price_usd: price.to_string() }
+    }
+}
+
+/// A generation, wherever it is shown.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Generation)]
+pub struct GenerationView {
+    /// The generation's id.
+    pub id: GenerationIdText,
+    /// Always `image.generation`.
+    #[schema(example = "image.generation")]
+    pub object: &'static str,
+    /// Where it stands; `queued` and `running` are open.
+    #[schema(value_type = StateText)]
+    pub state: &'static str,
+    /// When it was reserved, in Unix seconds.
+    pub created_at: i64,
+    /// When it ended, in Unix seconds; absent while it is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub settled_at: Option<i64>,
+    /// The project that pays.
+    pub project_id: String,
+    /// The key that was used.
+    pub api_key_id: String,
+    /// The `user` of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub user: Option<String>,
+    /// The model.
+    pub model: String,
+    /// How many images were delivered; while it is open, how many were asked for.
+    pub num_images: u32,
+    /// Megapixels that were charged.
+    pub megapixels: String,
+    /// What the project pays, in US dollars with nine places; while it is open, what is held.
+    pub price_usd: String,
+    /// What was delivered, to the project it belongs to.
+    #[serde(flatten)]
+    #[schema(inline)]
+    produced: Option<Produced>,
+    /// Why it did not succeed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Object)]
+    pub error: Option<Value>,
+    /// What operators see beside it.
+    #[serde(flatten)]
+    #[schema(inline)]
+    operator: Option<OperatorView>,
+}
+
+/// Where a generation stands.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = GenerationState)]
+#[expect(dead_code, reason = "describes the words of `State` in the document")]
+pub enum StateText {
+    /// Waits at the provider.
+    Queued,
+    /// Runs at the provider.
+    Running,
+    /// Was delivered and charged.
+    Succeeded,
+    /// Failed, free.
+    Failed,
+    /// Was cancelled, free.
+    Cancelled,
+    /// Came to no end in time, free.
+    Expired,
+}
+
+/// What operators see beside it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OperatorView {
+    /// The provider's endpoint.
+    pub endpoint: String,
+    /// fal's id for the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub fal_request_id: Option<String>,
+    /// What the provider charges us, in US dollars with nine places.
+    pub cost_usd: String,
+    /// `billed` by the provider, or `computed` by the catalogue.
+    pub cost_source: &'static str,
+}
+
+impl GenerationView {
+    /// As its own project sees it; with the answer once it has succeeded.
+    #[must_use]
+    pub fn for_project(services: &Services, request: &HttpRequest, record: &GenerationRecord) -> Self {
+        let stored = record.outcome.as_ref().and_then(|outcome| outcome.answer.as_deref());
+        let delivery: Option<Delivery> = stored.and_then(|text| serde_json::from_str(text).ok());
+        let produced = delivery.map(|delivery| produce(services, request, delivery, None));
+        Self { produced, ..Self::bare(record) }
+    }
+
+    /// As operators see it.
+    #[must_use]
+    pub fn for_operator(record: &GenerationRecord) -> Self {
+        let outcome = record.outcome.as_ref();
+        let operator = OperatorView {
+            endpoint: record.endpoint.clone(),
+            fal_request_id: record.attempt.as_ref().map(|attempt| attempt.provider_request_id.clone()),
+            cost_usd: outcome.map_or(Money::ZERO, |outcome| outcome.cost).to_string(),
+            cost_source: outcome.map_or(CostSource::Computed, |outcome| outcome.cost_source).as_str(),
+        };
+        Self { operator: Some(operator), ..Self::bare(record) }
+    }
+
+    fn bare(record: &GenerationRecord) -> Self {
+        let (project_id, api_key_id): (ProjectId, ApiKeyId) = (record.project_id, record.api_key_id);
+        let outcome = record.outcome.as_ref();
+        let error = outcome.and_then(|outcome| outcome.error.as_deref());
+        Self {
+            id: record.id.to_string(),
+            object: "image.generation",
+            state: record.state.as_str(),
+            created_at: record.created_at.seconds(),
+            settled_at: outcome.map(|outcome| outcome.settled_at.seconds()),
+            project_id: project_id.to_string(),
+            api_key_id: api_key_id.to_string(),
+            user: record.user.clone(),
+            model: record.model.clone(),
+            num_images: outcome.map_or(record.num_images, |outcome| outcome.images),
+            megapixels: outcome.map_or(Fixed::ZERO, |outcome| outcome.megapixels).to_string(),
+            price_usd: outcome.map_or(record.hold, |outcome| outcome.price).to_string(),
+            produced: None,
+            error: error.and_then(|text| serde_json::from_str(text).ok()),
+            operator: None,
+        }
+    }
+}
+
+/// The body of a finished generation, with what `response_format` and `sync_mode` ask for.
+pub async fn image_answer(
+    services: &Services,
+    request: &HttpRequest,
+    finished: &Finished,
+    delivery: &Delivery,
+    switches: &Switches,
+    ignored: &[String],
+    prompt: Option<&str>,
+) -> Result<ImageAnswer, Problem> {
+    let wants_base64 = switches.response_format == ResponseFormat::B64Json;
+    let mut produced = produce(services, request, delivery.clone(), prompt);
+    if wants_base64 || switches.sync_mode {
+        let addresses: Vec<String> = delivery.images.iter().map(|image| reachable(services, &image.url)).collect();
+        let fetches = addresses.iter().map(|address| services.media.fetch(address));
+        let files = try_join_all(fetches).await.map_err(|fault| errors::media_problem(finished.id, &fault))?;
+        for (image, file) in produced.images.iter_mut().zip(files) {
+            let encoded = STANDARD.encode(&file);
+            if switches.sync_mode {
+                let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
+                image.url = format!("data:{kind};base64,{encoded}");
+            }
+            image.b64_json = wants_base64.then_some(encoded);
+        }
+        produced.data.clone_from(&produced.images);
+    }
+    Ok(ImageAnswer {
+        id: finished.id.to_string(),
+        created: finished.created_at.seconds(),
+        model: finished.model.clone(),
+        produced,
+        meta: Meta { usage: MetaUsage::of(finished.price), ignored: ignored.to_vec() },
+    })
+}
+
+/// The headers that tell what a generation cost and which it is, ours and AIML's.
+pub fn put_cost_headers(response: &mut HttpResponseBuilder, id: GenerationId, price: Money) {
+    let texts = [
+        ("x-imagegate-generation-id", id.to_string()),
+        ("x-inference-id", id.to_string()),
+        ("x-imagegate-cost-usd", price.to_string()),
+        ("x-aimlapi-usd-spent", price.to_string()),
+        ("x-aimlapi-credits-used", price.credits().to_string()),
+    ];
+    for (name, text) in texts {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            response.insert_header((HeaderName::from_static(name), value));
+        }
+    }
+}
+
+fn produce(services: &Services, request: &HttpRequest, delivery: Delivery, prompt: Option<&str>) -> Produced {
+    let images: Vec<ImageView> =
+        delivery.images.into_iter().map(|image| image_view(services, request, image)).collect();
+    Produced {
+        data: images.clone(),
+        images,
+        timings: delivery.timings,
+        seed: delivery.seed,
+        has_nsfw_concepts: delivery.has_nsfw_concepts,
+        prompt: delivery.prompt.filter(|prompt| !prompt.is_empty()).or_else(|| prompt.map(str::to_owned)),
+        description: delivery.description,
+    }
+}
+
+fn image_view(services: &Services, request: &HttpRequest, image: Image) -> ImageView {
+    ImageView {
+        url: public(services, request, image.url),
+        b64_json: None,
+        width: image.width,
+        height: image.height,
+        content_type: image.content_type,
+        file_name: image.file_name,
+        file_size: image.file_size,
+    }
+}
+
+/// The path of one of the stand-in's files, whatever port it had when the file was made.
+fn sandbox_path<'a>(services: &Services, address: &'a str) -> Option<&'a str> {
+    let Upstream::Sandbox(_) = services.upstream else { return None };
+    let rest = address.strip_prefix("http://127.0.0.1:")?;
+    rest.find("/files/").map(|at| &rest[at..])
+}
+
+/// Where a client finds a file: the stand-in's are shown under our own address, because some clients refuse files from
+/// another loopback port.
+fn public(services: &Services, request: &HttpRequest, address: String) -> String {
+    match sandbox_path(services, &address) {
+        Some(path) => format!("{}/sandbox{path}", public_base(services, request)),
+        None => address,
+    }
+}
+
+/// Where we find a file ourselves.
+fn reachable(services: &Services, address: &str) -> String {
+    match (&services.upstream, sandbox_path(services, address)) {
+        (Upstream::Sandbox(base), Some(path)) => format!("{base}{path}"),
+        _ => address.to_owned(),
+    }
+}
+
+/// How the outside reaches this gateway: the setting, else what the request says.
+#[must_use]
+pub fn public_base(services: &Services, request: &HttpRequest) -> String {
+    services.http.public_url.clone().unwrap_or_else(|| {
+        let connection = request.connection_info();
+        format!("{}://{}", connection.scheme(), connection.host())
+    })
+}

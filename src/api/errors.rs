@@ -1,0 +1,231 @@
+//! Turns the rooms' errors into problems: the only file that knows both.
+
+use serde_json::{Value, json};
+use std::time::Duration;
+
+use crate::catalogue::{self, JsonError, Model, PriceError, Rejection};
+use crate::domain::GenerationId;
+use crate::gateway::GenerateError;
+use crate::http::{Code, Problem};
+use crate::ledger::{LedgerError, ReserveError};
+use crate::providers::{Failure, FailureKind, MediaError};
+
+/// When to come back if the database or the provider is away.
+const COME_BACK: Duration = Duration::from_secs(2);
+
+impl From<JsonError> for Problem {
+    fn from(fault: JsonError) -> Self {
+        let message = fault.to_string();
+        let data = json!([{"code": "invalid_json", "path": [], "message": fault.message, "line": fault.line, "column": fault.column}]);
+        Self::new(Code::InvalidJson, message).data(data)
+    }
+}
+
+impl From<GenerateError> for Problem {
+    fn from(fault: GenerateError) -> Self {
+        match fault {
+            GenerateError::Rejected(rejection) => rejection.into(),
+            GenerateError::Price(PriceError::Unpriced) => {
+                Self::new(Code::ModelNotFound, "this model is not on offer: it has no known price").param("model")
+            }
+            GenerateError::Price(_) | GenerateError::NoProvider(_) => {
+                tracing::error!(%fault, "an order cannot be served");
+                Self::new(Code::InternalError, "this model cannot be served: the gateway's catalogue is at fault")
+            }
+        }
+    }
+}
+
+impl From<Rejection> for Problem {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::UnknownModel { model, nearest } => {
+                let hint = nearest.as_ref().map(|nearest| format!("; did you mean `{nearest}`?")).unwrap_or_default();
+                let message = format!("the model `{model}` does not exist{hint} `GET /v1/models` lists all of them");
+                let data = json!([{"code": "model_not_found", "path": ["model"], "message": message, "received": model, "nearest": nearest}]);
+                Self::new(Code::ModelNotFound, message).param("model").data(data)
+            }
+            Rejection::Withdrawn { model, replaced_by } => {
+                let hint = replaced_by.as_ref().map(|other| format!("; use `{other}`")).unwrap_or_default();
+                let message = format!("the model `{model}` was withdrawn{hint}");
+                Self::new(Code::ModelWithdrawn, message).param("model").data(json!({"replaced_by": replaced_by}))
+            }
+            Rejection::Invalid(problems) => invalid(&problems),
+        }
+    }
+}
+
+/// Every problem of a request at once.
+fn invalid(problems: &[catalogue::Problem]) -> Problem {
+    let first = problems.first();
+    let message = match (first, problems.len()) {
+        (Some(only), 1) => format!("Invalid payload provided: {}", only.message),
+        (Some(first), count) => format!("Invalid payload provided: {count} problems; the first: {}", first.message),
+        (None, _) => "Invalid payload provided".to_owned(),
+    };
+    let problem = Problem::new(Code::InvalidParameters, message).data(json!(problems));
+    match first.map(catalogue::Problem::dotted_path).filter(|path| !path.is_empty()) {
+        Some(path) => problem.param(path),
+        None => problem,
+    }
+}
+
+/// A problem in one field of a request.
+#[must_use]
+pub fn invalid_field(field: &str, message: &str) -> Problem {
+    let data = json!([{"code": "custom", "path": [field], "message": message}]);
+    Problem::new(Code::InvalidParameters, format!("Invalid payload provided: `{field}`: {message}"))
+        .param(field)
+        .data(data)
+}
+
+/// Why nothing could be reserved. `Duplicate` is no error: the caller joins that generation.
+#[must_use]
+pub fn reserve_problem(fault: &ReserveError) -> Problem {
+    match fault {
+        ReserveError::InsufficientCredit { available, needed } => Problem::new(
+            Code::InsufficientCredits,
+            format!("You've run out of credits: this request may cost {needed} USD, and {available} USD are left."),
+        )
+        // AIML's own spelling; its clients match on it.
+        .data(json!({"kind": "err_insufficent_credits", "available_usd": available, "needed_usd": needed})),
+        ReserveError::SpendLimitReached { limit, used, needed } => Problem::new(
+            Code::InsufficientCredits,
+            format!(
+                "{used} of this month's spend limit of {limit} USD are used, and this request may cost {needed} USD"
+            ),
+        )
+        .data(json!({"kind": "err_spend_limit_reached", "limit_usd": limit, "used_usd": used, "needed_usd": needed})),
+        ReserveError::BudgetReached { budget, used, needed } => Problem::new(
+            Code::InsufficientCredits,
+            format!("{used} of this key's budget of {budget} USD are used, and this request may cost {needed} USD"),
+        )
+        .data(json!({"kind": "err_key_budget_reached", "limit_usd": budget, "used_usd": used, "needed_usd": needed})),
+        ReserveError::ProjectArchived | ReserveError::KeyRevoked | ReserveError::UnknownCaller => {
+            Problem::new(Code::InvalidApiKey, "this API key is not valid")
+        }
+        ReserveError::SameKeyOtherBody => Problem::new(
+            Code::IdempotencyKeyReused,
+            "this `Idempotency-Key` was used with another body; send another key for another request",
+        )
+        .param("Idempotency-Key"),
+        ReserveError::Unavailable(reason) => unavailable(reason),
+        other => {
+            tracing::error!(fault = %other, "a request could not be reserved");
+            Problem::new(Code::InternalError, "the request could not be recorded, so it was not run")
+        }
+    }
+}
+
+impl From<LedgerError> for Problem {
+    fn from(fault: LedgerError) -> Self {
+        match fault {
+            LedgerError::Unavailable(reason) => unavailable(&reason),
+            other => {
+                tracing::error!(fault = %other, "the books cannot be read");
+                Self::new(Code::InternalError, "the books cannot be read")
+            }
+        }
+    }
+}
+
+fn unavailable(reason: &str) -> Problem {
+    tracing::error!(reason, "the database is away");
+    Problem::new(Code::ServiceUnavailable, "the request cannot be recorded now, so it was not run; try again soon")
+        .retry_after(COME_BACK)
+}
+
+/// How a generation that did not succeed is told to its client.
+#[must_use]
+pub fn failure_problem(id: GenerationId, failure: &Failure, model: Option<&Model>) -> Problem {
+    let message = &failure.message;
+    let problem = match failure.kind {
+        FailureKind::InvalidInput | FailureKind::InputUnreadable => {
+            let data = input_problems(failure, model);
+            let param = data.first().and_then(dotted).unwrap_or_default();
+            let problem = Problem::new(Code::InvalidParameters, format!("the provider refuses the input: {message}"));
+            let problem = if param.is_empty() { problem } else { problem.param(param) };
+            problem.data(Value::Array(data))
+        }
+        FailureKind::ContentPolicy => {
+            Problem::new(Code::ContentPolicyViolation, format!("the provider's content policy refuses this: {message}"))
+                .data(json!({"kind": "moderation_blocked", "problems": input_problems(failure, model)}))
+        }
+        FailureKind::Account => Problem::new(
+            Code::UpstreamError,
+            "the provider refuses this gateway's own account; the operator has been told",
+        ),
+        FailureKind::ModelGone => {
+            Problem::new(Code::ModelNotFound, "the provider no longer has this model").param("model")
+        }
+        FailureKind::Overloaded => {
+            Problem::new(Code::ServiceUnavailable, "the provider cannot take the request now; nothing was charged")
+                .retry_after(failure.retry_after.unwrap_or(COME_BACK))
+        }
+        FailureKind::Run => {
+            Problem::new(Code::UpstreamError, format!("the provider failed to make the image: {message}"))
+        }
+        FailureKind::NoImages => {
+            Problem::new(Code::NoImage, "the provider finished without an image; nothing was charged")
+        }
+        FailureKind::Cancelled => {
+            Problem::new(Code::InvalidRequest, format!("generation `{id}` was cancelled; nothing was charged"))
+        }
+        FailureKind::Lost => {
+            Problem::new(Code::UpstreamError, "the provider has lost the request; nothing was charged")
+        }
+        FailureKind::TimedOut | FailureKind::Unclear => Problem::new(
+            Code::DeadlineExceeded,
+            format!("generation `{id}` came to no end in time; nothing was charged"),
+        ),
+    };
+    named(problem, id)
+}
+
+/// The deadline has passed; what becomes of the generation is still awaited.
+#[must_use]
+pub fn overdue_problem(id: GenerationId) -> Problem {
+    let message = format!(
+        "the image was not ready by its deadline. The provider was asked to give it up; if it is delivered all the same, \
+         it is charged and can be fetched at /v1/images/generations/{id}"
+    );
+    named(Problem::new(Code::DeadlineExceeded, message).data(json!({"generation_id": id})), id)
+}
+
+/// An image was made and charged, but cannot be embedded in the answer.
+#[must_use]
+pub fn media_problem(id: GenerationId, fault: &MediaError) -> Problem {
+    tracing::warn!(generation = %id, %fault, "a delivered image cannot be fetched");
+    let message = format!("the image was made but cannot be fetched: {fault}. It stays at /v1/images/generations/{id}");
+    named(Problem::new(Code::UpstreamError, message), id)
+}
+
+fn named(problem: Problem, id: GenerationId) -> Problem {
+    problem.header("x-imagegate-generation-id", &id.to_string())
+}
+
+/// The provider's list in our form, with our parameter names.
+fn input_problems(failure: &Failure, model: Option<&Model>) -> Vec<Value> {
+    let ours = |name: &Value| {
+        let found = model.and_then(|model| {
+            model.parameters.iter().find(|parameter| name.as_str() == Some(parameter.provider_name.as_str()))
+        });
+        found.map_or_else(|| name.clone(), |parameter| json!(parameter.name))
+    };
+    let entry = |problem: &crate::providers::InputProblem| {
+        let path: Vec<Value> =
+            problem.path.iter().enumerate().map(|(at, part)| if at == 0 { ours(part) } else { part.clone() }).collect();
+        json!({"code": "custom", "path": path, "message": problem.message, "provider_code": problem.code})
+    };
+    failure.problems.iter().map(entry).collect()
+}
+
+fn dotted(entry: &Value) -> Option<String> {
+    let parts: Vec<String> = entry
+        .get("path")?
+        .as_array()?
+        .iter()
+        .map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned))
+        .collect();
+    Some(parts.join("."))
+}

@@ -1,0 +1,174 @@
+//! `/v1/images/generations/{id}`: what became of a generation; list and cancel. A project sees only its own.
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, delete, get, web};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{GenerationView, Services, query};
+use crate::accounts::{Caller, CallerKind};
+use crate::domain::{GenerationId, ProjectId, Timestamp};
+use crate::gateway::Progress;
+use crate::http::{Code, Problem, ProblemBody};
+use crate::ledger::{GenerationFilter, GenerationRecord, GenerationState};
+
+/// How long a cancellation waits for the provider's word before it answers with what is known.
+const CANCEL_WAIT: Duration = Duration::from_secs(10);
+
+/// A page of generations, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GenerationList {
+    /// Always `list`.
+    #[schema(example = "list")]
+    pub object: &'static str,
+    /// The generations.
+    pub data: Vec<GenerationView>,
+    /// The first one's id; null on an empty page.
+    pub first_id: Option<String>,
+    /// The last one's id: `after` for the next page; null on an empty page.
+    pub last_id: Option<String>,
+    /// Whether there are more after the last one.
+    pub has_more: bool,
+}
+
+impl GenerationList {
+    /// A page from its records.
+    #[must_use]
+    pub fn of(data: Vec<GenerationView>, has_more: bool) -> Self {
+        let id = |view: Option<&GenerationView>| view.map(|view| view.id.clone());
+        Self { object: "list", first_id: id(data.first()), last_id: id(data.last()), data, has_more }
+    }
+}
+
+/// List generations
+///
+/// The project's own generations, newest first.
+#[utoipa::path(
+    operation_id = "listImageGenerations",
+    tag = "images",
+    params(
+        ("limit" = Option<u32>, Query, description = "How many, 1 to 1000; 20 if not given.", minimum = 1, maximum = 1000),
+        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
+        ("state" = Option<String>, Query, description = "Only those in this state."),
+        ("model" = Option<String>, Query, description = "Only those of this model."),
+        ("user" = Option<String>, Query, description = "Only those of this `user`."),
+    ),
+    responses(
+        (status = 200, description = "A page of generations.", body = GenerationList),
+        (status = 400, description = "A filter is wrong.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("project_key" = []))
+)]
+#[get("/v1/images/generations")]
+pub async fn list_image_generations(
+    request: HttpRequest,
+    caller: web::ReqData<Caller>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let pairs = query(&request, &["limit", "after", "state", "model", "user"])?;
+    let filter = GenerationFilter {
+        project_id: Some(project_of(&caller)?),
+        state: state_filter(&pairs)?,
+        model: pairs.one("model")?.map(str::to_owned),
+        user: pairs.one("user")?.map(str::to_owned),
+        after: pairs.parsed("after", "a generation's id")?,
+        limit: pairs.limit(20, 1000)?,
+        ..GenerationFilter::default()
+    };
+    let page = services.gateway.books().list_generations(&filter).await?;
+    let views = page.items.iter().map(|record| GenerationView::for_project(&services, &request, record)).collect();
+    Ok(HttpResponse::Ok().json(GenerationList::of(views, page.has_more)))
+}
+
+/// The state that a `state` filter names.
+pub fn state_filter(pairs: &super::QueryPairs) -> Result<Option<GenerationState>, Problem> {
+    pairs.parsed("state", "one of queued, running, succeeded, failed, cancelled, expired")
+}
+
+/// Retrieve a generation
+///
+/// Where it stands, and its images once it has succeeded.
+#[utoipa::path(
+    operation_id = "retrieveImageGeneration",
+    tag = "images",
+    params(("id" = String, Path, description = "The generation's id.")),
+    responses(
+        (status = 200, description = "The generation.", body = GenerationView),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "The project has no such generation.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("project_key" = []))
+)]
+#[get("/v1/images/generations/{id}")]
+pub async fn retrieve_image_generation(
+    request: HttpRequest,
+    id: web::Path<String>,
+    caller: web::ReqData<Caller>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let record = own_generation(&services, &caller, &id).await?;
+    Ok(HttpResponse::Ok().json(GenerationView::for_project(&services, &request, &record)))
+}
+
+/// Cancel a generation
+///
+/// One that waits is cancelled and free. One that runs is cancelled only if the provider confirms; else it is kept and
+/// charged. The answer tells which: look at `state`. One that has ended is answered as it is.
+#[utoipa::path(
+    operation_id = "cancelImageGeneration",
+    tag = "images",
+    params(("id" = String, Path, description = "The generation's id.")),
+    responses(
+        (status = 200, description = "The generation as it stands now.", body = GenerationView),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "The project has no such generation.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("project_key" = []))
+)]
+#[delete("/v1/images/generations/{id}")]
+pub async fn cancel_image_generation(
+    request: HttpRequest,
+    id: web::Path<String>,
+    caller: web::ReqData<Caller>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let record = own_generation(&services, &caller, &id).await?;
+    if let Some(job) = services.gateway.job(record.id) {
+        services.gateway.cancel(&job);
+        // What the provider says may take a while; the answer then tells that it is still open.
+        let ended = tokio::time::timeout(CANCEL_WAIT, job.end()).await;
+        if !matches!(ended, Ok(Progress::Finished(_))) {
+            tracing::info!(generation = %record.id, "the cancellation is not confirmed yet");
+        }
+    }
+    let record = own_generation(&services, &caller, &id).await?;
+    Ok(HttpResponse::Ok().json(GenerationView::for_project(&services, &request, &record)))
+}
+
+async fn own_generation(services: &Services, caller: &Caller, id: &str) -> Result<GenerationRecord, Problem> {
+    let not_found = || Problem::new(Code::NotFound, format!("this project has no generation `{id}`")).param("id");
+    let project_id = project_of(caller)?;
+    let id: GenerationId = id.parse().map_err(|_| not_found())?;
+    let record = services.gateway.books().generation(id).await?;
+    record.filter(|record| record.project_id == project_id).ok_or_else(not_found)
+}
+
+fn project_of(caller: &Caller) -> Result<ProjectId, Problem> {
+    match caller.kind {
+        CallerKind::Project(project_id) => Ok(project_id),
+        CallerKind::Admin => Err(Problem::new(Code::PermissionDenied, "this path wants a project key")),
+    }
+}
+
+/// Unix seconds of a query parameter.
+pub fn time_filter(pairs: &super::QueryPairs, name: &str) -> Result<Option<Timestamp>, Problem> {
+    Ok(pairs.parsed::<i64>(name, "a time in Unix seconds")?.map(Timestamp::from_seconds))
+}

@@ -1,0 +1,384 @@
+//! `POST /v1/images/generations`: AIML's request and OpenAI's in one, and its quote.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{HeaderMap, LOCATION};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, post, web};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::answer::{ImageAnswer, image_answer, put_cost_headers};
+use super::errors::{failure_problem, invalid_field, overdue_problem, reserve_problem};
+use super::input::expect_json;
+use super::{GenerationView, Services};
+use crate::accounts::{Caller, CallerKind};
+use crate::catalogue::{self, Order, Strictness, Switches};
+use crate::domain::{GenerationId, ProjectId};
+use crate::gateway::{Accepted, Finished, Gateway, Job, Progress, Request, read_finished};
+use crate::http::{Code, Problem, ProblemBody, RequestContext};
+use crate::ledger::{FinalState, ReserveError};
+
+/// How long an idempotency key counts.
+const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(24);
+/// Longest idempotency key.
+const IDEMPOTENCY_KEY_LIMIT: usize = 255;
+/// How often the books are asked for a generation that another replica works on.
+const BOOKS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A request for images: AIML's words and OpenAI's. Which parameters there are and what they allow depends on `model`;
+/// `GET /v1/models` tells each model's parameters as a JSON Schema.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ImageGenerationRequest, value_type = Object)]
+pub struct ImageRequest(Map<String, Value>);
+
+/// Make images
+///
+/// Checks every parameter against the model's limits before anything is spent, makes the images, and charges what was
+/// delivered. All problems of a request are told at once. Fields that the model does not have are named in
+/// `meta.ignored`, or refused with `x-imagegate-strict: true`.
+#[utoipa::path(
+    operation_id = "createImageGeneration",
+    tag = "images",
+    request_body(content = ImageRequest, content_type = "application/json"),
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "Same key and body: one image, one charge, the same answer. Kept 24 hours."),
+        ("x-imagegate-strict" = Option<bool>, Header, description = "`true`: fields that the model does not have are errors."),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once, as with `background: true`."),
+    ),
+    responses(
+        (status = 201, description = "The images. The status is 200 where the operator has set it so.", body = ImageAnswer,
+         headers(
+            ("x-request-id" = String, description = "The request's id."),
+            ("x-imagegate-generation-id" = String, description = "The generation's id."),
+            ("x-imagegate-cost-usd" = String, description = "What it cost, in US dollars with nine places."),
+            ("x-imagegate-ignored" = String, description = "Fields of the request that counted for nothing, if any."),
+            ("x-imagegate-upstream" = String, description = "`fal`, or `sandbox` where no key of fal is set."),
+            ("idempotent-replayed" = String, description = "`true` if this is the answer to an earlier request with the same key."),
+         )),
+        (status = 202, description = "Taken, as `background` or `Prefer: respond-async` asked.", body = GenerationView,
+         headers(("Location" = String, description = "Where it can be fetched."))),
+        (status = 400, description = "The request does not fit the model, or its content is refused; `error.data` lists every problem.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "No credit, a limit reached, or an admin key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "No such model.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "The idempotency key was used with another body.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "Too many requests; see `Retry-After`.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 500, description = "A fault of the gateway.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 502, description = "The provider failed; nothing was charged.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The request cannot be taken now; see `Retry-After`.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 504, description = "Not ready by its deadline; the answer names the generation.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("project_key" = []))
+)]
+#[post("/v1/images/generations")]
+pub async fn create_image_generation(
+    request: HttpRequest,
+    caller: web::ReqData<Caller>,
+    context: web::ReqData<RequestContext>,
+    body: web::Bytes,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let (accepted, project_id) = accept(&request, &caller, &body, &services)?;
+    drop(body);
+    let switches = &accepted.order.switches;
+    if switches.stream {
+        return Err(invalid_field("stream", "server-sent events are not offered yet; leave it out"));
+    }
+    if switches.webhook_url.is_some() {
+        return Err(invalid_field("webhook_url", "webhooks are not offered yet; leave it out"));
+    }
+    if !switches.fallbacks.is_empty() {
+        return Err(invalid_field("fallbacks", "fallbacks are not offered yet; leave it out"));
+    }
+    let in_background = switches.background || prefers_async(request.headers());
+    let idempotency_key = idempotency_key(request.headers())?;
+    let ask = Request {
+        project_id,
+        api_key_id: caller.api_key_id,
+        request_id: context.request_id,
+        idempotency: idempotency_key.map(|key| (key, services.clock.now().plus(IDEMPOTENCY_KEPT))),
+        waits: !in_background,
+    };
+    let order = accepted.order.clone();
+    let job = services.gateway.generate(accepted, &ask)?;
+    if in_background {
+        return answer_async(&services, &request, &job).await;
+    }
+    let leaves = ask.idempotency.is_none().then(|| Leaving {
+        gateway: services.gateway.clone(),
+        job: job.clone(),
+        stayed: false,
+    });
+    let progress = job.outcome().await;
+    if let Some(leaves) = leaves {
+        leaves.stayed();
+    }
+    answer(&services, &request, &order, progress, job.id).await
+}
+
+/// Ask for the price
+///
+/// The same body as for making images. Answers with the normalized parameters, the exact body that the provider would
+/// be sent, and the most it can cost. Calls nobody, books nothing.
+#[utoipa::path(
+    operation_id = "quoteImageGeneration",
+    tag = "images",
+    request_body(content = ImageRequest, content_type = "application/json"),
+    params(("x-imagegate-strict" = Option<bool>, Header, description = "`true`: fields that the model does not have are errors.")),
+    responses(
+        (status = 200, description = "The quote.", body = QuoteView),
+        (status = 400, description = "The request does not fit the model; `error.data` lists every problem.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "No such model.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("project_key" = []))
+)]
+#[post("/v1/images/generations/quote")]
+pub async fn quote_image_generation(
+    request: HttpRequest,
+    caller: web::ReqData<Caller>,
+    body: web::Bytes,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let (accepted, _) = accept(&request, &caller, &body, &services)?;
+    let Accepted { order, quote } = accepted;
+    let prepared = services.gateway.prepare(&order)?;
+    let view = QuoteView {
+        object: "image.generation.quote",
+        model: order.model.id.clone(),
+        parameters: order.normalized(),
+        provider_request: ProviderRequestView { endpoint: prepared.endpoint, body: prepared.body },
+        num_images: order.count(),
+        megapixels: quote.megapixels.to_string(),
+        price_usd: quote.price.to_string(),
+        credits: quote.price.credits(),
+        ignored: order.ignored.clone(),
+    };
+    let mut response = HttpResponse::Ok();
+    put_ignored(&mut response, &order.ignored);
+    Ok(response.json(view))
+}
+
+/// What a request would cost at most, and what would be sent for it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Quote)]
+pub struct QuoteView {
+    /// Always `image.generation.quote`.
+    #[schema(example = "image.generation.quote")]
+    object: &'static str,
+    /// The model's id, whatever alias was used.
+    #[schema(example = "flux-realism")]
+    model: String,
+    /// Every parameter by its one name, defaults explicit.
+    #[schema(value_type = Object)]
+    parameters: Map<String, Value>,
+    /// What the provider would be sent.
+    provider_request: ProviderRequestView,
+    /// Images asked for.
+    num_images: u32,
+    /// Megapixels as they would be charged.
+    megapixels: String,
+    /// The most it can cost, in US dollars with nine places.
+    #[schema(example = "0.035000000")]
+    price_usd: String,
+    /// The same in AIML's credits.
+    credits: i64,
+    /// Fields of the request that count for nothing.
+    ignored: Vec<String>,
+}
+
+/// What the provider would be sent.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProviderRequest)]
+pub struct ProviderRequestView {
+    /// Its endpoint.
+    #[schema(example = "fal-ai/flux-realism")]
+    endpoint: String,
+    /// The exact body.
+    #[schema(value_type = Object)]
+    body: Map<String, Value>,
+}
+
+/// Reads and checks the body; who pays.
+fn accept(
+    request: &HttpRequest,
+    caller: &Caller,
+    body: &[u8],
+    services: &Services,
+) -> Result<(Accepted, ProjectId), Problem> {
+    let CallerKind::Project(project_id) = caller.kind else {
+        return Err(Problem::new(Code::PermissionDenied, "an admin key does not generate; use a project key"));
+    };
+    expect_json(request)?;
+    let wish = catalogue::parse(body)?;
+    let accepted = services.gateway.accept(&wish, strictness(request.headers())?)?;
+    Ok((accepted, project_id))
+}
+
+fn strictness(headers: &HeaderMap) -> Result<Strictness, Problem> {
+    match headers.get("x-imagegate-strict").map(|value| value.to_str().unwrap_or_default().trim()) {
+        None | Some("false" | "0" | "") => Ok(Strictness::Lenient),
+        Some("true" | "1") => Ok(Strictness::Strict),
+        Some(_) => {
+            Err(Problem::new(Code::InvalidRequest, "`x-imagegate-strict` is `true` or `false`")
+                .param("x-imagegate-strict"))
+        }
+    }
+}
+
+fn prefers_async(headers: &HeaderMap) -> bool {
+    let preferences =
+        headers.get_all("prefer").filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    preferences.map(str::trim).any(|preference| preference.eq_ignore_ascii_case("respond-async"))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value.to_str().unwrap_or_default().trim();
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_LIMIT {
+        let message = format!("`Idempotency-Key` has 1 to {IDEMPOTENCY_KEY_LIMIT} visible ASCII characters");
+        return Err(Problem::new(Code::InvalidRequest, message).param("Idempotency-Key"));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+/// Tells the gateway, when it is dropped, that the client has hung up.
+struct Leaving {
+    gateway: Arc<Gateway>,
+    job: Arc<Job>,
+    stayed: bool,
+}
+
+impl Leaving {
+    /// The client is still there.
+    fn stayed(mut self) {
+        self.stayed = true;
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if !self.stayed {
+            self.gateway.client_left(&self.job);
+        }
+    }
+}
+
+/// 202 as soon as the hold is written.
+async fn answer_async(services: &Services, request: &HttpRequest, job: &Job) -> Result<HttpResponse, Problem> {
+    let mut watcher = job.watch();
+    let reserved = watcher.wait_for(|progress| !matches!(progress, Progress::Reserving)).await;
+    let (id, replayed) = match reserved.map(|progress| progress.clone()) {
+        Ok(Progress::Refused(refusal)) => match &*refusal {
+            ReserveError::Duplicate(id) => (*id, true),
+            refusal => return Err(reserve_problem(refusal)),
+        },
+        _ => (job.id, false),
+    };
+    let record = services
+        .gateway
+        .books()
+        .generation(id)
+        .await?
+        .ok_or_else(|| Problem::new(Code::InternalError, "the generation cannot be read back"))?;
+    let mut response = HttpResponse::Accepted();
+    response.insert_header((LOCATION, format!("/v1/images/generations/{id}")));
+    response.insert_header(("x-imagegate-generation-id", id.to_string()));
+    response.insert_header(("x-imagegate-upstream", services.upstream.name()));
+    if replayed {
+        response.insert_header(("idempotent-replayed", "true"));
+    }
+    Ok(response.json(GenerationView::for_project(services, request, &record)))
+}
+
+/// The answer to a client that waits.
+async fn answer(
+    services: &Services,
+    request: &HttpRequest,
+    order: &Order,
+    progress: Progress,
+    id: GenerationId,
+) -> Result<HttpResponse, Problem> {
+    match progress {
+        Progress::Finished(finished) => answer_finished(services, request, order, &finished, false).await,
+        Progress::Refused(refusal) => match &*refusal {
+            ReserveError::Duplicate(original) => {
+                let finished = join(services, *original).await?;
+                answer_finished(services, request, order, &finished, true).await
+            }
+            refusal => Err(reserve_problem(refusal)),
+        },
+        _ => Err(overdue_problem(id)),
+    }
+}
+
+/// Waits for a generation that an earlier request with the same idempotency key started, here or on another replica.
+async fn join(services: &Services, id: GenerationId) -> Result<Arc<Finished>, Problem> {
+    loop {
+        if let Some(job) = services.gateway.job(id) {
+            match job.outcome().await {
+                Progress::Finished(finished) => return Ok(finished),
+                Progress::Refused(_) => {}
+                _ => return Err(overdue_problem(id)),
+            }
+        }
+        let record = services.gateway.books().generation(id).await?;
+        let record =
+            record.ok_or_else(|| Problem::new(Code::InternalError, "the earlier generation cannot be read back"))?;
+        if let Ok(finished) = read_finished(&record) {
+            return Ok(Arc::new(finished));
+        }
+        if services.clock.now() >= record.deadline_at {
+            return Err(overdue_problem(id));
+        }
+        tokio::time::sleep(BOOKS_INTERVAL).await;
+    }
+}
+
+async fn answer_finished(
+    services: &Services,
+    request: &HttpRequest,
+    order: &Order,
+    finished: &Finished,
+    replayed: bool,
+) -> Result<HttpResponse, Problem> {
+    let Some(delivery) = finished.delivery.as_ref().filter(|_| finished.state == FinalState::Succeeded) else {
+        let problem = finished.failure.as_ref().map_or_else(
+            || overdue_problem(finished.id),
+            |failure| failure_problem(finished.id, failure, Some(&order.model)),
+        );
+        return Err(if replayed { problem.header("idempotent-replayed", "true") } else { problem });
+    };
+    let switches: &Switches = &order.switches;
+    let body = image_answer(services, request, finished, delivery, switches, &order.ignored, order.prompt()).await?;
+    let status = StatusCode::from_u16(services.http.success_status).unwrap_or(StatusCode::CREATED);
+    let mut response = HttpResponseBuilder::new(status);
+    put_cost_headers(&mut response, finished.id, finished.price);
+    put_ignored(&mut response, &order.ignored);
+    response.insert_header(("x-imagegate-upstream", services.upstream.name()));
+    if replayed {
+        response.insert_header(("idempotent-replayed", "true"));
+    }
+    Ok(response.json(body))
+}
+
+/// `x-imagegate-ignored`, with characters that a header cannot carry replaced.
+fn put_ignored(response: &mut HttpResponseBuilder, ignored: &[String]) {
+    if ignored.is_empty() {
+        return;
+    }
+    let names: Vec<String> = ignored
+        .iter()
+        .map(|name| name.chars().take(100).map(|c| if c.is_ascii_graphic() && c != ',' { c } else { '?' }).collect())
+        .take(50)
+        .collect();
+    response.insert_header(("x-imagegate-ignored", names.join(", ")));
+}

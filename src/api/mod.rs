@@ -1,0 +1,82 @@
+//! The public HTTP face: one file per resource.
+
+pub mod access;
+mod answer;
+pub mod errors;
+mod generations;
+mod health;
+mod images;
+mod input;
+mod models;
+mod openapi;
+
+use std::sync::Arc;
+
+use actix_web::web;
+use utoipa_actix_web::service_config::ServiceConfig;
+
+use crate::accounts::Accounts;
+use crate::config::HttpSettings;
+use crate::domain::Clock;
+use crate::gateway::Gateway;
+use crate::providers::Media;
+
+pub use answer::GenerationView;
+pub use generations::{GenerationList, state_filter, time_filter};
+pub use images::ImageRequest;
+pub use input::{QueryPairs, fixed_body, query};
+pub use models::ModelTable;
+pub use openapi::{docs_page, openapi_document, render_document};
+
+/// What every handler may use.
+pub struct Services {
+    /// Takes the requests.
+    pub gateway: Arc<Gateway>,
+    /// Knows the keys.
+    pub accounts: Accounts,
+    /// Fetches delivered images.
+    pub media: Media,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// How the gateway is reached.
+    pub http: HttpSettings,
+    /// Who makes the images: `fal`, or `sandbox` for the built-in stand-in.
+    pub upstream: Upstream,
+    /// The OpenAPI document as it is served.
+    pub document: web::Bytes,
+}
+
+/// Who makes the images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Upstream {
+    /// fal, or what the operator put in its place.
+    Fal,
+    /// The built-in stand-in, with its own address: its files are shown under ours.
+    Sandbox(String),
+}
+
+impl Upstream {
+    /// The word for it in headers and in `/readyz`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Fal => "fal",
+            Self::Sandbox(_) => "sandbox",
+        }
+    }
+}
+
+/// The routes of the public face.
+pub fn routes(config: &mut ServiceConfig) {
+    config
+        .service(images::create_image_generation)
+        .service(images::quote_image_generation)
+        .service(generations::list_image_generations)
+        .service(generations::retrieve_image_generation)
+        .service(generations::cancel_image_generation)
+        .service(models::list_models)
+        .service(models::retrieve_model)
+        .service(health::check_liveness)
+        .service(health::check_readiness)
+        .service(openapi::retrieve_openapi_document);
+}

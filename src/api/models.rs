@@ -1,0 +1,251 @@
+//! `/v1/models`: the catalogue, open to all; OpenAI's list fields and AIML's item fields together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actix_web::http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH};
+use actix_web::{HttpRequest, HttpResponse, get, web};
+use serde::Serialize;
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+use super::{Services, query};
+use crate::catalogue::{Catalogue, Model, Status};
+use crate::domain::Fixed;
+use crate::http::{Code, Problem, ProblemBody};
+
+/// Since when the catalogue exists: OpenAI's clients want a `created` for each model, and fal tells none.
+const CATALOGUE_SINCE: i64 = 1_793_000_000;
+
+/// One model.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Model)]
+pub struct ModelView {
+    /// The model's id.
+    #[schema(example = "flux-realism")]
+    id: String,
+    /// Always `model`.
+    #[schema(example = "model")]
+    object: &'static str,
+    /// Unix seconds; the same for all, since no provider tells.
+    created: i64,
+    /// Who made it.
+    owned_by: String,
+    /// Always `image`.
+    #[serde(rename = "type")]
+    #[schema(example = "image")]
+    kind: &'static str,
+    /// Name, developer and description.
+    info: ModelInfo,
+    /// Other ids that mean the same model.
+    aliases: Vec<String>,
+    /// Words about it.
+    tags: Vec<&'static str>,
+    /// What it can do besides.
+    features: Vec<&'static str>,
+    /// Paths that take it.
+    endpoints: Vec<&'static str>,
+    /// Whether it will be withdrawn.
+    deprecated: bool,
+    /// The model to use instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    replaced_by: Option<String>,
+    /// Whether it takes input images.
+    takes_images: bool,
+    /// Whether the provider streams previews of it.
+    streams: bool,
+    /// Its parameters, as a JSON Schema that agrees with what is checked.
+    #[schema(value_type = Object)]
+    parameters: Value,
+    /// What it costs.
+    #[schema(value_type = Object)]
+    pricing: Value,
+}
+
+/// Name, developer and description, with the keys of AIML's older and newer clients.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ModelInfo {
+    /// For people.
+    name: String,
+    /// Who made it.
+    developer: String,
+    /// In a sentence.
+    description: String,
+    /// A page about it.
+    url: String,
+    /// A page about its parameters.
+    docs_url: String,
+    /// The same, as newer clients read it.
+    #[serde(rename = "docsUrl")]
+    newer_docs_url: String,
+}
+
+/// Every model on offer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelList {
+    /// Always `list`.
+    #[schema(example = "list")]
+    object: &'static str,
+    /// The models, by id.
+    data: Vec<ModelView>,
+}
+
+impl ModelView {
+    fn of(model: &Model, markup: Fixed) -> Self {
+        let docs = model.docs_url.clone().unwrap_or_default();
+        let mut features = Vec::new();
+        if model.takes_images {
+            features.push("image-input");
+        }
+        if model.streams {
+            features.push("streaming");
+        }
+        Self {
+            id: model.id.clone(),
+            object: "model",
+            created: CATALOGUE_SINCE,
+            owned_by: model.developer.clone(),
+            kind: "image",
+            info: ModelInfo {
+                name: model.name.clone(),
+                developer: model.developer.clone(),
+                description: model.description.clone(),
+                url: docs.clone(),
+                docs_url: docs.clone(),
+                newer_docs_url: docs,
+            },
+            aliases: model.aliases.clone(),
+            tags: vec![if model.takes_images { "image-to-image" } else { "text-to-image" }],
+            features,
+            endpoints: vec!["/v1/images/generations"],
+            deprecated: model.status == Status::Deprecated,
+            replaced_by: model.replaced_by.clone(),
+            takes_images: model.takes_images,
+            streams: model.streams,
+            parameters: model.json_schema(),
+            pricing: model.pricing(markup),
+        }
+    }
+}
+
+/// The models' views, made once for each catalogue.
+#[derive(Debug, Clone)]
+pub struct ModelTable {
+    list: web::Bytes,
+    views: Arc<HashMap<String, ModelView>>,
+    etag: HeaderValue,
+}
+
+impl ModelTable {
+    /// Writes the table for a catalogue and markup.
+    #[must_use]
+    pub fn of(catalogue: &Catalogue, markup: Fixed) -> Self {
+        let offered = catalogue.models().filter(|model| model.is_offered());
+        let data: Vec<ModelView> = offered.map(|model| ModelView::of(model, markup)).collect();
+        let views = data.iter().map(|view| (view.id.clone(), view.clone())).collect();
+        let list = serde_json::to_vec(&ModelList { object: "list", data }).unwrap_or_default();
+        let etag = HeaderValue::from_str(&format!("W/\"{}-{markup}\"", catalogue.version()))
+            .unwrap_or_else(|_| HeaderValue::from_static("W/\"\""));
+        Self { list: list.into(), views: Arc::new(views), etag }
+    }
+}
+
+/// List models
+///
+/// Every model on offer with its parameters and prices. Open to all.
+#[utoipa::path(
+    operation_id = "listModels",
+    tag = "models",
+    params(
+        ("type" = Option<String>, Query, description = "Only models of this type; there is only `image`."),
+        ("q" = Option<String>, Query, description = "Only models with this text in id, name, developer or description."),
+    ),
+    responses(
+        (status = 200, description = "The models.", body = ModelList),
+        (status = 304, description = "Unchanged since the `ETag` in `If-None-Match`."),
+        (status = 400, description = "A filter is wrong.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+#[get("/v1/models")]
+pub async fn list_models(request: HttpRequest, table: web::Data<ModelTable>) -> Result<HttpResponse, Problem> {
+    if is_fresh(&request, &table.etag) {
+        return Ok(HttpResponse::NotModified().insert_header((ETAG, table.etag.clone())).finish());
+    }
+    let body = if request.query_string().is_empty() { table.list.clone() } else { filtered(&request, &table)?.into() };
+    Ok(HttpResponse::Ok()
+        .insert_header((ETAG, table.etag.clone()))
+        .insert_header((CACHE_CONTROL, "max-age=60"))
+        .content_type("application/json")
+        .body(body))
+}
+
+/// Filters that AIML's clients send and that change nothing here are let pass.
+const FILTERS: &[&str] =
+    &["type", "q", "id", "tags", "include", "details", "modalities", "capabilities", "limit", "order", "after"];
+
+fn filtered(request: &HttpRequest, table: &ModelTable) -> Result<Vec<u8>, Problem> {
+    let pairs = query(request, FILTERS)?;
+    let wanted = pairs.one("q")?.unwrap_or_default().to_lowercase();
+    let ids = pairs.list("id");
+    let kinds = pairs.list("type");
+    let matches = |view: &ModelView| {
+        let texts = [&view.id, &view.info.name, &view.info.developer, &view.info.description];
+        (wanted.is_empty() || texts.iter().any(|text| text.to_lowercase().contains(&wanted)))
+            && (ids.is_empty() || ids.iter().any(|id| id.eq_ignore_ascii_case(&view.id)))
+            && (kinds.is_empty() || kinds.iter().any(|kind| kind == view.kind))
+    };
+    let mut data: Vec<ModelView> = table.views.values().filter(|view| matches(view)).cloned().collect();
+    data.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(serde_json::to_vec(&ModelList { object: "list", data }).unwrap_or_default())
+}
+
+/// Retrieve a model
+///
+/// One model by its id or an alias, in any letter case; ids contain slashes. Open to all.
+#[utoipa::path(
+    operation_id = "retrieveModel",
+    tag = "models",
+    path = "/v1/models/{id}",
+    params(("id" = String, Path, description = "The model's id; its slashes may be written as they are.")),
+    responses(
+        (status = 200, description = "The model.", body = ModelView),
+        (status = 304, description = "Unchanged since the `ETag` in `If-None-Match`."),
+        (status = 404, description = "No such model, or it was withdrawn.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+#[get("/v1/models/{id:.+}")]
+pub async fn retrieve_model(
+    request: HttpRequest,
+    id: web::Path<String>,
+    services: web::Data<Services>,
+    table: web::Data<ModelTable>,
+) -> Result<HttpResponse, Problem> {
+    let catalogue = services.gateway.catalogue();
+    let model = catalogue.model(&id).ok_or_else(|| {
+        Problem::new(
+            Code::ModelNotFound,
+            format!("the model `{id}` does not exist; `GET /v1/models` lists all of them"),
+        )
+        .param("id")
+    })?;
+    let Some(view) = table.views.get(&model.id) else {
+        let hint = model.replaced_by.as_ref().map(|other| format!("; use `{other}`")).unwrap_or_default();
+        let problem = Problem::new(Code::ModelWithdrawn, format!("the model `{}` is not on offer{hint}", model.id));
+        return Err(problem.param("id").data(json!({"replaced_by": model.replaced_by})));
+    };
+    if is_fresh(&request, &table.etag) {
+        return Ok(HttpResponse::NotModified().insert_header((ETAG, table.etag.clone())).finish());
+    }
+    Ok(HttpResponse::Ok()
+        .insert_header((ETAG, table.etag.clone()))
+        .insert_header((CACHE_CONTROL, "max-age=60"))
+        .json(view))
+}
+
+fn is_fresh(request: &HttpRequest, etag: &HeaderValue) -> bool {
+    let known = request.headers().get(IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let strong = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let ours = strong(etag.to_str().unwrap_or_default());
+    known == "*" || known.split(',').any(|tag| strong(tag) == ours)
+}

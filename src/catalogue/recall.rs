@@ -1,0 +1,96 @@
+//! Orders read back from the books, to be charged after a restart; and what other rooms ask of a model in passing.
+
+use serde_json::{Map, Value as JsonValue};
+
+use super::json::parse;
+use super::model::{Example, Model, Parameter, Role, Status};
+use super::order::Order;
+use super::price::Unit;
+use super::shelf::{Catalogue, Strictness};
+use super::size::Size;
+use crate::domain::{Fixed, Money};
+
+/// Stands for the prompt of an order that was read back: prompts are not kept, and no price depends on them.
+const PROMPT_NOT_KEPT: &str = "(not kept)";
+
+impl Catalogue {
+    /// An order from the parameters that were stored for it, without its prompt; `None` where the catalogue of today no
+    /// longer takes them.
+    #[must_use]
+    pub fn restore(&self, model: &str, parameters: &Map<String, JsonValue>) -> Option<Order> {
+        let mut wish = parameters.clone();
+        for parameter in &self.model(model)?.parameters {
+            if parameter.is_prompt() {
+                wish.entry(parameter.name.as_ref()).or_insert_with(|| PROMPT_NOT_KEPT.into());
+            }
+        }
+        let text = JsonValue::Object(wish).to_string();
+        self.order_from(model, &parse(text.as_bytes()).ok()?, Strictness::Lenient).ok()
+    }
+}
+
+impl Order {
+    /// What the provider charges for one of its billing units, where one number says it.
+    #[must_use]
+    pub fn unit_cost(&self) -> Option<Money> {
+        self.model.price.as_ref()?.unit_cost(self)
+    }
+}
+
+impl Model {
+    /// Whether it can be ordered: not withdrawn, and with a known price.
+    #[must_use]
+    pub fn is_offered(&self) -> bool {
+        self.status != Status::Withdrawn && self.price.is_some()
+    }
+
+    /// Its price in a few words, such as `0.025000000 USD per megapixel`.
+    #[must_use]
+    pub fn price_in_words(&self, markup: Fixed) -> String {
+        let Some(price) = &self.price else { return "not known".to_owned() };
+        let unit = match price.unit {
+            Unit::Image => "image",
+            Unit::Megapixel => "megapixel",
+        };
+        let amount = price.rate.amount.times(markup).map_or_else(|| "?".to_owned(), |amount| amount.to_string());
+        let varies = if price.variants.is_empty() && price.extras.is_empty() { "" } else { ", varies" };
+        format!("{amount} USD per {unit}{varies}")
+    }
+}
+
+impl Status {
+    /// As model files write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Offered => "offered",
+            Self::Deprecated => "deprecated",
+            Self::Withdrawn => "withdrawn",
+        }
+    }
+}
+
+impl Parameter {
+    /// Whether this is the prompt.
+    #[must_use]
+    pub fn is_prompt(&self) -> bool {
+        self.role == Some(Role::Prompt)
+    }
+}
+
+impl Example {
+    /// The request as JSON; empty if the file's text is none (which loading the file refuses).
+    #[must_use]
+    pub fn body(&self) -> Map<String, JsonValue> {
+        serde_json::from_str(&self.request).unwrap_or_default()
+    }
+}
+
+impl Size {
+    /// From a provider's answer; `None` if a side is missing or zero.
+    #[must_use]
+    pub fn from_pixels(width: Option<u32>, height: Option<u32>) -> Option<Self> {
+        let side = |pixels: Option<u32>| pixels.filter(|pixels| *pixels > 0);
+        Some(Self { width: side(width)?, height: side(height)? })
+    }
+}

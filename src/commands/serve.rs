@@ -1,0 +1,105 @@
+//! `imagegate serve`, `imagegate sandbox`, `imagegate migrate`.
+
+use std::net::SocketAddr;
+
+use imagegate::accounts::FirstKeys;
+use imagegate::config::Config;
+use imagegate::{sandbox, startup, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+use super::{Failure, print};
+
+/// Runs the gateway until it is told to stop.
+pub fn serve(config: Config) -> Result<(), Failure> {
+    telemetry::start(&config.log)?;
+    // Jobs have a runtime of their own: a task on a web worker dies with that worker.
+    let jobs = tokio::runtime::Builder::new_multi_thread().thread_name("jobs").enable_all().build()?;
+    let outcome = actix_web::rt::System::new().block_on(async {
+        let running = startup::start(config, jobs.handle().clone()).await?;
+        info!(address = %running.address, upstream = running.upstream.name(), "imagegate is listening");
+        print(&welcome(running.address, &running.first_keys))?;
+        let stopper = running.stopper();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        actix_web::rt::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            info!("told to stop; finishing what runs");
+            stopper.stop(true).await;
+        });
+        running.run().await?;
+        Ok::<(), Failure>(())
+    });
+    jobs.shutdown_background();
+    outcome
+}
+
+/// The keys of a new database, once, with a request that works when it is pasted; nothing if there are none.
+fn welcome(address: SocketAddr, keys: &FirstKeys) -> String {
+    let mut text = String::new();
+    if keys.admin.is_none() && keys.project.is_none() {
+        return text;
+    }
+    text.push_str("\nThe first keys of this database. They are shown only this once:\n\n");
+    for (name, key) in [("admin key  ", &keys.admin), ("project key", &keys.project)] {
+        if let Some(key) = key {
+            text.push_str(&format!("  {name}  {}\n", key.expose()));
+        }
+    }
+    if let Some(key) = &keys.project {
+        text.push_str(&format!(
+            "\nMake an image:\n\n\
+             curl http://{address}/v1/images/generations -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' \
+             -d '{{\"model\": \"flux-realism\", \"prompt\": \"A T-Rex relaxing on a beach\", \"image_size\": {{\"width\": 1472, \"height\": 512}}}}'\n",
+            key.expose()
+        ));
+    }
+    if let Some(key) = &keys.admin {
+        text.push_str(&format!(
+            "\nSee what it cost:\n\ncurl http://{address}/admin/v1/generations -H 'Authorization: Bearer {}'\n",
+            key.expose()
+        ));
+    }
+    text.push_str(&format!("\nThe documentation is at http://{address}/docs\n\n"));
+    text
+}
+
+/// Runs only the stand-in for fal until it is told to stop.
+pub fn sandbox(config: &Config) -> Result<(), Failure> {
+    telemetry::start(&config.log)?;
+    let (clock, ids) = startup::clock_and_ids();
+    let settings = sandbox::Settings {
+        bind: config.sandbox.bind,
+        delay: config.sandbox.delay,
+        public_files: config.http.public_url.clone(),
+        ..sandbox::Settings::default()
+    };
+    let running = sandbox::start(settings, clock, ids)?;
+    print(&format!(
+        "The stand-in for fal is listening. Any key will do.\n\
+         \n\
+         export FAL_QUEUE_URL={queue} FAL_RUN_URL={run} FAL_REST_URL={rest} FAL_KEY=sandbox:sandbox\n",
+        queue = running.queue_url(),
+        run = running.run_url(),
+        rest = running.rest_url(),
+    ))?;
+    super::block_on(async move {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        running.stop().await;
+        Ok(())
+    })
+}
+
+/// Applies the migrations.
+pub async fn migrate(config: &Config) -> Result<(), Failure> {
+    startup::open_store(config).await?;
+    print("The database has the present form.\n")
+}

@@ -1,0 +1,207 @@
+//! A generation as this process sees it: a job with watchers, and what they are told.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::domain::{GenerationId, Money, ProjectId, Timestamp};
+use crate::ledger::{FinalState, ReserveError};
+use crate::providers::{Delivery, Failure};
+
+/// What the watchers of a job are told.
+#[derive(Debug, Clone)]
+pub enum Progress {
+    /// The hold is being written.
+    Reserving,
+    /// There is no hold, so there is no generation.
+    Refused(Arc<ReserveError>),
+    /// It waits at the provider; with the number of requests before it, if told.
+    Queued(Option<u32>),
+    /// It runs at the provider.
+    Running,
+    /// Its deadline has passed; the provider was asked to give it up, and what comes of that is still awaited.
+    Overdue,
+    /// It has ended.
+    Finished(Arc<Finished>),
+}
+
+/// How a generation ended.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// The generation.
+    pub id: GenerationId,
+    /// Its final state.
+    pub state: FinalState,
+    /// When it was reserved.
+    pub created_at: Timestamp,
+    /// The model that made the images.
+    pub model: String,
+    /// What was delivered; present exactly when `state` is succeeded.
+    pub delivery: Option<Delivery>,
+    /// What went wrong, if it did not succeed.
+    pub failure: Option<Failure>,
+    /// What the project pays.
+    pub price: Money,
+}
+
+/// When a job's cancellation is to be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cancellation {
+    /// Not at all.
+    Never = 0,
+    /// Only while it waits at the provider: its client has left.
+    WhileQueued = 1,
+    /// Also while it runs: its owner said so.
+    Always = 2,
+}
+
+/// A generation that this process works on.
+#[derive(Debug)]
+pub struct Job {
+    /// The generation.
+    pub id: GenerationId,
+    /// Whose it is.
+    pub project_id: ProjectId,
+    /// When it was reserved.
+    pub created_at: Timestamp,
+    /// When the client is told that it took too long.
+    pub deadline_at: Timestamp,
+    /// The model that was ordered.
+    pub model: String,
+    progress: watch::Sender<Progress>,
+    cancellation: AtomicU8,
+}
+
+impl Job {
+    pub(super) fn new(
+        id: GenerationId,
+        project_id: ProjectId,
+        created_at: Timestamp,
+        deadline_at: Timestamp,
+        model: String,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            project_id,
+            created_at,
+            deadline_at,
+            model,
+            progress: watch::Sender::new(Progress::Reserving),
+            cancellation: AtomicU8::new(Cancellation::Never as u8),
+        })
+    }
+
+    /// What is known now, and every change of it.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Waits until the job has ended, was refused, or is overdue.
+    pub async fn outcome(&self) -> Progress {
+        let mut watcher = self.watch();
+        let done =
+            |progress: &Progress| matches!(progress, Progress::Refused(_) | Progress::Overdue | Progress::Finished(_));
+        // The sender lives in `self`, so the channel cannot close while this waits.
+        watcher.wait_for(done).await.map_or(Progress::Overdue, |progress| progress.clone())
+    }
+
+    /// Waits until the job has ended or was refused, also past its deadline.
+    pub async fn end(&self) -> Progress {
+        let mut watcher = self.watch();
+        let done = |progress: &Progress| matches!(progress, Progress::Refused(_) | Progress::Finished(_));
+        watcher.wait_for(done).await.map_or(Progress::Overdue, |progress| progress.clone())
+    }
+
+    /// Tells the watchers, if it is news. An ended job stays ended, and an overdue one is overdue until it ends.
+    pub(super) fn tell(&self, news: Progress) {
+        self.progress.send_if_modified(|progress| {
+            let is_news = match (&*progress, &news) {
+                (Progress::Finished(_) | Progress::Refused(_), _)
+                | (Progress::Overdue, Progress::Queued(_) | Progress::Running | Progress::Overdue)
+                | (Progress::Running, Progress::Running) => false,
+                (Progress::Queued(before), Progress::Queued(now)) => before != now,
+                _ => true,
+            };
+            if is_news {
+                *progress = news;
+            }
+            is_news
+        });
+    }
+
+    pub(super) fn is_queued(&self) -> bool {
+        matches!(*self.progress.borrow(), Progress::Reserving | Progress::Queued(_))
+    }
+
+    pub(super) fn cancellation(&self) -> Cancellation {
+        match self.cancellation.load(Ordering::SeqCst) {
+            0 => Cancellation::Never,
+            1 => Cancellation::WhileQueued,
+            _ => Cancellation::Always,
+        }
+    }
+
+    /// Notes the wish; a stronger one is never weakened.
+    pub(super) fn wish_cancellation(&self, wish: Cancellation) {
+        self.cancellation.fetch_max(wish as u8, Ordering::SeqCst);
+    }
+}
+
+/// The jobs of this process by id.
+#[derive(Debug, Default)]
+pub(super) struct Jobs(Mutex<HashMap<GenerationId, Arc<Job>>>);
+
+impl Jobs {
+    pub fn insert(&self, job: Arc<Job>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(job.id, job);
+    }
+
+    pub fn get(&self, id: GenerationId) -> Option<Arc<Job>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    pub fn remove(&self, id: GenerationId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn job() -> Arc<Job> {
+        Job::new(
+            GenerationId::from_uuid(Uuid::nil()),
+            ProjectId::from_uuid(Uuid::nil()),
+            Timestamp::default(),
+            Timestamp::from_seconds(1),
+            "m".into(),
+        )
+    }
+
+    #[test]
+    fn an_overdue_job_stays_overdue_until_it_ends() {
+        let job = job();
+        job.tell(Progress::Queued(Some(1)));
+        job.tell(Progress::Overdue);
+        job.tell(Progress::Running);
+        assert!(matches!(*job.watch().borrow(), Progress::Overdue));
+        assert!(!job.is_queued());
+    }
+
+    #[test]
+    fn a_wish_to_cancel_is_never_weakened() {
+        let job = job();
+        job.wish_cancellation(Cancellation::Always);
+        job.wish_cancellation(Cancellation::WhileQueued);
+        assert_eq!(job.cancellation(), Cancellation::Always);
+    }
+}

@@ -1,0 +1,120 @@
+//! What happens to one image request. Read `generate` first.
+
+mod generate;
+mod generation;
+mod recover;
+mod settle;
+mod wait;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::catalogue::{Catalogue, Order};
+use crate::domain::{Clock, Fixed, IdSource};
+use crate::ledger::{Books, LedgerError};
+use crate::providers::{Prepared, Providers};
+
+pub use generate::{Accepted, GenerateError, Request};
+pub use generation::{Cancellation, Finished, Job, Progress};
+pub use settle::{FinishedError, read_finished};
+
+use generation::Jobs;
+use wait::Waiter;
+
+/// What the gateway is built from.
+pub struct Parts {
+    /// What is sold.
+    pub catalogue: Catalogue,
+    /// The books.
+    pub books: Books,
+    /// Who makes the images, by the name that model files use.
+    pub providers: Providers,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Makes ids.
+    pub ids: Arc<dyn IdSource>,
+    /// The runtime that jobs run on; not a web worker's.
+    pub runtime: Handle,
+    /// Counts the jobs, so that shutdown can wait for them.
+    pub tracker: TaskTracker,
+    /// Selling price = the provider's price × this.
+    pub markup: Fixed,
+    /// Longest wait for one image, if its model file has none.
+    pub deadline: Duration,
+}
+
+/// Takes image requests and sees each through to its line in the books.
+pub struct Gateway {
+    catalogue: ArcSwap<Catalogue>,
+    books: Books,
+    providers: Providers,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    runtime: Handle,
+    tracker: TaskTracker,
+    markup: Fixed,
+    deadline: Duration,
+    /// This process, as the owner of the generations that it works on.
+    replica: Uuid,
+    jobs: Jobs,
+    waiter: Waiter,
+}
+
+impl Gateway {
+    /// Builds the gateway and starts the waiting for providers and the recovery of what was left open. Signs on in the
+    /// books first, so that no other replica takes this one for dead.
+    pub async fn start(parts: Parts) -> Result<Arc<Self>, LedgerError> {
+        let waiter = Waiter::start(&parts.tracker, &parts.runtime, parts.clock.clone());
+        let gateway = Arc::new(Self {
+            catalogue: ArcSwap::from_pointee(parts.catalogue),
+            books: parts.books,
+            providers: parts.providers,
+            replica: parts.ids.uuid(),
+            clock: parts.clock,
+            ids: parts.ids,
+            runtime: parts.runtime,
+            tracker: parts.tracker,
+            markup: parts.markup,
+            deadline: parts.deadline,
+            jobs: Jobs::default(),
+            waiter,
+        });
+        gateway.books.heartbeat(gateway.replica, gateway.clock.now()).await?;
+        gateway.start_recovery();
+        Ok(gateway)
+    }
+
+    /// What is sold now.
+    #[must_use]
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.catalogue.load_full()
+    }
+
+    /// The exact request that the provider would be sent. Calls nobody.
+    pub fn prepare(&self, order: &Order) -> Result<Prepared, GenerateError> {
+        Ok(self.provider(&order.model.provider)?.prepare(order))
+    }
+
+    /// The books.
+    #[must_use]
+    pub const fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// Selling price = the provider's price × this.
+    #[must_use]
+    pub const fn markup(&self) -> Fixed {
+        self.markup
+    }
+
+    /// How many generations this process is working on.
+    #[must_use]
+    pub fn open_jobs(&self) -> usize {
+        self.jobs.len()
+    }
+}

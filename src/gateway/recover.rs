@@ -1,0 +1,197 @@
+//! Picks up what was left open: at start and all the time, on every replica.
+//!
+//! A replica shows that it lives by a heartbeat. Open generations whose owner's heartbeat is old are taken over, each by
+//! one replica, and followed from the provider's stored id. Nothing is submitted here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::Gateway;
+use super::generation::{Job, Progress};
+use super::settle::Terms;
+use super::wait::Outcome;
+use crate::catalogue::{Charge, Order, Size};
+use crate::domain::{Fixed, Money};
+use crate::ledger::GenerationRecord;
+use crate::providers::{Failure, FailureKind, Ticket};
+
+/// Time between two heartbeats.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// An owner whose heartbeat is older than this is taken for dead.
+const STALE_AFTER: Duration = Duration::from_secs(6);
+/// Beats between two rounds of housekeeping in the books.
+const MAINTAIN_EVERY: u64 = 300;
+/// Beats between two searches for generations of ours that no job works on.
+const ORPHANS_EVERY: u64 = 5;
+/// A generation of ours that is younger than this may have a job that is just being made.
+const ORPHAN_AGE: Duration = Duration::from_secs(10);
+/// How many generations are taken over at once.
+const ADOPTED_AT_ONCE: u32 = 200;
+/// How long a generation without the provider's id is waited for, where no webhook can bring it.
+const WITHOUT_ID: Duration = Duration::from_secs(30);
+
+impl Gateway {
+    /// Starts the heartbeat and the recovery. They end with the process.
+    pub(super) fn start_recovery(self: &Arc<Self>) {
+        // Not tracked: shutdown waits for jobs, and this never ends by itself.
+        let gateway = Arc::downgrade(self);
+        self.runtime.spawn(async move {
+            for beat in 0_u64.. {
+                let Some(gateway) = gateway.upgrade() else { return };
+                gateway.beat_and_adopt().await;
+                if beat % ORPHANS_EVERY == 0 {
+                    gateway.take_up_orphans().await;
+                }
+                if beat % MAINTAIN_EVERY == 0 {
+                    gateway.maintain().await;
+                }
+                drop(gateway);
+                tokio::time::sleep(HEARTBEAT).await;
+            }
+        });
+    }
+
+    async fn beat_and_adopt(self: &Arc<Self>) {
+        let now = self.clock.now();
+        if let Err(fault) = self.books.heartbeat(self.replica, now).await {
+            warn!(%fault, "the heartbeat could not be written");
+            return;
+        }
+        let stale_before = crate::domain::Timestamp::from_micros(
+            now.micros().saturating_sub(i64::try_from(STALE_AFTER.as_micros()).unwrap_or(i64::MAX)),
+        );
+        match self.books.adopt(self.replica, stale_before, ADOPTED_AT_ONCE).await {
+            Ok(found) => {
+                for open in found {
+                    self.resume(open);
+                }
+            }
+            Err(fault) => warn!(%fault, "open generations could not be looked for"),
+        }
+    }
+
+    /// Generations of this process that no job works on: the database went away while it committed the hold, so that the
+    /// job was told that there is none, or the job broke off.
+    async fn take_up_orphans(self: &Arc<Self>) {
+        let now = self.clock.now();
+        match self.books.open_of(self.replica).await {
+            Ok(open) => {
+                let orphans = open
+                    .into_iter()
+                    .filter(|open| now.since(open.created_at) > ORPHAN_AGE && self.jobs.get(open.id).is_none());
+                for orphan in orphans {
+                    warn!(generation = %orphan.id, "an open generation has no job");
+                    self.resume(orphan);
+                }
+            }
+            Err(fault) => warn!(%fault, "generations without a job could not be looked for"),
+        }
+    }
+
+    async fn maintain(&self) {
+        if let Err(fault) = self.books.maintain(self.clock.now()).await {
+            warn!(%fault, "the books could not be kept in order");
+        }
+    }
+
+    /// Leaves at a planned stop: what is still open may be taken over at once.
+    pub async fn retire(&self) {
+        if let Err(fault) = self.books.retire(self.replica).await {
+            warn!(%fault, "this replica could not sign off; others will notice after a few seconds");
+        }
+        self.books.close();
+    }
+
+    /// Follows a generation that another process, or this one before a restart, has left open.
+    fn resume(self: &Arc<Self>, open: GenerationRecord) {
+        info!(generation = %open.id, has_provider_id = open.attempt.is_some(), "an open generation is taken over");
+        let job = Job::new(open.id, open.project_id, open.created_at, open.deadline_at, open.model.clone());
+        self.jobs.insert(job.clone());
+        job.tell(Progress::Queued(None));
+        let gateway = self.clone();
+        let work = async move {
+            let terms = gateway.terms_of(&open);
+            let outcome = gateway.follow_adopted(&job, &open).await;
+            gateway.settle(&job, terms.as_ref(), outcome).await;
+        };
+        self.tracker.spawn_on(work, &self.runtime);
+    }
+
+    async fn follow_adopted(&self, job: &Arc<Job>, open: &GenerationRecord) -> Outcome {
+        let Some(submitted) = &open.attempt else {
+            // Nobody knows whether the provider took it. It is never sent again.
+            let until = open.created_at.plus(WITHOUT_ID);
+            tokio::time::sleep(until.since(self.clock.now())).await;
+            error!(generation = %job.id, "a generation was found without the provider's id; it ends free, and the provider may have made its image");
+            let message = "it is not known whether the provider took the request, and nothing came of it";
+            return Outcome::Expired(Failure::new(FailureKind::Unclear, message));
+        };
+        let Some(provider) = self.providers.get(&open.provider).cloned() else {
+            error!(generation = %job.id, provider = open.provider, "there is no such provider any more");
+            return Outcome::Expired(Failure::new(FailureKind::Lost, "its provider is not configured any more"));
+        };
+        let ticket = Ticket {
+            endpoint: submitted.endpoint.clone(),
+            credential: submitted.credential.clone(),
+            request_id: submitted.provider_request_id.clone(),
+            status_url: submitted.status_url.clone(),
+            response_url: submitted.response_url.clone(),
+            cancel_url: submitted.cancel_url.clone(),
+        };
+        self.waiter.follow(job.clone(), provider, ticket).await
+    }
+
+    /// How it is charged: as the catalogue says for the stored parameters, or, if the model is gone from the catalogue,
+    /// the hold's share of what was delivered.
+    fn terms_of(&self, open: &GenerationRecord) -> Box<dyn Terms> {
+        let ordered: Option<Order> = serde_json::from_str(&open.parameters)
+            .ok()
+            .and_then(|parameters| self.catalogue.load().restore(&open.model, &parameters));
+        match ordered {
+            Some(order) => Box::new(Restored { order, hold: open.hold }),
+            None => Box::new(Share { hold: open.hold, ordered: open.num_images }),
+        }
+    }
+}
+
+/// An order read back from the books, never charged above its hold: the catalogue may have changed since.
+struct Restored {
+    order: Order,
+    hold: Money,
+}
+
+impl Terms for Restored {
+    fn charge(&self, delivered: &[Option<Size>], markup: Fixed) -> Option<Charge> {
+        let mut charge = self.order.charge(delivered, markup).ok()?;
+        if charge.price > self.hold {
+            warn!(price = %charge.price, hold = %self.hold, "the catalogue has become dearer since the hold; the hold's price counts");
+            charge.price = self.hold;
+        }
+        Some(charge)
+    }
+
+    fn unit_cost(&self) -> Option<Money> {
+        self.order.unit_cost()
+    }
+}
+
+/// A share of the hold for each image delivered, when nothing else is known.
+struct Share {
+    hold: Money,
+    ordered: u32,
+}
+
+impl Terms for Share {
+    fn charge(&self, delivered: &[Option<Size>], _markup: Fixed) -> Option<Charge> {
+        let images = u32::try_from(delivered.len()).ok()?;
+        let ordered = i64::from(self.ordered.max(1));
+        let price = Money::from_nanos(self.hold.nanos() / ordered * i64::from(images).min(ordered));
+        Some(Charge { price, cost: Money::ZERO, megapixels: Fixed::ZERO, images })
+    }
+
+    fn unit_cost(&self) -> Option<Money> {
+        None
+    }
+}

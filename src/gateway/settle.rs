@@ -1,0 +1,249 @@
+//! Step 8: charges what was delivered, releases the hold otherwise; one transaction with the final state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::Gateway;
+use super::generation::{Finished, Job, Progress};
+use super::wait::Outcome;
+use crate::catalogue::{Charge, Order, Size};
+use crate::domain::{Fixed, GenerationId, Money, Timestamp};
+use crate::ledger::{Applied, Books, CostSource, FinalState, Finish, GenerationRecord, LedgerError, Submitted};
+use crate::providers::{Delivery, Failure, FailureKind};
+
+/// First and longest wait between two tries to write what must be written.
+const WRITE_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How the order is charged, wherever it comes from: a request just served, or one found open after a restart.
+pub(super) trait Terms: Send + Sync {
+    /// The charge for what was delivered; `None` stands for an image of the size that was ordered.
+    fn charge(&self, delivered: &[Option<Size>], markup: Fixed) -> Option<Charge>;
+    /// The provider's price of one of its billing units, if the catalogue knows it.
+    fn unit_cost(&self) -> Option<Money>;
+}
+
+impl Terms for Order {
+    fn charge(&self, delivered: &[Option<Size>], markup: Fixed) -> Option<Charge> {
+        Self::charge(self, delivered, markup).ok()
+    }
+
+    fn unit_cost(&self) -> Option<Money> {
+        Self::unit_cost(self)
+    }
+}
+
+impl Gateway {
+    /// Writes the end of a generation and tells the watchers. Tried until it is written; the customer does not wait for
+    /// a database that is away, since the hold and the provider's id are safe and recovery would settle it the same way.
+    pub(super) async fn settle(&self, job: &Arc<Job>, terms: &dyn Terms, outcome: Outcome) {
+        let (finish, finished) = self.conclude(job, terms, outcome);
+        let mut wait = WRITE_BACKOFF.0;
+        loop {
+            match self.books.finish(finish.clone()).await {
+                Ok(Applied::Now) => break,
+                Ok(Applied::Already) => {
+                    info!(generation = %job.id, "another replica has settled it first");
+                    self.tell_stored(job).await;
+                    self.jobs.remove(job.id);
+                    return;
+                }
+                Err(LedgerError::Unavailable(reason)) => {
+                    warn!(generation = %job.id, reason, "the end of a generation is not written yet; trying again");
+                    job.tell(Progress::Finished(Arc::new(finished.clone())));
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(WRITE_BACKOFF.1);
+                }
+                Err(fault) => {
+                    error!(generation = %job.id, %fault, "the end of a generation cannot be written; its hold stays open");
+                    break;
+                }
+            }
+        }
+        info!(
+            generation = %job.id,
+            state = finish.state.as_str(),
+            reason = finish.reason,
+            images = finish.images,
+            price_usd = %finish.price,
+            cost_usd = %finish.cost,
+            "generation ended"
+        );
+        job.tell(Progress::Finished(Arc::new(finished)));
+        self.jobs.remove(job.id);
+    }
+
+    /// What is written, and what the watchers are told.
+    fn conclude(&self, job: &Job, terms: &dyn Terms, outcome: Outcome) -> (Finish, Finished) {
+        let now = self.clock.now();
+        match outcome {
+            Outcome::Delivered(delivery) => {
+                let sizes: Vec<Option<Size>> =
+                    delivery.images.iter().map(|image| Size::from_pixels(image.width, image.height)).collect();
+                match terms.charge(&sizes, self.markup) {
+                    Some(charge) => self.delivered(job, terms, &charge, *delivery, now),
+                    None => {
+                        error!(generation = %job.id, "what was delivered cannot be priced; it is free");
+                        let failure = Failure::new(FailureKind::Run, "what was delivered cannot be priced");
+                        failed(job, FinalState::Failed, failure, terms, now)
+                    }
+                }
+            }
+            Outcome::Failed(failure) => failed(job, FinalState::Failed, failure, terms, now),
+            Outcome::Cancelled(failure) => failed(job, FinalState::Cancelled, failure, terms, now),
+            Outcome::Expired(failure) => failed(job, FinalState::Expired, failure, terms, now),
+        }
+    }
+
+    fn delivered(
+        &self,
+        job: &Job,
+        terms: &dyn Terms,
+        charge: &Charge,
+        delivery: Delivery,
+        now: Timestamp,
+    ) -> (Finish, Finished) {
+        let unit_cost = terms.unit_cost();
+        let billed = billed_cost(delivery.billable_units, unit_cost);
+        if let Some(billed) = billed.filter(|billed| *billed != charge.cost) {
+            warn!(generation = %job.id, computed = %charge.cost, %billed, "the provider bills another amount than the catalogue computes");
+        }
+        let mut stored = delivery.clone();
+        // Prompts are kept only where a project's data retention says so.
+        stored.prompt = None;
+        let finish = Finish {
+            generation: job.id,
+            state: FinalState::Succeeded,
+            settled_at: now,
+            price: charge.price,
+            cost: billed.unwrap_or(charge.cost),
+            cost_source: if billed.is_some() { CostSource::Billed } else { CostSource::Computed },
+            billable_units: delivery.billable_units,
+            unit_price: unit_cost.map(|cost| Fixed::from_billionths(cost.nanos())),
+            images: u32::try_from(delivery.images.len()).unwrap_or(u32::MAX),
+            megapixels: charge.megapixels,
+            answer: serde_json::to_string(&stored).ok(),
+            error: None,
+            reason: "delivered".to_owned(),
+            release_idempotency_key: false,
+        };
+        let finished = Finished {
+            id: job.id,
+            state: FinalState::Succeeded,
+            created_at: job.created_at,
+            model: job.model.clone(),
+            delivery: Some(delivery),
+            failure: None,
+            price: charge.price,
+        };
+        (finish, finished)
+    }
+
+    /// Tells the watchers what the books say.
+    async fn tell_stored(&self, job: &Job) {
+        let record = self.books.generation(job.id).await.ok().flatten();
+        let finished = record.and_then(|record| read_finished(&record).ok()).unwrap_or_else(|| Finished {
+            id: job.id,
+            state: FinalState::Expired,
+            created_at: job.created_at,
+            model: job.model.clone(),
+            delivery: None,
+            failure: Some(Failure::new(FailureKind::Lost, "the generation was settled elsewhere")),
+            price: Money::ZERO,
+        });
+        job.tell(Progress::Finished(Arc::new(finished)));
+    }
+}
+
+/// A generation that is free. What the provider charged us all the same is booked as our cost.
+fn failed(job: &Job, state: FinalState, failure: Failure, terms: &dyn Terms, now: Timestamp) -> (Finish, Finished) {
+    let unit_cost = terms.unit_cost();
+    let billed = billed_cost(failure.billable_units, unit_cost);
+    let finish = Finish {
+        generation: job.id,
+        state,
+        settled_at: now,
+        price: Money::ZERO,
+        cost: billed.unwrap_or(Money::ZERO),
+        cost_source: if billed.is_some() { CostSource::Billed } else { CostSource::Computed },
+        billable_units: failure.billable_units,
+        unit_price: unit_cost.map(|cost| Fixed::from_billionths(cost.nanos())),
+        images: 0,
+        megapixels: Fixed::ZERO,
+        answer: None,
+        error: serde_json::to_string(&failure).ok(),
+        reason: failure.message.chars().take(200).collect(),
+        release_idempotency_key: may_succeed_later(failure.kind),
+    };
+    let finished = Finished {
+        id: job.id,
+        state,
+        created_at: job.created_at,
+        model: job.model.clone(),
+        delivery: None,
+        failure: Some(failure),
+        price: Money::ZERO,
+    };
+    (finish, finished)
+}
+
+/// Whether the same request may be tried again under the same idempotency key: nothing of it can still be delivered, and
+/// the fault was not the request's.
+const fn may_succeed_later(kind: FailureKind) -> bool {
+    matches!(
+        kind,
+        FailureKind::Account
+            | FailureKind::Overloaded
+            | FailureKind::Run
+            | FailureKind::NoImages
+            | FailureKind::Cancelled
+    )
+}
+
+fn billed_cost(units: Option<Fixed>, unit_cost: Option<Money>) -> Option<Money> {
+    unit_cost?.times(units?)
+}
+
+/// Writes a submit's id for as long as it takes.
+pub(super) async fn persist(books: Books, submitted: Submitted) {
+    let mut wait = WRITE_BACKOFF.0;
+    while let Err(fault) = books.submitted(submitted.clone()).await {
+        if !matches!(fault, LedgerError::Unavailable(_)) {
+            // It has ended meanwhile: there is nothing left to remember.
+            info!(generation = %submitted.generation, %fault, "the provider's id is not stored");
+            return;
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(WRITE_BACKOFF.1);
+    }
+}
+
+/// Why a record tells of no end.
+#[derive(Debug, thiserror::Error)]
+pub enum FinishedError {
+    /// It is still open.
+    #[error("generation `{0}` is still open")]
+    Open(GenerationId),
+    /// The stored answer cannot be read.
+    #[error("the stored answer of generation `{0}` cannot be read: {1}")]
+    Unreadable(GenerationId, serde_json::Error),
+}
+
+/// The end of a generation as the books tell it.
+pub fn read_finished(record: &GenerationRecord) -> Result<Finished, FinishedError> {
+    let outcome = record.outcome.as_ref().ok_or(FinishedError::Open(record.id))?;
+    let state = record.state.final_state().ok_or(FinishedError::Open(record.id))?;
+    let unreadable = |fault| FinishedError::Unreadable(record.id, fault);
+    let delivery = outcome.answer.as_deref().map(serde_json::from_str).transpose().map_err(unreadable)?;
+    let failure = outcome.error.as_deref().map(serde_json::from_str).transpose().map_err(unreadable)?;
+    Ok(Finished {
+        id: record.id,
+        state,
+        created_at: record.created_at,
+        model: record.model.clone(),
+        delivery,
+        failure,
+        price: outcome.price,
+    })
+}

@@ -1,0 +1,362 @@
+//! Waiting for providers: one task and one timer for all, a small record for each generation that waits.
+//!
+//! Polling is adaptive: the first look at once, then after a tenth of the time already waited, so that a short job is
+//! noticed within milliseconds and a long one costs few reads.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use super::generation::{Cancellation, Job, Progress};
+use crate::domain::{Clock, GenerationId, Timestamp};
+use crate::providers::{CancelAnswer, Delivery, Failure, FailureKind, Look, LookError, Provider, Ticket};
+
+/// Shortest and longest time between two looks.
+const LOOK_INTERVAL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(2));
+/// First and longest wait after a look that failed.
+const FAULT_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How many looks in a row must find the same fault before it is taken for final.
+const FINAL_AFTER: u32 = 5;
+/// How many looks may be under way at once.
+const LOOKS_AT_ONCE: usize = 512;
+/// Shortest and longest time that a generation is followed past its deadline.
+const GRACE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+
+/// What became of a submitted generation.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It was delivered.
+    Delivered(Box<Delivery>),
+    /// It failed.
+    Failed(Failure),
+    /// It was cancelled, as we wished.
+    Cancelled(Failure),
+    /// It never came to an end that we could see.
+    Expired(Failure),
+}
+
+/// The way to the one task that waits.
+#[derive(Debug, Clone)]
+pub(super) struct Waiter(mpsc::UnboundedSender<Command>);
+
+enum Command {
+    Follow(GenerationId, Box<Followed>),
+    Poke(GenerationId),
+}
+
+impl Waiter {
+    pub fn start(tracker: &TaskTracker, runtime: &Handle, clock: Arc<dyn Clock>) -> Self {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let room = WaitingRoom {
+            clock,
+            runtime: runtime.clone(),
+            followed: HashMap::new(),
+            due: BinaryHeap::new(),
+            asked: JoinSet::new(),
+        };
+        tracker.spawn_on(room.run(inbox), runtime);
+        Self(commands)
+    }
+
+    /// Waits until the generation has come to an end.
+    pub async fn follow(&self, job: Arc<Job>, provider: Arc<dyn Provider>, ticket: Ticket) -> Outcome {
+        let (done, outcome) = oneshot::channel();
+        let id = job.id;
+        let followed = Followed {
+            job,
+            provider,
+            ticket: Arc::new(ticket),
+            since: Instant::now(),
+            faults: Faults::default(),
+            cancel: CancelState::NotAsked,
+            asking: false,
+            next: None,
+            done,
+        };
+        let gone = || Outcome::Expired(Failure::new(FailureKind::Lost, "this gateway stopped while it waited"));
+        if self.0.send(Command::Follow(id, Box::new(followed))).is_err() {
+            return gone();
+        }
+        outcome.await.unwrap_or_else(|_| gone())
+    }
+
+    /// Has the generation looked at now, since its wishes changed.
+    pub fn poke(&self, id: GenerationId) {
+        let _ = self.0.send(Command::Poke(id));
+    }
+}
+
+/// One generation that waits.
+struct Followed {
+    job: Arc<Job>,
+    provider: Arc<dyn Provider>,
+    ticket: Arc<Ticket>,
+    since: Instant,
+    faults: Faults,
+    cancel: CancelState,
+    asking: bool,
+    /// When it is to be looked at next; an entry of the heap with another time is stale.
+    next: Option<Instant>,
+    done: oneshot::Sender<Outcome>,
+}
+
+/// Faults of the same kind in a row.
+#[derive(Default)]
+struct Faults {
+    total: u32,
+    unknown: u32,
+    result: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CancelState {
+    NotAsked,
+    Accepted,
+    /// Too late, or the provider will not: what it delivers is kept.
+    Refused,
+}
+
+/// What was asked, and what came back.
+enum Answer {
+    Look(Result<Look, LookError>),
+    Cancel(Result<CancelAnswer, LookError>),
+}
+
+/// What the waiting room does next with a generation.
+enum Next {
+    Again(Duration),
+    End(Outcome),
+}
+
+struct WaitingRoom {
+    clock: Arc<dyn Clock>,
+    runtime: Handle,
+    followed: HashMap<GenerationId, Followed>,
+    due: BinaryHeap<Reverse<(Instant, GenerationId)>>,
+    asked: JoinSet<(GenerationId, Answer)>,
+}
+
+impl WaitingRoom {
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
+        loop {
+            let next_due = self.due.peek().map(|Reverse((at, _))| *at).filter(|_| self.asked.len() < LOOKS_AT_ONCE);
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(Command::Follow(id, followed)) => {
+                        self.followed.insert(id, *followed);
+                        self.ask(id);
+                    }
+                    Some(Command::Poke(id)) => self.ask(id),
+                    None => return,
+                },
+                Some(answered) = self.asked.join_next() => match answered {
+                    Ok((id, answer)) => self.take_answer(id, answer),
+                    Err(fault) => error!(%fault, "a look at a provider broke off"),
+                },
+                () = sleep_until(next_due) => self.ask_due(),
+            }
+        }
+    }
+
+    fn ask_due(&mut self) {
+        let now = Instant::now();
+        while self.asked.len() < LOOKS_AT_ONCE {
+            match self.due.peek() {
+                Some(Reverse((at, _))) if *at <= now => {}
+                _ => return,
+            }
+            let Some(Reverse((at, id))) = self.due.pop() else { return };
+            if self.followed.get(&id).is_some_and(|followed| followed.next == Some(at)) {
+                self.ask(id);
+            }
+        }
+    }
+
+    /// Starts one question about a generation, unless one is under way.
+    fn ask(&mut self, id: GenerationId) {
+        let Some(followed) = self.followed.get_mut(&id) else { return };
+        if std::mem::replace(&mut followed.asking, true) {
+            return;
+        }
+        followed.next = None;
+        let (provider, ticket) = (followed.provider.clone(), followed.ticket.clone());
+        let cancels = followed.wants_cancel(self.clock.now());
+        let question = async move {
+            if cancels {
+                Answer::Cancel(provider.cancel(&ticket).await)
+            } else {
+                Answer::Look(provider.look(&ticket).await)
+            }
+        };
+        let question = async move {
+            let broken = |_| Answer::Look(Err(LookError::NotUnderstood("the look broke off".to_owned())));
+            (id, AssertUnwindSafe(question).catch_unwind().await.unwrap_or_else(broken))
+        };
+        self.asked.spawn_on(question, &self.runtime);
+    }
+
+    fn take_answer(&mut self, id: GenerationId, answer: Answer) {
+        let now = self.clock.now();
+        let Some(followed) = self.followed.get_mut(&id) else { return };
+        followed.asking = false;
+        let next = match answer {
+            Answer::Look(look) => followed.after_look(look, now),
+            Answer::Cancel(answer) => followed.after_cancel(answer),
+        };
+        match next {
+            Next::Again(wait) => {
+                let at = Instant::now() + wait;
+                followed.next = Some(at);
+                self.due.push(Reverse((at, id)));
+            }
+            Next::End(outcome) => {
+                if let Some(followed) = self.followed.remove(&id) {
+                    let _ = followed.done.send(outcome);
+                }
+            }
+        }
+    }
+}
+
+impl Followed {
+    /// Whether the provider is to be asked now to give it up.
+    fn wants_cancel(&self, now: Timestamp) -> bool {
+        self.cancel == CancelState::NotAsked
+            && match self.job.cancellation() {
+                _ if now >= self.job.deadline_at => true,
+                Cancellation::Never => false,
+                Cancellation::WhileQueued => self.job.is_queued(),
+                Cancellation::Always => true,
+            }
+    }
+
+    fn after_look(&mut self, look: Result<Look, LookError>, now: Timestamp) -> Next {
+        let faults = std::mem::take(&mut self.faults);
+        match look {
+            Ok(Look::Queued(position)) => self.still_open(Progress::Queued(position), now),
+            Ok(Look::Running) => self.still_open(Progress::Running, now),
+            Ok(Look::Done(delivery)) => Next::End(Outcome::Delivered(delivery)),
+            Ok(Look::Failed(failure)) => Next::End(self.failed(*failure)),
+            Err(fault) => self.after_fault(faults, fault, now),
+        }
+    }
+
+    fn still_open(&mut self, progress: Progress, now: Timestamp) -> Next {
+        self.job.tell(progress);
+        if let Some(end) = self.past_deadline(now) {
+            return end;
+        }
+        if self.wants_cancel(now) {
+            return Next::Again(Duration::ZERO);
+        }
+        let to_deadline = self.job.deadline_at.since(now).max(LOOK_INTERVAL.0);
+        let wait = (self.since.elapsed() / 10).clamp(LOOK_INTERVAL.0, LOOK_INTERVAL.1);
+        Next::Again(if now < self.job.deadline_at { wait.min(to_deadline) } else { wait })
+    }
+
+    /// Tells the watchers once the deadline has passed, and ends the following when the grace after it has too.
+    fn past_deadline(&self, now: Timestamp) -> Option<Next> {
+        if now < self.job.deadline_at {
+            return None;
+        }
+        self.job.tell(Progress::Overdue);
+        let grace = self.job.deadline_at.since(self.job.created_at).clamp(GRACE.0, GRACE.1);
+        (now >= self.job.deadline_at.plus(grace)).then(|| {
+            error!(generation = %self.job.id, provider_request_id = self.ticket.request_id, "given up: the provider has told of no end long after the deadline");
+            Next::End(Outcome::Expired(Failure::new(FailureKind::TimedOut, "the provider told of no end")))
+        })
+    }
+
+    fn failed(&self, failure: Failure) -> Outcome {
+        match failure.kind {
+            FailureKind::Cancelled | FailureKind::Lost if self.cancel == CancelState::Accepted => {
+                self.given_up(failure)
+            }
+            _ => Outcome::Failed(failure),
+        }
+    }
+
+    /// The provider has given it up, as we asked: because its deadline passed, or because somebody wished it.
+    fn given_up(&self, failure: Failure) -> Outcome {
+        if self.job.cancellation() == Cancellation::Never {
+            Outcome::Expired(failure)
+        } else {
+            Outcome::Cancelled(failure)
+        }
+    }
+
+    fn after_fault(&mut self, before: Faults, fault: LookError, now: Timestamp) -> Next {
+        let (generation, total) = (self.job.id, before.total + 1);
+        self.faults.total = total;
+        match fault {
+            LookError::Transient(reason) => {
+                if total == 1 || total % 10 == 0 {
+                    warn!(%generation, reason, total, "the provider could not be asked; asking again");
+                }
+            }
+            LookError::Unknown => {
+                self.faults.unknown = before.unknown + 1;
+                if self.cancel == CancelState::Accepted || self.faults.unknown >= FINAL_AFTER {
+                    let failure = Failure::new(FailureKind::Lost, "the provider does not know the request any more");
+                    return Next::End(self.failed(failure));
+                }
+            }
+            LookError::ResultFault(reason, failure) => {
+                self.faults.result = before.result + 1;
+                warn!(%generation, reason, "the result cannot be read yet");
+                if self.faults.result >= FINAL_AFTER {
+                    return Next::End(self.failed(*failure));
+                }
+            }
+            LookError::NotUnderstood(reason) => {
+                // What we do not understand costs nobody anything; the hold stays open and somebody must look.
+                error!(%generation, provider_request_id = self.ticket.request_id, reason, "the provider's answer is not understood");
+            }
+        }
+        if let Some(end) = self.past_deadline(now) {
+            return end;
+        }
+        Next::Again(backoff(total))
+    }
+
+    fn after_cancel(&mut self, answer: Result<CancelAnswer, LookError>) -> Next {
+        let generation = self.job.id;
+        match answer {
+            Ok(CancelAnswer::Accepted) => {
+                info!(%generation, "the provider was asked to give the generation up and agrees");
+                self.cancel = CancelState::Accepted;
+            }
+            Ok(CancelAnswer::AlreadyFinished | CancelAnswer::Unknown) => self.cancel = CancelState::Refused,
+            Err(fault) => {
+                warn!(%generation, %fault, "the provider could not be asked to give the generation up");
+                self.faults.total += 1;
+                if self.faults.total >= FINAL_AFTER {
+                    self.cancel = CancelState::Refused;
+                }
+                return Next::Again(backoff(self.faults.total));
+            }
+        }
+        Next::Again(Duration::ZERO)
+    }
+}
+
+fn backoff(faults: u32) -> Duration {
+    FAULT_BACKOFF.0.saturating_mul(1 << faults.saturating_sub(1).min(10)).min(FAULT_BACKOFF.1)
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

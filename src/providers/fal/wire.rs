@@ -1,0 +1,179 @@
+//! fal's answers as they are on the wire, read leniently: what is missing or of another shape never breaks the rest.
+
+use serde::Deserialize;
+use serde_json::{Map, Number, Value};
+
+use crate::domain::Fixed;
+use crate::providers::outcome::{Delivery, Image};
+
+/// The answer to a submit; also what a status answer repeats.
+#[derive(Debug, Deserialize)]
+pub(super) struct Submitted {
+    pub request_id: String,
+    #[serde(default)]
+    pub response_url: Option<String>,
+    #[serde(default)]
+    pub status_url: Option<String>,
+    #[serde(default)]
+    pub cancel_url: Option<String>,
+}
+
+/// The answer to a status read.
+#[derive(Debug, Deserialize)]
+pub(super) struct Status {
+    pub status: String,
+    #[serde(default)]
+    pub queue_position: Option<u32>,
+    #[serde(default)]
+    pub error: Option<Value>,
+    #[serde(default)]
+    pub error_type: Option<String>,
+    #[serde(default)]
+    pub response_url: Option<String>,
+}
+
+/// The answer to a cancellation, if it has a body.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Cancelled {
+    #[serde(default)]
+    pub status: Option<String>,
+}
+
+/// A model's output. Every field but the images is optional: three generations of imagen4 alone differ.
+#[derive(Debug, Deserialize)]
+struct Output {
+    #[serde(default)]
+    images: Option<Vec<OutputImage>>,
+    #[serde(default)]
+    image: Option<OutputImage>,
+    #[serde(default)]
+    seed: Option<Value>,
+    #[serde(default)]
+    timings: Option<Value>,
+    #[serde(default)]
+    has_nsfw_concepts: Option<Value>,
+    #[serde(default)]
+    prompt: Option<Value>,
+    #[serde(default)]
+    description: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OutputImage {
+    url: String,
+    #[serde(default)]
+    width: Option<Value>,
+    #[serde(default)]
+    height: Option<Value>,
+    #[serde(default)]
+    content_type: Option<Value>,
+    #[serde(default)]
+    file_name: Option<Value>,
+    #[serde(default)]
+    file_size: Option<Value>,
+}
+
+/// Reads a model's output; `Err` tells what is not understood.
+pub(super) fn read_delivery(body: &[u8], billable_units: Option<Fixed>) -> Result<Delivery, String> {
+    let output: Output =
+        serde_json::from_slice(body).map_err(|error| format!("the result is not a model's output: {error}"))?;
+    let images = match (output.images, output.image) {
+        (Some(images), _) => images,
+        (None, Some(image)) => vec![image],
+        (None, None) => return Err("the result has no `images`".to_owned()),
+    };
+    Ok(Delivery {
+        images: images.into_iter().map(read_image).collect(),
+        seed: output.seed.and_then(number),
+        timings: output.timings.and_then(object),
+        has_nsfw_concepts: output.has_nsfw_concepts.and_then(|value| serde_json::from_value(value).ok()),
+        prompt: output.prompt.and_then(text),
+        description: output.description.and_then(text),
+        billable_units,
+    })
+}
+
+fn read_image(image: OutputImage) -> Image {
+    let pixels =
+        |value: Option<Value>| value.and_then(|value| whole(&value)).and_then(|value| u32::try_from(value).ok());
+    Image {
+        url: image.url,
+        width: pixels(image.width),
+        height: pixels(image.height),
+        content_type: image.content_type.and_then(text),
+        file_name: image.file_name.and_then(text),
+        file_size: image.file_size.and_then(|value| whole(&value)),
+    }
+}
+
+fn number(value: Value) -> Option<Number> {
+    match value {
+        Value::Number(number) => Some(number),
+        _ => None,
+    }
+}
+
+fn object(value: Value) -> Option<Map<String, Value>> {
+    match value {
+        Value::Object(map) => Some(map),
+        _ => None,
+    }
+}
+
+fn text(value: Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// A whole number, also one written as `1024.0`.
+fn whole(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| {
+        let float = value.as_f64()?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be whole and in range")]
+        (float.fract() == 0.0 && (0.0..1e15).contains(&float)).then_some(float as u64)
+    })
+}
+
+/// `x-fal-billable-units`: a decimal such as `1`, `3.14159265` or, from a careless writer, `1e-05`.
+pub(super) fn read_units(text: &str) -> Option<Fixed> {
+    let text = text.trim();
+    text.parse().ok().or_else(|| {
+        // A float's own notation: read it to the ninth place.
+        let float: f64 = text.parse().ok()?;
+        (float.is_finite() && float >= 0.0).then(|| format!("{float:.9}"))?.parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_of_sixty_four_bits_keeps_every_digit() {
+        let body = br#"{"images":[{"url":"u","width":1024.0,"height":768}],"seed":18446744073709551615}"#;
+        let delivery = read_delivery(body, None).unwrap();
+        assert_eq!(delivery.seed.unwrap().as_u64(), Some(u64::MAX));
+        assert_eq!((delivery.images[0].width, delivery.images[0].height), (Some(1024), Some(768)));
+    }
+
+    #[test]
+    fn fields_of_another_shape_do_not_break_the_delivery() {
+        let body = br#"{"images":[{"url":"u","content_type":null,"file_size":"big"}],"seed":"x","timings":[],"has_nsfw_concepts":{}}"#;
+        let delivery = read_delivery(body, None).unwrap();
+        assert_eq!(delivery.images.len(), 1);
+        assert_eq!((delivery.seed, delivery.timings, delivery.has_nsfw_concepts), (None, None, None));
+        assert!(read_delivery(b"{}", None).is_err());
+        assert!(read_delivery(b"[]", None).is_err());
+    }
+
+    #[test]
+    fn billable_units_are_read_in_every_notation() {
+        assert_eq!(read_units("1"), Some(Fixed::ONE));
+        assert_eq!(read_units("3.14159265"), Some(Fixed::from_billionths(3_141_592_650)));
+        assert_eq!(read_units("1e-05"), Some(Fixed::from_billionths(10_000)));
+        assert_eq!(read_units("many"), None);
+        assert_eq!(read_units("-1e2"), None);
+    }
+}

@@ -1,0 +1,125 @@
+//! Fetches delivered images, from the provider's hosts only, with limits on size and time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use reqwest::Client;
+use tokio::sync::Semaphore;
+use url::Url;
+
+/// Largest image that is fetched: a 4096×4096 PNG of noise is about 50 MB.
+const IMAGE_LIMIT: usize = 64 * 1024 * 1024;
+/// How many images are fetched at once; the others wait, so that memory stays bounded.
+const FETCHES_AT_ONCE: usize = 16;
+/// Longest time for one image.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why an image cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MediaError {
+    /// The address is not on a host that images are fetched from.
+    #[error("`{0}` is not a host that images are fetched from")]
+    ForeignHost(String),
+    /// The image is larger than we carry.
+    #[error("the image is larger than {IMAGE_LIMIT} bytes")]
+    TooLarge,
+    /// The host does not deliver.
+    #[error("the image cannot be fetched: {0}")]
+    Unreachable(String),
+}
+
+/// Fetches delivered images.
+#[derive(Debug, Clone)]
+pub struct Media {
+    client: Client,
+    hosts: Vec<String>,
+    places: Arc<Semaphore>,
+}
+
+impl Media {
+    /// `hosts` as in `FAL_MEDIA_HOSTS`: names, or `*.` and a name for any host below it.
+    pub fn new(hosts: Vec<String>) -> Result<Self, reqwest::Error> {
+        let client = Client::builder()
+            .connect_timeout(Duration::from_secs(5))
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self { client, hosts, places: Arc::new(Semaphore::new(FETCHES_AT_ONCE)) })
+    }
+
+    /// One image's bytes.
+    pub async fn fetch(&self, address: &str) -> Result<Bytes, MediaError> {
+        if let Some(data) = address.strip_prefix("data:") {
+            return decode_data_uri(data);
+        }
+        let url = Url::parse(address).map_err(|fault| MediaError::Unreachable(fault.to_string()))?;
+        let host = url.host_str().unwrap_or_default();
+        if !matches!(url.scheme(), "http" | "https") || !self.hosts.iter().any(|allowed| matches_host(allowed, host)) {
+            return Err(MediaError::ForeignHost(host.to_owned()));
+        }
+        let _place = self.places.acquire().await;
+        let unreachable = |fault: reqwest::Error| MediaError::Unreachable(cause_of(&fault));
+        let mut response = self.client.get(url).timeout(FETCH_TIMEOUT).send().await.map_err(unreachable)?;
+        if !response.status().is_success() {
+            return Err(MediaError::Unreachable(format!("status {}", response.status().as_u16())));
+        }
+        let mut image = BytesMut::new();
+        while let Some(piece) = response.chunk().await.map_err(unreachable)? {
+            if image.len() + piece.len() > IMAGE_LIMIT {
+                return Err(MediaError::TooLarge);
+            }
+            image.extend_from_slice(&piece);
+        }
+        Ok(image.freeze())
+    }
+}
+
+/// The innermost cause in words, without the address (which an operator may have given a password).
+pub(super) fn cause_of(fault: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = fault;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    if fault.is_timeout() { "no answer in time".to_owned() } else { cause.to_string() }
+}
+
+fn decode_data_uri(data: &str) -> Result<Bytes, MediaError> {
+    let encoded = data.split_once(";base64,").map(|(_, encoded)| encoded);
+    encoded
+        .and_then(|encoded| STANDARD.decode(encoded).ok())
+        .map(Bytes::from)
+        .ok_or_else(|| MediaError::Unreachable("the data URI is not base64".to_owned()))
+}
+
+fn matches_host(allowed: &str, host: &str) -> bool {
+    match allowed.strip_prefix("*.") {
+        Some(domain) => host.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+        None => allowed.eq_ignore_ascii_case(host),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_named_hosts_match() {
+        assert!(matches_host("fal.media", "fal.media"));
+        assert!(matches_host("*.fal.media", "v3b.fal.media"));
+        for host in ["evilfal.media", "fal.media.evil.example", ".fal.media", "fal.media"] {
+            assert!(!matches_host("*.fal.media", host), "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_image_elsewhere_is_not_fetched() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let media = Media::new(vec!["fal.media".into()]).unwrap();
+        for address in ["http://169.254.169.254/latest", "file:///etc/passwd", "http://127.0.0.1:1/x"] {
+            assert!(matches!(media.fetch(address).await, Err(MediaError::ForeignHost(_))), "{address}");
+        }
+        assert_eq!(media.fetch("data:image/png;base64,AAEC").await.unwrap(), Bytes::from_static(&[0, 1, 2]));
+    }
+}

@@ -1,0 +1,357 @@
+//! Builds every room once; the only file that names a concrete provider or database.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_cors::Cors;
+use actix_web::body::MessageBody;
+use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::middleware::from_fn;
+use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, web};
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+use utoipa::openapi::OpenApi;
+use utoipa_actix_web::AppExt;
+
+use crate::accounts::{Accounts, AccountsError, FirstKeys, KeyKind};
+use crate::api::{ModelTable, Services, Upstream};
+use crate::catalogue::{Catalogue, CatalogueError};
+use crate::config::{Config, HttpSettings, SalesSettings};
+use crate::domain::{Clock, IdSource, SystemClock, SystemIds};
+use crate::gateway::{Gateway, Parts};
+use crate::http::{Code, FrameTools, Problem, frame, normalize};
+use crate::ledger::{Books, LedgerError};
+use crate::providers::{Media, Provider, Providers, fal};
+use crate::store::{Store, StoreError, StoreOptions};
+use crate::{admin, api, sandbox};
+
+/// How long shutdown waits for open generations; what is still open then is found again at the next start.
+const DRAIN: Duration = Duration::from_secs(25);
+/// The key that our own stand-in is called with.
+const SANDBOX_KEY: &str = "sandbox:sandbox";
+
+/// Why the gateway does not start; one clear sentence each.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The books.
+    #[error("{0}")]
+    Ledger(#[from] LedgerError),
+    /// The keys.
+    #[error("the keys cannot be set up: {0}")]
+    Accounts(#[from] AccountsError),
+    /// The model files.
+    #[error("{0}")]
+    Catalogue(#[from] CatalogueError),
+    /// The stand-in.
+    #[error("the sandbox does not start: {0}")]
+    Sandbox(#[from] sandbox::SandboxError),
+    /// The client for fal.
+    #[error("FAL_KEY or FAL_QUEUE_URL cannot be used: {0}")]
+    Fal(#[from] fal::FalError),
+    /// The client for images.
+    #[error("the HTTP client does not start: {0}")]
+    Client(#[from] reqwest::Error),
+    /// The port.
+    #[error("IMAGEGATE_BIND={address} cannot be listened on: {source}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The document.
+    #[error("the OpenAPI document cannot be written: {0}")]
+    Document(#[from] serde_json::Error),
+    /// The server ended.
+    #[error("the server stopped: {0}")]
+    Server(#[from] std::io::Error),
+}
+
+/// A gateway that listens.
+pub struct Running {
+    /// Where.
+    pub address: SocketAddr,
+    /// Keys that were made at this start.
+    pub first_keys: FirstKeys,
+    /// Who makes the images.
+    pub upstream: Upstream,
+    server: Server,
+    tracker: TaskTracker,
+    gateway: Arc<Gateway>,
+    sandbox: Option<sandbox::Running>,
+}
+
+/// Opens the database with its migrations applied.
+pub async fn open_store(config: &Config) -> Result<Store, StoreError> {
+    let store = Store::connect(&config.database_url, StoreOptions::default()).await?;
+    store.migrate().await?;
+    Ok(store)
+}
+
+/// The machine's clock and ids.
+#[must_use]
+pub fn clock_and_ids() -> (Arc<dyn Clock>, Arc<dyn IdSource>) {
+    (Arc::new(SystemClock), Arc::new(SystemIds))
+}
+
+/// What is sold.
+pub fn load_catalogue(settings: &SalesSettings) -> Result<Catalogue, CatalogueError> {
+    match &settings.models_dir {
+        Some(folder) => Catalogue::with_directory(folder),
+        None => Catalogue::built_in(),
+    }
+}
+
+/// Builds every room and starts listening. Needs an actix system with a tokio runtime beside it for the jobs.
+pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Running, StartError> {
+    let (clock, ids) = clock_and_ids();
+    let catalogue = load_catalogue(&config.sales)?;
+    let store = open_store(&config).await?;
+    let accounts = Accounts::load(store.clone(), clock.clone(), ids.clone()).await?;
+    let first_keys = Box::pin(set_up_keys(&accounts, &config)).await?;
+
+    let (fal_settings, sandbox, upstream) = upstream(&config, &clock, &ids)?;
+    let tracker = TaskTracker::new();
+    accounts.watch(&tracker, &jobs);
+    let books = Books::start(store, &tracker, &jobs);
+    let provider: Arc<dyn Provider> = Arc::new(fal::Fal::new(&fal_settings)?);
+    let providers: Providers = BTreeMap::from([("fal".to_owned(), provider)]);
+    let model_table = ModelTable::of(&catalogue, config.sales.markup);
+    let document = web::Bytes::from(document(&catalogue)?);
+    let mut media_hosts = config.fal.media_hosts.clone();
+    if sandbox.is_some() {
+        media_hosts.push("127.0.0.1".to_owned());
+    }
+    let gateway = Gateway::start(Parts {
+        catalogue,
+        books,
+        providers,
+        clock: clock.clone(),
+        ids: ids.clone(),
+        runtime: jobs,
+        tracker: tracker.clone(),
+        markup: config.sales.markup,
+        deadline: config.sales.deadline,
+    })
+    .await?;
+    let services = web::Data::new(Services {
+        gateway: gateway.clone(),
+        accounts,
+        media: Media::new(media_hosts)?,
+        clock: clock.clone(),
+        http: config.http.clone(),
+        upstream: upstream.clone(),
+        document,
+    });
+    let tools = web::Data::new(FrameTools { clock, ids });
+    let (address, server) = listen(&config.http, services, tools, web::Data::new(model_table))?;
+    Ok(Running { address, first_keys, upstream, server, tracker, gateway, sandbox })
+}
+
+impl Running {
+    /// A handle that stops the server from another task.
+    #[must_use]
+    pub fn stopper(&self) -> actix_web::dev::ServerHandle {
+        self.server.handle()
+    }
+
+    /// Serves until the process is told to stop, then waits for open generations.
+    pub async fn run(self) -> Result<(), StartError> {
+        self.server.await?;
+        self.tracker.close();
+        let open = self.gateway.open_jobs();
+        if open > 0 {
+            info!(open, "waiting for open generations");
+        }
+        let gateway = self.gateway.clone();
+        let drained = async {
+            while gateway.open_jobs() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            warn!(
+                open = self.gateway.open_jobs(),
+                "stopping with open generations; the next start takes them up again"
+            );
+        }
+        self.gateway.retire().await;
+        if let Some(sandbox) = self.sandbox {
+            sandbox.stop().await;
+        }
+        Ok(())
+    }
+}
+
+/// Keys set from outside, and the first ones of a new database.
+async fn set_up_keys(accounts: &Accounts, config: &Config) -> Result<FirstKeys, AccountsError> {
+    if let Some(key) = &config.keys.admin {
+        Box::pin(accounts.ensure_setting_key(KeyKind::Admin, key.expose())).await?;
+    }
+    if let Some(key) = &config.keys.bootstrap {
+        Box::pin(accounts.ensure_setting_key(KeyKind::Project, key.expose())).await?;
+    }
+    Box::pin(accounts.ensure_first_keys()).await
+}
+
+/// fal, or the stand-in if there is no key and nobody said where fal is.
+fn upstream(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    ids: &Arc<dyn IdSource>,
+) -> Result<(fal::Settings, Option<sandbox::Running>, Upstream), StartError> {
+    let keys: Vec<(String, u32)> =
+        config.fal.keys.iter().map(|key| (key.key.expose().to_owned(), key.weight)).collect();
+    if !keys.is_empty() || config.fal.addresses_set {
+        let keys = if keys.is_empty() { vec![(SANDBOX_KEY.to_owned(), 1)] } else { keys };
+        let settings = fal::Settings { queue_url: config.fal.queue_url.clone(), keys };
+        return Ok((settings, None, Upstream::Fal));
+    }
+    let settings =
+        sandbox::Settings { bind: config.sandbox.bind, delay: config.sandbox.delay, ..sandbox::Settings::default() };
+    let running = sandbox::start(settings, clock.clone(), ids.clone())?;
+    warn!(address = %running.addr(), "FAL_KEY is not set: the built-in sandbox draws the pictures");
+    let base = format!("http://{}", running.addr());
+    let settings = fal::Settings { queue_url: running.queue_url(), keys: vec![(SANDBOX_KEY.to_owned(), 1)] };
+    Ok((settings, Some(running), Upstream::Sandbox(base)))
+}
+
+fn listen(
+    http: &HttpSettings,
+    services: web::Data<Services>,
+    tools: web::Data<FrameTools>,
+    models: web::Data<ModelTable>,
+) -> Result<(SocketAddr, Server), StartError> {
+    let settings = http.clone();
+    let docs = web::Data::new(utoipa_swagger_ui::Config::from("/openapi.json").validator_url("none"));
+    let body_limit = settings.body_limit;
+    let cors_origins = settings.cors_origins.clone();
+    let server = HttpServer::new(move || {
+        let (app, api) = application();
+        // Every route is in the document: a path that exists with another method gets 405, any other 404.
+        let known = web::Data::new(KnownPaths::of(&api));
+        app.app_data(services.clone())
+            .app_data(tools.clone())
+            .app_data(models.clone())
+            .app_data(docs.clone())
+            .app_data(known)
+            .app_data(web::PayloadConfig::new(body_limit))
+            .service(web::resource("/").route(web::get().to(redirect_to_docs)))
+            .service(web::resource("/docs").route(web::get().to(api::docs_page)))
+            .service(web::resource("/docs/{file:.*}").route(web::get().to(api::docs_page)))
+            .service(web::resource("/sandbox/files/{name:.*}").route(web::get().to(sandbox_file)))
+            .default_service(web::to(nothing_here))
+            .wrap(from_fn(api::access::authenticate))
+            .wrap(from_fn(frame))
+            .wrap(cors(cors_origins.as_deref()))
+            .wrap_fn(|mut request, service| {
+                normalize(&mut request);
+                actix_web::dev::Service::call(service, request)
+            })
+    })
+    // A client that hangs up must be noticed: half-closed connections look the same until the answer is written.
+    .h1_allow_half_closed(false)
+    .disable_signals()
+    .shutdown_timeout(DRAIN.as_secs())
+    .bind(settings.bind)
+    .map_err(|source| StartError::Bind { address: settings.bind, source })?;
+    let address = server.addrs().first().copied().unwrap_or(settings.bind);
+    Ok((address, server.run()))
+}
+
+/// The routes and the document that they make.
+fn application() -> (
+    App<
+        impl ServiceFactory<
+            ServiceRequest,
+            Config = (),
+            Response = ServiceResponse<impl MessageBody>,
+            Error = Error,
+            InitError = (),
+        >,
+    >,
+    OpenApi,
+) {
+    let (app, mut document) =
+        App::new().into_utoipa_app().configure(api::routes).configure(admin::routes).split_for_parts();
+    api::openapi_document(&mut document);
+    (app, document)
+}
+
+/// The OpenAPI document of a catalogue, as text.
+pub fn document(catalogue: &Catalogue) -> Result<String, serde_json::Error> {
+    let (_, document) = application();
+    api::render_document(&document, catalogue)
+}
+
+fn cors(origins: Option<&[String]>) -> Cors {
+    let cors = Cors::default()
+        .allow_any_method()
+        .allow_any_header()
+        .expose_any_header()
+        .block_on_origin_mismatch(false)
+        .max_age(3600);
+    match origins {
+        None => cors.allow_any_origin().send_wildcard(),
+        Some(origins) => origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin)),
+    }
+}
+
+async fn redirect_to_docs() -> HttpResponse {
+    HttpResponse::SeeOther().insert_header(("location", "/docs/index.html")).finish()
+}
+
+/// The stand-in's files under the gateway's own address.
+async fn sandbox_file(name: web::Path<String>, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+    let not_found = || Problem::new(Code::NotFound, "there is no such file");
+    if services.upstream == Upstream::Fal {
+        return Err(not_found());
+    }
+    let name = name.into_inner();
+    let file = web::block(move || sandbox::render_file(&name)).await.ok().flatten().ok_or_else(not_found)?;
+    Ok(HttpResponse::Ok()
+        .insert_header(("cache-control", "public, max-age=31536000, immutable"))
+        .content_type(file.content_type)
+        .body(file.bytes))
+}
+
+/// What an address that no route takes is answered.
+async fn nothing_here(request: HttpRequest, known: web::Data<KnownPaths>) -> Result<HttpResponse, Problem> {
+    let methods = known.methods(request.path());
+    if methods.is_empty() {
+        return Err(Problem::new(Code::NotFound, format!("there is nothing at `{}`", request.path())));
+    }
+    let allowed = methods.join(", ");
+    let message = format!("`{}` takes {allowed}, not {}", request.path(), request.method());
+    Err(Problem::new(Code::MethodNotAllowed, message).header("allow", &allowed))
+}
+
+/// The paths of the document and their methods.
+struct KnownPaths(Vec<(actix_web::dev::ResourceDef, Vec<&'static str>)>);
+
+impl KnownPaths {
+    fn of(document: &OpenApi) -> Self {
+        let methods = |item: &utoipa::openapi::PathItem| {
+            let all = [
+                ("GET", item.get.is_some()),
+                ("POST", item.post.is_some()),
+                ("PUT", item.put.is_some()),
+                ("PATCH", item.patch.is_some()),
+                ("DELETE", item.delete.is_some()),
+            ];
+            all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
+        };
+        let paths = document.paths.paths.iter();
+        Self(paths.map(|(path, item)| (actix_web::dev::ResourceDef::new(path.as_str()), methods(item))).collect())
+    }
+
+    fn methods(&self, path: &str) -> Vec<&'static str> {
+        let matching = self.0.iter().filter(|(known, _)| known.is_match(path));
+        matching.flat_map(|(_, methods)| methods.iter().copied()).collect()
+    }
+}

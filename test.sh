@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Runs the whole test suite on a Debian machine with Rust: installs what is missing, starts a private PostgreSQL on
+# 127.0.0.1, tests on both databases, and stops what it started. It fails loudly when something cannot be tested.
+#
+#   ./test.sh             everything
+#   ./test.sh FILTER...   only what `cargo test` finds by these arguments
+set -euo pipefail
+cd "$(dirname "$0")"
+
+fail() { printf 'test.sh: %s\n' "$*" >&2; exit 1; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+command -v cargo >/dev/null || fail "Rust is missing: install it from https://rustup.rs"
+
+# --- what Debian has to install ---------------------------------------------------------------------------------------
+missing=()
+pg_bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1 || true)
+[ -n "$pg_bin" ] && [ -x "$pg_bin/initdb" ] || missing+=(postgresql)
+command -v cc >/dev/null || missing+=(build-essential)
+command -v curl >/dev/null || missing+=(curl)
+command -v node >/dev/null || missing+=(nodejs)
+python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+if [ "${#missing[@]}" -gt 0 ]; then
+  command -v apt-get >/dev/null || fail "missing: ${missing[*]}, and there is no apt-get to install them with"
+  echo "test.sh: installing ${missing[*]}"
+  as_root apt-get update -q
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+  pg_bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
+fi
+[ -x "$pg_bin/initdb" ] || fail "PostgreSQL's programs are not where Debian puts them"
+
+# --- Python for the documented examples -------------------------------------------------------------------------------
+work=$(mktemp -d)
+venv="${CARGO_TARGET_DIR:-target}/test-python"
+if ! "$venv/bin/python" -c 'import requests, openai' 2>/dev/null; then
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt
+fi
+
+# --- a private PostgreSQL ---------------------------------------------------------------------------------------------
+pg_user=postgres
+run_pg() { if [ "$(id -u)" = 0 ]; then runuser -u "$pg_user" -- "$@"; else "$@"; fi; }
+[ "$(id -u)" = 0 ] || pg_user=$(id -un)
+stop_all() {
+  if [ -f "$work/pg/data/postmaster.pid" ]; then
+    run_pg "$pg_bin/pg_ctl" -D "$work/pg/data" -m immediate -w stop >/dev/null 2>&1 || true
+  fi
+  rm -rf "$work"
+}
+trap stop_all EXIT
+chmod 755 "$work"
+install -d -m 700 "$work/pg"
+[ "$(id -u)" != 0 ] || chown "$pg_user" "$work/pg"
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+(
+  cd "$work/pg"
+  run_pg "$pg_bin/initdb" -D "$work/pg/data" -U imagegate -A trust -E UTF8 --locale=C.UTF-8 --no-sync >/dev/null
+  run_pg "$pg_bin/pg_ctl" -D "$work/pg/data" -w -l "$work/pg/log" -o \
+    "-c listen_addresses=127.0.0.1 -p $port -k $work/pg -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=400" \
+    start >/dev/null
+) || { cat "$work/pg/log" >&2 2>/dev/null || true; fail "PostgreSQL did not start"; }
+
+export IMAGEGATE_TEST_POSTGRES="postgres://imagegate@127.0.0.1:$port/postgres"
+export IMAGEGATE_TEST_PYTHON="$PWD/$venv/bin/python"
+case "$venv" in /*) IMAGEGATE_TEST_PYTHON="$venv/bin/python" ;; esac
+
+# --- the suite --------------------------------------------------------------------------------------------------------
+cargo test --locked "$@"

@@ -1,0 +1,6 @@
+//! The gateway from outside: the real binary over HTTP, on both databases, against the stand-in for fal.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
+
+mod support;
+
+mod images;

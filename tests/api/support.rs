@@ -1,0 +1,310 @@
+//! Starts the real binary with its own database and its own stand-in for fal, and talks to it.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use imagegate::domain::{SystemClock, SystemIds};
+use imagegate::sandbox;
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// The admin key of every test's gateway.
+pub const ADMIN_KEY: &str = "admin-key-of-the-tests";
+/// The project key of every test's gateway.
+pub const PROJECT_KEY: &str = "project-key-of-the-tests";
+
+/// Which database a test runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Database {
+    Sqlite,
+    Postgres,
+}
+
+/// Runs each named test on both databases.
+macro_rules! on_both_databases {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name($crate::support::Database::Sqlite).await; })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name($crate::support::Database::Postgres).await; })+
+        }
+    };
+}
+pub(crate) use on_both_databases;
+
+/// An HTTP client; `reqwest` is built without a TLS provider of its own.
+pub fn client() -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().timeout(Duration::from_secs(60)).redirect(reqwest::redirect::Policy::none()).build().unwrap()
+}
+
+/// A stand-in for fal that answers after `delay`.
+pub fn start_sandbox(delay: Duration) -> sandbox::Running {
+    let settings = sandbox::Settings { delay, ..sandbox::Settings::default() };
+    sandbox::start(settings, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap()
+}
+
+/// A database of the test's own.
+pub struct TestDatabase {
+    pub url: String,
+    _folder: TempDir,
+}
+
+impl TestDatabase {
+    pub async fn new(kind: Database) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = match kind {
+            Database::Sqlite => format!("sqlite://{}", folder.path().join("books.db").display()),
+            Database::Postgres => new_postgres_database().await,
+        };
+        Self { url, _folder: folder }
+    }
+}
+
+/// The server that `./test.sh` started.
+fn postgres_server() -> String {
+    #[expect(clippy::disallowed_methods, reason = "tests learn of their server from ./test.sh")]
+    std::env::var("IMAGEGATE_TEST_POSTGRES").unwrap_or_else(|_| {
+        panic!("IMAGEGATE_TEST_POSTGRES is not set, so nothing can be tested on PostgreSQL: run ./test.sh")
+    })
+}
+
+async fn new_postgres_database() -> String {
+    use sqlx::Connection;
+    let server = postgres_server();
+    let name = format!("t_{}", uuid_text());
+    let mut connection = sqlx::PgConnection::connect(&server).await.unwrap();
+    let statement = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
+    sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+    let (base, _) = server.rsplit_once('/').unwrap();
+    format!("{base}/{name}")
+}
+
+fn uuid_text() -> String {
+    use imagegate::domain::IdSource;
+    SystemIds.uuid().simple().to_string()
+}
+
+/// The real binary, running.
+pub struct Gateway {
+    child: Child,
+    pub base: String,
+    pub client: Client,
+    log: Arc<Mutex<String>>,
+    _folder: TempDir,
+}
+
+/// How to start a gateway.
+pub struct Start<'a> {
+    pub database_url: &'a str,
+    pub settings: Vec<(&'static str, String)>,
+}
+
+impl<'a> Start<'a> {
+    /// With the tests' keys, and fal where `queue_url` says.
+    pub fn new(database_url: &'a str, queue_url: &str) -> Self {
+        let settings = vec![
+            ("IMAGEGATE_ADMIN_KEY", ADMIN_KEY.to_owned()),
+            ("IMAGEGATE_BOOTSTRAP_KEY", PROJECT_KEY.to_owned()),
+            ("FAL_QUEUE_URL", queue_url.to_owned()),
+            ("FAL_KEY", "test:test".to_owned()),
+        ];
+        Self { database_url, settings }
+    }
+
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.settings.push((name, value.to_owned()));
+        self
+    }
+
+    /// A command for the binary with these settings and no others, in an empty folder.
+    pub fn command(&self, folder: &TempDir) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_imagegate"));
+        command
+            .env_clear()
+            .env("DATABASE_URL", self.database_url)
+            .env("IMAGEGATE_BIND", "127.0.0.1:0")
+            .env("IMAGEGATE_LOG_FORMAT", "json")
+            .env("RUST_BACKTRACE", "1")
+            .envs(self.settings.iter().map(|(name, value)| (*name, value.as_str())))
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub async fn run(self) -> Gateway {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = self.command(&folder).spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (found, address) = tokio::sync::oneshot::channel();
+        let (stderr, kept) = (child.stderr.take().unwrap(), log.clone());
+        std::thread::spawn(move || {
+            let mut found = Some(found);
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if line.contains("imagegate is listening") {
+                    let line: Value = serde_json::from_str(&line).unwrap();
+                    if let Some(found) = found.take() {
+                        let _ = found.send(line["fields"]["address"].as_str().unwrap().to_owned());
+                    }
+                }
+                let mut kept = kept.lock().unwrap();
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
+        let address = tokio::time::timeout(Duration::from_secs(30), address).await;
+        let Ok(Ok(address)) = address else {
+            let _ = child.kill();
+            panic!("the gateway did not start:\n{}", log.lock().unwrap());
+        };
+        Gateway { child, base: format!("http://{address}"), client: client(), log, _folder: folder }
+    }
+}
+
+impl Gateway {
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    /// As the project.
+    pub fn project(&self, method: Method, path: &str) -> RequestBuilder {
+        self.request(method, path).bearer_auth(PROJECT_KEY)
+    }
+
+    /// As the operator.
+    pub fn admin(&self, method: Method, path: &str) -> RequestBuilder {
+        self.request(method, path).bearer_auth(ADMIN_KEY)
+    }
+
+    /// Asks for images as the project.
+    pub fn generate(&self, body: &Value) -> RequestBuilder {
+        self.project(Method::POST, "/v1/images/generations").json(body)
+    }
+
+    /// Every generation in the books, newest first.
+    pub async fn generations(&self) -> Vec<Value> {
+        let list = self.admin(Method::GET, "/admin/v1/generations?limit=1000").send().await.unwrap();
+        read(list, StatusCode::OK).await["data"].as_array().unwrap().clone()
+    }
+
+    /// One generation in the books, once it has ended.
+    pub async fn ended(&self, id: &str) -> Value {
+        eventually(Duration::from_secs(60), || async {
+            let answer = self.admin(Method::GET, &format!("/admin/v1/generations/{id}")).send().await.unwrap();
+            let generation = read(answer, StatusCode::OK).await;
+            (!matches!(generation["state"].as_str(), Some("queued" | "running"))).then_some(generation)
+        })
+        .await
+    }
+
+    /// What was logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Kills the process as a power cut would.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks the process to stop and waits until it has.
+    pub async fn stop(mut self) -> i32 {
+        let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(status.success());
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code().unwrap_or(-1);
+            }
+            assert!(started.elapsed() < Duration::from_secs(40), "it does not stop:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What was printed; only once the process has ended.
+    pub fn printed(&mut self) -> String {
+        let mut text = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A gateway with its own database and its own stand-in that answers at once.
+pub struct House {
+    pub gateway: Gateway,
+    pub fal: sandbox::Running,
+    pub database: TestDatabase,
+}
+
+impl House {
+    pub async fn new(kind: Database) -> Self {
+        Self::with(kind, Duration::ZERO, &[]).await
+    }
+
+    pub async fn with(kind: Database, delay: Duration, settings: &[(&'static str, &str)]) -> Self {
+        let database = TestDatabase::new(kind).await;
+        let fal = start_sandbox(delay);
+        let mut start = Start::new(&database.url, &fal.queue_url());
+        for (name, value) in settings {
+            start = start.with(name, value);
+        }
+        let gateway = start.run().await;
+        Self { gateway, fal, database }
+    }
+
+    /// What reached the stand-in.
+    pub async fn fal_state(&self) -> Value {
+        fal_state(&self.fal).await
+    }
+}
+
+/// What reached a stand-in.
+pub async fn fal_state(fal: &sandbox::Running) -> Value {
+    let answer = client().get(format!("{}/__sandbox/state", fal.queue_url())).send().await.unwrap();
+    read(answer, StatusCode::OK).await
+}
+
+/// An answer's body, after its status was checked.
+pub async fn read(answer: Response, status: StatusCode) -> Value {
+    let (got, path) = (answer.status(), answer.url().path().to_owned());
+    let text = answer.text().await.unwrap();
+    assert_eq!(got, status, "{path}: {text}");
+    serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path} did not answer JSON: {text}"))
+}
+
+/// The seed document's request.
+pub fn t_rex() -> Value {
+    json!({
+        "prompt": "A T-Rex relaxing on a beach, lying on a sun lounger and wearing sunglasses.",
+        "model": "flux-realism",
+        "image_size": {"width": 1472, "height": 512}
+    })
+}
+
+/// Asks until there is an answer.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(limit: Duration, ask: impl Fn() -> F) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(started.elapsed() < limit, "it did not happen within {limit:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
