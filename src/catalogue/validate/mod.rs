@@ -115,6 +115,9 @@ impl<'j> Reading<'j> {
                 _ if *json == Json::Null => {}
                 Some(Field::Width) => self.width = Some(json),
                 Some(Field::Height) => self.height = Some(json),
+                Some(Field::Switch(switch)) if switches::is_colour(switch, json) => {
+                    findings.unknown(key, std::iter::empty());
+                }
                 Some(Field::Switch(switch)) => self.switches.push((switch, key, json)),
                 Some(Field::Parameter(place)) => self.read_parameter(place, key, json, findings),
             }

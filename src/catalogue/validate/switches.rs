@@ -26,6 +26,11 @@ pub(super) fn redirect(key: &str, json: &Json<'_>) -> Option<Field> {
     }
 }
 
+/// `OpenAI`'s `background` is a colour; where a model has none, it counts for nothing.
+pub(super) fn is_colour(switch: Switch, json: &Json<'_>) -> bool {
+    switch == Switch::Background && matches!(json.as_str(), Some("auto" | "opaque" | "transparent"))
+}
+
 /// Reads the switches, in the request's order.
 pub(super) fn read<'j>(
     catalogue: Option<&Catalogue>,
@@ -35,10 +40,6 @@ pub(super) fn read<'j>(
     let mut switches = Switches::default();
     let mut format_from: Option<&'j str> = None;
     for &(switch, key, json) in given {
-        if let (Switch::Background, Some("auto" | "opaque" | "transparent")) = (switch, json.as_str()) {
-            findings.unknown(key, std::iter::empty());
-            continue;
-        }
         findings.within(key, |findings| match switch {
             Switch::ResponseFormat => {
                 let Some(format) = response_format(json, findings) else { return };
