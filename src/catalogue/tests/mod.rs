@@ -6,14 +6,18 @@ mod golden;
 mod habits;
 mod limits;
 mod money;
+mod probes;
+
+use std::sync::LazyLock;
 
 use serde_json::Value as Json;
 
 use super::{Catalogue, Order, Problem, Rejection, Strictness, parse};
 
 /// The catalogue that the program carries.
-fn catalogue() -> Catalogue {
-    Catalogue::built_in().expect("the built-in files load")
+fn catalogue() -> &'static Catalogue {
+    static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue::built_in().expect("the built-in files load"));
+    &CATALOGUE
 }
 
 /// Orders from a request's JSON.

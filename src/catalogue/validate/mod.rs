@@ -173,14 +173,14 @@ impl<'j> Reading<'j> {
             .parameters
             .iter()
             .zip(self.slots)
-            .map(|(parameter, slot)| match slot {
-                Some((value, _)) => Some(Slot { value, given: true }),
-                None => {
-                    if parameter.required && !findings.found_below(parameter) {
-                        findings.missing(&parameter.name, type_name(&parameter.kind));
-                    }
-                    Self::default(model, parameter, &given).map(|value| Slot { value, given: false })
+            .map(|(parameter, slot)| {
+                if let Some((value, _)) = slot {
+                    return Some(Slot { value, given: true });
                 }
+                if parameter.required && !findings.found_below(parameter) {
+                    findings.missing(&parameter.name, type_name(&parameter.kind));
+                }
+                Self::default(model, parameter, &given).map(|value| Slot { value, given: false })
             })
             .collect()
     }
