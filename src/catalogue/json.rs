@@ -311,11 +311,8 @@ mod tests {
     #[test]
     fn of_a_repeated_key_the_first_value_counts_and_all_are_kept() {
         for extra in [0, 40] {
-            let mut text = String::from(r#"{"a":1"#);
-            for index in 0..extra {
-                text.push_str(&format!(r#","k{index}":0"#));
-            }
-            text.push_str(r#","a":2,"a":3}"#);
+            let others: Vec<_> = (0..extra).map(|index| format!(r#""k{index}":0,"#)).collect();
+            let text = format!(r#"{{"a":1,{}"a":2,"a":3}}"#, others.concat());
             let json = parse(text.as_bytes()).unwrap();
             let object = json.as_object().unwrap();
             assert_eq!(object.entries().len(), extra + 3);

@@ -231,18 +231,20 @@ fn ranges(least: u32, most: u32) -> Vec<String> {
     while from <= most {
         // The widest block that begins at `from`: its last digits run from 0 to 9.
         let mut block = 1;
-        while from % (block * 10) == 0 && from >= block * 10 && from + block * 10 - 1 <= most {
+        while from.is_multiple_of(block * 10) && from >= block * 10 && from + block * 10 - 1 <= most {
             block *= 10;
         }
         // As many such blocks as fit before the next digit changes.
         let digit = from / block % 10;
         let count = (10 - digit).min((most - from + 1) / block);
-        let head = from / block / 10;
-        let head = if head == 0 { String::new() } else { head.to_string() };
-        let last = digit + count - 1;
-        let digits = if digit == last { digit.to_string() } else { format!("[{digit}-{last}]") };
+        let above = match from / block / 10 {
+            0 => String::new(),
+            above => above.to_string(),
+        };
+        let end = digit + count - 1;
+        let digits = if digit == end { digit.to_string() } else { format!("[{digit}-{end}]") };
         let tail = "[0-9]".repeat(block.ilog10() as usize);
-        patterns.push(format!("{head}{digits}{tail}"));
+        patterns.push(format!("{above}{digits}{tail}"));
         from += count * block;
     }
     patterns

@@ -122,8 +122,8 @@ fn check_fields(form: &ParameterForm, name: KindName) -> Result<(), Mistake> {
     fn span<T>(field: Option<&Spanned<T>>) -> Option<Range<usize>> {
         field.map(Spanned::span)
     }
-    let fields: [(&str, Option<Range<usize>>, &[KindName]); 14] = [
-        ("min_length", span(form.min_length.as_ref()), &[Text]),
+    let fields = [
+        ("min_length", span(form.min_length.as_ref()), &[Text][..]),
         ("max_length", span(form.max_length.as_ref()), &[Text]),
         ("format", span(form.format.as_ref()), &[Text]),
         ("minimum", span(form.minimum.as_ref()), &[Integer, Seed, Number, Size]),

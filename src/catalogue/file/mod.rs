@@ -4,7 +4,7 @@ mod form;
 mod kinds;
 mod prices;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -138,10 +138,8 @@ fn index(forms: &[Spanned<ParameterForm>], parameters: &[Parameter]) -> Result<I
             }
         }
         match &parameter.kind {
-            Kind::Size(_) | Kind::AspectRatio(_) => {
-                if index.size.replace(place).is_some() {
-                    return Err(Mistake::new(form.span(), "a model has one size or aspect ratio"));
-                }
+            Kind::Size(_) | Kind::AspectRatio(_) if index.size.replace(place).is_some() => {
+                return Err(Mistake::new(form.span(), "a model has one size or aspect ratio"));
             }
             Kind::Image => index.images.push(place),
             Kind::List(rule) if *rule.items == Kind::Image => index.images.push(place),
@@ -185,7 +183,7 @@ fn check_role(
 /// Examples must be valid requests of this model.
 fn with_examples(model: Model, forms: Vec<form::ExampleForm>) -> Result<Model, Mistake> {
     let shared = Arc::new(model);
-    let mut titles = HashMap::new();
+    let mut titles = HashSet::new();
     let mut examples = Vec::with_capacity(forms.len());
     for form in forms {
         let span = form.request.span();
@@ -193,7 +191,7 @@ fn with_examples(model: Model, forms: Vec<form::ExampleForm>) -> Result<Model, M
         let mistake = |message: String| Mistake::new(span.clone(), format!("example `{}`: {message}", form.title));
         let json = parse(request.as_bytes()).map_err(|error| mistake(error.to_string()))?;
         validate::example(&shared, &json, Strictness::Strict).map_err(mistake)?;
-        if titles.insert(form.title.clone(), ()).is_some() {
+        if !titles.insert(form.title.clone()) {
             return Err(mistake("another example has this title".to_owned()));
         }
         examples.push(Example { title: form.title.clone(), request });

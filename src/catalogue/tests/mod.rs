@@ -1,1 +1,45 @@
-//! Tests of the whole room.
+//! Tests of the whole room, on the files that the program carries.
+
+mod bad_input;
+mod files;
+mod golden;
+mod habits;
+mod limits;
+mod money;
+mod probes;
+
+use std::sync::LazyLock;
+
+use serde_json::Value as Json;
+
+use super::{Catalogue, Order, Problem, Rejection, Strictness, parse};
+
+/// The catalogue that the program carries.
+fn catalogue() -> &'static Catalogue {
+    static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue::built_in().expect("the built-in files load"));
+    &CATALOGUE
+}
+
+/// Orders from a request's JSON.
+fn order(request: &Json) -> Result<Order, Rejection> {
+    order_text(&request.to_string(), Strictness::Lenient)
+}
+
+/// Orders from a request as it stands on the wire.
+fn order_text(request: &str, strictness: Strictness) -> Result<Order, Rejection> {
+    let json = parse(request.as_bytes()).expect("the test's request is JSON");
+    catalogue().order(&json, strictness)
+}
+
+/// The problems of a request that must have some.
+fn problems(request: &Json) -> Vec<Problem> {
+    match order(request) {
+        Err(Rejection::Invalid(problems)) => problems,
+        other => panic!("expected problems with {request}, got {other:?}"),
+    }
+}
+
+/// The problems of a request as zod's issues.
+fn issues(request: &Json) -> Vec<Json> {
+    problems(request).iter().map(|problem| serde_json::to_value(problem).expect("a problem is JSON")).collect()
+}

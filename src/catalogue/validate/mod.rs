@@ -115,6 +115,9 @@ impl<'j> Reading<'j> {
                 _ if *json == Json::Null => {}
                 Some(Field::Width) => self.width = Some(json),
                 Some(Field::Height) => self.height = Some(json),
+                Some(Field::Switch(switch)) if switches::is_colour(switch, json) => {
+                    findings.unknown(key, std::iter::empty());
+                }
                 Some(Field::Switch(switch)) => self.switches.push((switch, key, json)),
                 Some(Field::Parameter(place)) => self.read_parameter(place, key, json, findings),
             }
@@ -170,14 +173,14 @@ impl<'j> Reading<'j> {
             .parameters
             .iter()
             .zip(self.slots)
-            .map(|(parameter, slot)| match slot {
-                Some((value, _)) => Some(Slot { value, given: true }),
-                None => {
-                    if parameter.required && !findings.found_below(parameter) {
-                        findings.missing(&parameter.name, type_name(&parameter.kind));
-                    }
-                    Self::default(model, parameter, &given).map(|value| Slot { value, given: false })
+            .map(|(parameter, slot)| {
+                if let Some((value, _)) = slot {
+                    return Some(Slot { value, given: true });
                 }
+                if parameter.required && !findings.found_below(parameter) {
+                    findings.missing(&parameter.name, type_name(&parameter.kind));
+                }
+                Self::default(model, parameter, &given).map(|value| Slot { value, given: false })
             })
             .collect()
     }

@@ -84,11 +84,11 @@ fn size_from_object<'j>(
 }
 
 /// Both sides checked, the missing one as the file says.
-fn both_sides<'j>(
+fn both_sides(
     custom: &CustomSize,
     width: Option<&Json<'_>>,
     height: Option<&Json<'_>>,
-    findings: &mut Findings<'j>,
+    findings: &mut Findings<'_>,
 ) -> Option<Size> {
     let mut side = |name: &'static str, json: Option<&Json<'_>>, missing: Option<u32>| match json {
         None | Some(Json::Null) => {
@@ -210,13 +210,11 @@ pub(super) fn aspect_ratio<'j>(
                 return Some(Value::Choice(Arc::clone(&option.name)));
             }
             let preset = rule.presets.iter().find(|preset| *preset.name == **text).and_then(|preset| preset.size);
-            match preset.or_else(|| text.parse().ok()) {
-                Some(size) => ratio_of(rule, size, text, findings),
-                None => {
-                    not_a_ratio(rule, text, findings);
-                    None
-                }
+            if let Some(size) = preset.or_else(|| text.parse().ok()) {
+                return ratio_of(rule, size, text, findings);
             }
+            not_a_ratio(rule, text, findings);
+            None
         }
         Json::Object(object) => {
             let OrderedSize { size, .. } = size_from_object(Some(&ANY_SIZE), object, findings)?;

@@ -26,6 +26,11 @@ pub(super) fn redirect(key: &str, json: &Json<'_>) -> Option<Field> {
     }
 }
 
+/// `OpenAI`'s `background` is a colour; where a model has none, it counts for nothing.
+pub(super) fn is_colour(switch: Switch, json: &Json<'_>) -> bool {
+    switch == Switch::Background && matches!(json.as_str(), Some("auto" | "opaque" | "transparent"))
+}
+
 /// Reads the switches, in the request's order.
 pub(super) fn read<'j>(
     catalogue: Option<&Catalogue>,
@@ -35,20 +40,13 @@ pub(super) fn read<'j>(
     let mut switches = Switches::default();
     let mut format_from: Option<&'j str> = None;
     for &(switch, key, json) in given {
-        if let (Switch::Background, Some("auto" | "opaque" | "transparent")) = (switch, json.as_str()) {
-            findings.unknown(key, std::iter::empty());
-            continue;
-        }
         findings.within(key, |findings| match switch {
             Switch::ResponseFormat => {
                 let Some(format) = response_format(json, findings) else { return };
-                match format_from.filter(|_| format != switches.response_format) {
-                    Some(first) => {
-                        let message = format!("`{key}` and `{first}` differ; give one of them");
-                        findings.note(Code::Custom, message);
-                    }
-                    None => (switches.response_format, format_from) = (format, Some(key)),
+                if let Some(first) = format_from.filter(|_| format != switches.response_format) {
+                    findings.note(Code::Custom, format!("`{key}` and `{first}` differ; give one of them"));
                 }
+                (switches.response_format, format_from) = (format, Some(key));
             }
             Switch::User => switches.user = user(json, findings),
             Switch::Stream => switches.stream = boolean(json, findings).unwrap_or_default(),
@@ -108,16 +106,15 @@ fn fallbacks(catalogue: Option<&Catalogue>, json: &Json<'_>, findings: &mut Find
     for (index, item) in array.items().iter().enumerate() {
         findings.within_item(index, |findings| {
             let Some(id) = plain_text(item, findings) else { return };
-            match catalogue.and_then(|catalogue| catalogue.model(id)).filter(|model| model.status != Status::Withdrawn)
-            {
-                Some(model) => models.push(model.id.clone()),
-                None => {
-                    let near = catalogue.and_then(|catalogue| catalogue.nearest(id));
-                    let guess = near.as_deref().map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
-                    let message = format!("{} must be a model on offer, not `{}`{guess}", findings.here(), shorten(id));
-                    findings.note_with(Code::Custom, message, |problem| problem.nearest = near.map(Into::into));
-                }
+            let known = catalogue.and_then(|catalogue| catalogue.model(id));
+            if let Some(model) = known.filter(|model| model.status != Status::Withdrawn) {
+                models.push(model.id.clone());
+                return;
             }
+            let near = catalogue.and_then(|catalogue| catalogue.nearest(id));
+            let guess = near.as_deref().map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+            let message = format!("{} must be a model on offer, not `{}`{guess}", findings.here(), shorten(id));
+            findings.note_with(Code::Custom, message, |problem| problem.nearest = near.map(Into::into));
         });
     }
     models

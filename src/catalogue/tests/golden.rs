@@ -1,0 +1,33 @@
+//! Every example of every file, as fal gets it and as it is charged. The request stands in the snapshot's header.
+
+use serde_json::json;
+
+use super::{Strictness, catalogue, parse};
+use crate::domain::Fixed;
+use crate::providers::fal::translate;
+
+#[test]
+fn every_example_becomes_the_body_and_the_price_that_it_should() {
+    let catalogue = catalogue();
+    for model in catalogue.models() {
+        assert!(!model.examples.is_empty(), "`{}` has no example", model.id);
+        for (number, example) in model.examples.iter().enumerate() {
+            let wish = parse(example.request.as_bytes()).unwrap();
+            let order = catalogue.order(&wish, Strictness::Strict).unwrap();
+            let quote = order.quote(Fixed::ONE).unwrap();
+            let result = json!({
+                "endpoint": order.model.endpoint,
+                "body": translate::body(&order),
+                "cost": quote.cost,
+                "megapixels": quote.megapixels,
+            });
+            let mut settings = insta::Settings::clone_current();
+            settings.set_snapshot_path("../snapshots");
+            settings.set_prepend_module_to_snapshot(false);
+            settings.set_omit_expression(true);
+            settings.set_description(format!("{}\n{}", example.title, example.request.trim()));
+            let name = format!("{}-{}", model.id.replace('/', "-"), number + 1);
+            settings.bind(|| insta::assert_json_snapshot!(name, result));
+        }
+    }
+}
