@@ -461,7 +461,7 @@ mod tests {
         assert_eq!(config.database_url, "sqlite://data/imagegate.db");
         assert_eq!(config.http.body_limit, 33_554_432);
         assert_eq!(config.http.success_status, 201);
-        assert_eq!(config.sales.deadline, Duration::from_secs(300));
+        assert_eq!(config.sales.deadline, Duration::from_mins(5));
         assert_eq!(config.sandbox.delay, Duration::from_secs(1));
         assert!(config.fal.keys.is_empty() && !config.fal.addresses_set);
         assert_eq!(config.fal.media_hosts, ["fal.media", "*.fal.media", "queue.fal.run", "fal.run", "rest.fal.ai"]);
@@ -522,7 +522,7 @@ mod tests {
     #[test]
     fn times_and_sizes_are_read_with_their_units() {
         assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
-        assert_eq!(parse_duration("2m"), Some(Duration::from_secs(120)));
+        assert_eq!(parse_duration("2m"), Some(Duration::from_mins(2)));
         assert_eq!(parse_duration("0"), Some(Duration::ZERO));
         assert_eq!(parse_duration("-1s"), None);
         assert_eq!(parse_size("32MiB"), Some(33_554_432));

@@ -82,13 +82,11 @@ impl Gateway {
         self.jobs.insert(job.clone());
         let (gateway, watched) = (self.clone(), job.clone());
         let work = async move {
-            match gateway.books.reserve(reservation).await {
-                Err(refusal) => gateway.refuse(&watched, refusal),
-                Ok(()) => {
-                    let outcome = gateway.submit_and_follow(&watched, &order, provider).await;
-                    gateway.settle(&watched, order.as_ref(), outcome).await;
-                }
+            if let Err(refusal) = gateway.books.reserve(reservation).await {
+                return gateway.refuse(&watched, refusal);
             }
+            let outcome = gateway.submit_and_follow(&watched, &order, provider).await;
+            gateway.settle(&watched, order.as_ref(), outcome).await;
         };
         self.tracker.spawn_on(work, &self.runtime);
         Ok(job)
@@ -134,7 +132,7 @@ impl Gateway {
                 tracker.spawn_on(super::settle::persist(books, submitted), &self.runtime);
             }
             Err(fault) => {
-                error!(%generation, %fault, provider_request_id = ticket.request_id, "the provider's id cannot be stored")
+                error!(%generation, %fault, provider_request_id = ticket.request_id, "the provider's id cannot be stored");
             }
         }
     }

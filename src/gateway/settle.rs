@@ -81,63 +81,17 @@ impl Gateway {
             Outcome::Delivered(delivery) => {
                 let sizes: Vec<Option<Size>> =
                     delivery.images.iter().map(|image| Size::from_pixels(image.width, image.height)).collect();
-                match terms.charge(&sizes, self.markup) {
-                    Some(charge) => self.delivered(job, terms, &charge, *delivery, now),
-                    None => {
-                        error!(generation = %job.id, "what was delivered cannot be priced; it is free");
-                        let failure = Failure::new(FailureKind::Run, "what was delivered cannot be priced");
-                        failed(job, FinalState::Failed, failure, terms, now)
-                    }
-                }
+                let Some(charge) = terms.charge(&sizes, self.markup) else {
+                    error!(generation = %job.id, "what was delivered cannot be priced; it is free");
+                    let failure = Failure::new(FailureKind::Run, "what was delivered cannot be priced");
+                    return failed(job, FinalState::Failed, failure, terms, now);
+                };
+                delivered(job, terms, &charge, *delivery, now)
             }
             Outcome::Failed(failure) => failed(job, FinalState::Failed, failure, terms, now),
             Outcome::Cancelled(failure) => failed(job, FinalState::Cancelled, failure, terms, now),
             Outcome::Expired(failure) => failed(job, FinalState::Expired, failure, terms, now),
         }
-    }
-
-    fn delivered(
-        &self,
-        job: &Job,
-        terms: &dyn Terms,
-        charge: &Charge,
-        delivery: Delivery,
-        now: Timestamp,
-    ) -> (Finish, Finished) {
-        let unit_cost = terms.unit_cost();
-        let billed = billed_cost(delivery.billable_units, unit_cost);
-        if let Some(billed) = billed.filter(|billed| *billed != charge.cost) {
-            warn!(generation = %job.id, computed = %charge.cost, %billed, "the provider bills another amount than the catalogue computes");
-        }
-        let mut stored = delivery.clone();
-        // Prompts are kept only where a project's data retention says so.
-        stored.prompt = None;
-        let finish = Finish {
-            generation: job.id,
-            state: FinalState::Succeeded,
-            settled_at: now,
-            price: charge.price,
-            cost: billed.unwrap_or(charge.cost),
-            cost_source: if billed.is_some() { CostSource::Billed } else { CostSource::Computed },
-            billable_units: delivery.billable_units,
-            unit_price: unit_cost.map(|cost| Fixed::from_billionths(cost.nanos())),
-            images: u32::try_from(delivery.images.len()).unwrap_or(u32::MAX),
-            megapixels: charge.megapixels,
-            answer: serde_json::to_string(&stored).ok(),
-            error: None,
-            reason: "delivered".to_owned(),
-            release_idempotency_key: false,
-        };
-        let finished = Finished {
-            id: job.id,
-            state: FinalState::Succeeded,
-            created_at: job.created_at,
-            model: job.model.clone(),
-            delivery: Some(delivery),
-            failure: None,
-            price: charge.price,
-        };
-        (finish, finished)
     }
 
     /// Tells the watchers what the books say.
@@ -154,6 +108,44 @@ impl Gateway {
         });
         job.tell(Progress::Finished(Arc::new(finished)));
     }
+}
+
+/// A generation that is charged for what was delivered.
+fn delivered(job: &Job, terms: &dyn Terms, charge: &Charge, delivery: Delivery, now: Timestamp) -> (Finish, Finished) {
+    let unit_cost = terms.unit_cost();
+    let billed = billed_cost(delivery.billable_units, unit_cost);
+    if let Some(billed) = billed.filter(|billed| *billed != charge.cost) {
+        warn!(generation = %job.id, computed = %charge.cost, %billed, "the provider bills another amount than the catalogue computes");
+    }
+    let mut stored = delivery.clone();
+    // Prompts are kept only where a project's data retention says so.
+    stored.prompt = None;
+    let finish = Finish {
+        generation: job.id,
+        state: FinalState::Succeeded,
+        settled_at: now,
+        price: charge.price,
+        cost: billed.unwrap_or(charge.cost),
+        cost_source: if billed.is_some() { CostSource::Billed } else { CostSource::Computed },
+        billable_units: delivery.billable_units,
+        unit_price: unit_cost.map(|cost| Fixed::from_billionths(cost.nanos())),
+        images: u32::try_from(delivery.images.len()).unwrap_or(u32::MAX),
+        megapixels: charge.megapixels,
+        answer: serde_json::to_string(&stored).ok(),
+        error: None,
+        reason: "delivered".to_owned(),
+        release_idempotency_key: false,
+    };
+    let finished = Finished {
+        id: job.id,
+        state: FinalState::Succeeded,
+        created_at: job.created_at,
+        model: job.model.clone(),
+        delivery: Some(delivery),
+        failure: None,
+        price: charge.price,
+    };
+    (finish, finished)
 }
 
 /// A generation that is free. What the provider charged us all the same is booked as our cost.

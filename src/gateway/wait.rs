@@ -30,7 +30,7 @@ const FINAL_AFTER: u32 = 5;
 /// How many looks may be under way at once.
 const LOOKS_AT_ONCE: usize = 512;
 /// Shortest and longest time that a generation is followed past its deadline.
-const GRACE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+const GRACE: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(1));
 
 /// What became of a submitted generation.
 #[derive(Debug)]
@@ -247,7 +247,7 @@ impl Followed {
             Ok(Look::Running) => self.still_open(Progress::Running, now),
             Ok(Look::Done(delivery)) => Next::End(Outcome::Delivered(delivery)),
             Ok(Look::Failed(failure)) => Next::End(self.failed(*failure)),
-            Err(fault) => self.after_fault(faults, fault, now),
+            Err(fault) => self.after_fault(&faults, fault, now),
         }
     }
 
@@ -295,7 +295,7 @@ impl Followed {
         }
     }
 
-    fn after_fault(&mut self, before: Faults, fault: LookError, now: Timestamp) -> Next {
+    fn after_fault(&mut self, before: &Faults, fault: LookError, now: Timestamp) -> Next {
         let (generation, total) = (self.job.id, before.total + 1);
         self.faults.total = total;
         match fault {

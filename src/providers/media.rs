@@ -15,7 +15,7 @@ const IMAGE_LIMIT: usize = 64 * 1024 * 1024;
 /// How many images are fetched at once; the others wait, so that memory stays bounded.
 const FETCHES_AT_ONCE: usize = 16;
 /// Longest time for one image.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
+const FETCH_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Why an image cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -321,7 +321,7 @@ impl Provider for Fal {
         }
         let state: wire::Status = serde_json::from_slice(&body)
             .map_err(|fault| LookError::NotUnderstood(format!("the state cannot be read: {fault}")))?;
-        match state.status.as_str() {
+        match state.state.as_str() {
             "IN_QUEUE" => Ok(Look::Queued(state.queue_position)),
             "IN_PROGRESS" => Ok(Look::Running),
             "COMPLETED" => self.read_result(ticket, state).await,

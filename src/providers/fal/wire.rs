@@ -21,7 +21,8 @@ pub(super) struct Submitted {
 /// The answer to a status read.
 #[derive(Debug, Deserialize)]
 pub(super) struct Status {
-    pub status: String,
+    #[serde(rename = "status")]
+    pub state: String,
     #[serde(default)]
     pub queue_position: Option<u32>,
     #[serde(default)]
