@@ -85,6 +85,8 @@ impl Gateway {
             waiter,
         });
         gateway.books.heartbeat(gateway.replica, gateway.clock.now()).await?;
+        // The month's partition must stand before the first row wants to go there.
+        gateway.maintain().await;
         gateway.start_recovery();
         Ok(gateway)
     }

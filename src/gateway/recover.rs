@@ -38,7 +38,7 @@ impl Gateway {
         // Not tracked: shutdown waits for jobs, and this never ends by itself.
         let gateway = Arc::downgrade(self);
         self.runtime.spawn(async move {
-            for beat in 0_u64.. {
+            for beat in 1_u64.. {
                 let Some(gateway) = gateway.upgrade() else { return };
                 gateway.beat_and_adopt().await;
                 if beat % ORPHANS_EVERY == 0 {
@@ -90,7 +90,7 @@ impl Gateway {
         }
     }
 
-    async fn maintain(&self) {
+    pub(super) async fn maintain(&self) {
         if let Err(fault) = self.books.maintain(self.clock.now()).await {
             warn!(%fault, "the books could not be kept in order");
         }

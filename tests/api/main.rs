@@ -3,4 +3,12 @@
 
 mod support;
 
+mod books;
+mod document;
+mod faces;
 mod images;
+mod keys;
+mod leaving;
+mod limits;
+mod recovery;
+mod start;

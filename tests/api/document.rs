@@ -1,0 +1,79 @@
+//! The OpenAPI document: the file, the command and the served one are the same, and each route is in it.
+
+use std::process::Command;
+
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::support::{Database, House, client, read};
+
+#[tokio::test]
+async fn the_file_the_command_and_the_served_document_are_the_same() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
+    let written = std::fs::read_to_string(file).unwrap_or_default();
+    let printed = Command::new(env!("CARGO_BIN_EXE_imagegate")).arg("openapi").env_clear().output().unwrap();
+    assert!(printed.status.success());
+    let refresh = "openapi/openapi.json is out of date; refresh it with: cargo run -- openapi > openapi/openapi.json";
+    assert!(String::from_utf8(printed.stdout).unwrap() == written, "{refresh}");
+    let house = House::new(Database::Sqlite).await;
+    let served = client().get(format!("{}/openapi.json", house.gateway.base)).send().await.unwrap();
+    assert!(served.text().await.unwrap() == written, "{refresh}");
+}
+
+#[tokio::test]
+async fn every_operation_has_a_good_name_a_tag_and_its_errors() {
+    let house = House::new(Database::Sqlite).await;
+    let document = client().get(format!("{}/openapi.json", house.gateway.base)).send().await.unwrap();
+    let document = read(document, StatusCode::OK).await;
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    assert_eq!(document["servers"][0]["url"], "/");
+    let tags: Vec<&Value> = document["tags"].as_array().unwrap().iter().map(|tag| &tag["name"]).collect();
+    let mut names = std::collections::BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let name = operation["operationId"].as_str().unwrap();
+            assert!(names.insert(name.to_owned()), "`{name}` is there twice");
+            assert!(name.chars().all(|c| c.is_ascii_alphanumeric()), "{name}");
+            let of = operation["tags"].as_array().unwrap();
+            assert!(of.len() == 1 && tags.contains(&&of[0]), "{name}: {of:?}");
+            assert!(operation["summary"].is_string(), "{name} has no summary");
+            let responses = operation["responses"].as_object().unwrap();
+            assert!(responses.values().all(|response| response["description"].is_string()), "{name}");
+            let closed = operation.get("security").is_some();
+            assert_eq!(
+                closed,
+                responses.contains_key("401"),
+                "{name}: a closed route answers 401, an open one does not"
+            );
+            // The path is served: whatever it answers, it is not "no such path".
+            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            let path = path.replace("{id}", "none");
+            let key = if path.starts_with("/admin") || path.contains("organization") {
+                crate::support::ADMIN_KEY
+            } else {
+                crate::support::PROJECT_KEY
+            };
+            let answer = house.gateway.request(method, &path).bearer_auth(key).send().await.unwrap();
+            assert_ne!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{path}");
+            let status = answer.status().as_u16().to_string();
+            assert!(responses.contains_key(&status), "{name} answers {status}, which the document does not name");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_docs_page_loads_nothing_from_elsewhere() {
+    let house = House::new(Database::Sqlite).await;
+    let base = &house.gateway.base;
+    let moved = client().get(format!("{base}/docs")).send().await.unwrap();
+    assert_eq!(moved.headers()["location"], "/docs/index.html");
+    let page = client().get(format!("{base}/docs/index.html")).send().await.unwrap().text().await.unwrap();
+    assert!(page.contains("swagger"), "{page}");
+    for word in ["http://", "https://", "\"//"] {
+        assert!(!page.contains(word), "the page names {word}");
+    }
+    let start = client().get(format!("{base}/docs/swagger-initializer.js")).send().await.unwrap().text().await.unwrap();
+    assert!(start.contains("/openapi.json"), "{start}");
+    let missing = client().get(format!("{base}/docs/none.js")).send().await.unwrap();
+    read(missing, StatusCode::NOT_FOUND).await;
+}

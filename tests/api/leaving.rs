@@ -1,0 +1,73 @@
+//! Who pays when a client hangs up, cancels, or waits past the deadline.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use crate::support::{Database, House, eventually, on_both_databases, read, t_rex};
+
+on_both_databases!(
+    a_client_that_hangs_up_while_it_is_queued_pays_nothing,
+    with_an_idempotency_key_it_runs_on_and_is_fetched_by_the_same_key,
+    a_delete_while_queued_is_free,
+    past_its_deadline_the_answer_names_the_generation_which_is_given_up_or_charged,
+);
+
+/// Long enough that the stand-in still has it queued when the client leaves.
+const SLOW: Duration = Duration::from_secs(8);
+
+async fn a_client_that_hangs_up_while_it_is_queued_pays_nothing(kind: Database) {
+    let house = House::with(kind, SLOW, &[]).await;
+    let asked = house.gateway.generate(&t_rex()).timeout(Duration::from_millis(300)).send().await;
+    assert!(asked.unwrap_err().is_timeout());
+    let id = house.gateway.generations().await[0]["id"].as_str().unwrap().to_owned();
+    let row = house.gateway.ended(&id).await;
+    assert_eq!((&row["state"], &row["price_usd"]), (&json!("cancelled"), &json!("0.000000000")));
+    assert_eq!(house.fal_state().await["pictures_made"].as_u64().unwrap_or_default(), 0);
+}
+
+async fn with_an_idempotency_key_it_runs_on_and_is_fetched_by_the_same_key(kind: Database) {
+    let house = House::with(kind, Duration::from_secs(2), &[]).await;
+    let ask = || house.gateway.generate(&t_rex()).header("idempotency-key", "mine");
+    let asked = ask().timeout(Duration::from_millis(300)).send().await;
+    assert!(asked.unwrap_err().is_timeout());
+    let answer = ask().send().await.unwrap();
+    assert_eq!(answer.headers()["idempotent-replayed"], "true");
+    read(answer, StatusCode::CREATED).await;
+    let rows = house.gateway.generations().await;
+    assert_eq!(rows.len(), 1);
+    assert_eq!((&rows[0]["state"], &rows[0]["price_usd"]), (&json!("succeeded"), &json!("0.035000000")));
+}
+
+async fn a_delete_while_queued_is_free(kind: Database) {
+    let house = House::with(kind, SLOW, &[]).await;
+    let mut body = t_rex();
+    body["background"] = json!(true);
+    let taken = read(house.gateway.generate(&body).send().await.unwrap(), StatusCode::ACCEPTED).await;
+    let path = format!("/v1/images/generations/{}", taken["id"].as_str().unwrap());
+    let answer = read(house.gateway.project(Method::DELETE, &path).send().await.unwrap(), StatusCode::OK).await;
+    assert_eq!((&answer["state"], &answer["price_usd"]), (&json!("cancelled"), &json!("0.000000000")));
+    let again = read(house.gateway.project(Method::DELETE, &path).send().await.unwrap(), StatusCode::OK).await;
+    assert_eq!(again["state"], "cancelled");
+}
+
+async fn past_its_deadline_the_answer_names_the_generation_which_is_given_up_or_charged(kind: Database) {
+    let house = House::with(kind, Duration::from_secs(4), &[("IMAGEGATE_DEADLINE", "1s")]).await;
+    let answer = house.gateway.generate(&t_rex()).send().await.unwrap();
+    let id = answer.headers()["x-imagegate-generation-id"].to_str().unwrap().to_owned();
+    let body = read(answer, StatusCode::GATEWAY_TIMEOUT).await;
+    assert_eq!(body["error"]["code"], "deadline_exceeded");
+    assert!(body["message"].as_str().unwrap().contains(&id));
+    let row = eventually(Duration::from_secs(20), || async {
+        let row = house.gateway.ended(&id).await;
+        Some(row)
+    })
+    .await;
+    let pictures = house.fal_state().await["pictures_made"].as_u64().unwrap_or_default();
+    match row["state"].as_str().unwrap() {
+        "expired" => assert_eq!((&row["price_usd"], pictures), (&json!("0.000000000"), 0)),
+        "succeeded" => assert_eq!((&row["price_usd"], pictures), (&json!("0.035000000"), 1)),
+        other => panic!("a generation past its deadline is `{other}`"),
+    }
+}

@@ -1,0 +1,114 @@
+//! The first start, the second, and what stops a start.
+
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use tempfile::TempDir;
+
+use crate::support::{client, read};
+
+/// The binary in a folder, with these settings only; stopped after it has printed its welcome or ended.
+fn first_start(folder: &TempDir, port: u16) -> std::process::Child {
+    Command::new(env!("CARGO_BIN_EXE_imagegate"))
+        .env_clear()
+        .env("IMAGEGATE_BIND", format!("127.0.0.1:{port}"))
+        .env("IMAGEGATE_SANDBOX_DELAY", "0")
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(std::fs::File::create(folder.path().join("printed")).unwrap())
+        .stderr(std::fs::File::create(folder.path().join("logged")).unwrap())
+        .spawn()
+        .unwrap()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+async fn wait_until_ready(port: u16) {
+    crate::support::eventually(Duration::from_secs(20), || async move {
+        let answer = client().get(format!("http://127.0.0.1:{port}/readyz")).send().await.ok()?;
+        (answer.status() == StatusCode::OK).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_start_prints_keys_and_a_request_that_works_when_pasted_and_the_second_prints_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut first = first_start(&folder, port);
+    wait_until_ready(port).await;
+    let printed = std::fs::read_to_string(folder.path().join("printed")).unwrap();
+    let curl: Vec<&str> = printed.lines().filter(|line| line.starts_with("curl ")).collect();
+    assert_eq!(curl.len(), 2, "{printed}");
+    let pasted = Command::new("bash").arg("-c").arg(format!("{} -s -i", curl[0])).output().unwrap();
+    let answer = String::from_utf8(pasted.stdout).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    assert!(answer.contains("x-imagegate-upstream: sandbox"), "{answer}");
+    let body: serde_json::Value = serde_json::from_str(answer.lines().last().unwrap()).unwrap();
+    let url = body["images"][0]["url"].as_str().unwrap();
+    assert!(url.starts_with(&format!("http://127.0.0.1:{port}/")), "some clients refuse files of another port: {url}");
+    let file = client().get(url).send().await.unwrap().bytes().await.unwrap();
+    let picture = image::load_from_memory(&file).unwrap();
+    assert_eq!((picture.width(), picture.height()), (1472, 512));
+    let costs = Command::new("bash").arg("-c").arg(format!("{} -s", curl[1])).output().unwrap();
+    assert!(String::from_utf8(costs.stdout).unwrap().contains("\"price_usd\":\"0.035000000\""));
+    let ready = client().get(format!("http://127.0.0.1:{port}/readyz")).send().await.unwrap();
+    assert_eq!(read(ready, StatusCode::OK).await["upstream"], "sandbox");
+    assert!(folder.path().join("data/imagegate.db").exists());
+    let logged = std::fs::read_to_string(folder.path().join("logged")).unwrap();
+    assert!(logged.contains("FAL_KEY is not set"), "{logged}");
+    first.kill().unwrap();
+    first.wait().unwrap();
+
+    let mut second = first_start(&folder, port);
+    wait_until_ready(port).await;
+    let reprinted = std::fs::read_to_string(folder.path().join("printed")).unwrap();
+    assert!(!reprinted.contains("sk-ig-"), "{reprinted}");
+    let pasted = Command::new("bash").arg("-c").arg(format!("{} -s -i", curl[0])).output().unwrap();
+    assert!(String::from_utf8(pasted.stdout).unwrap().starts_with("HTTP/1.1 201"), "the keys are not the same");
+    let file = client().get(url).send().await.unwrap();
+    assert_eq!(file.status(), StatusCode::OK, "the stand-in's pictures survive a restart");
+    second.kill().unwrap();
+    second.wait().unwrap();
+}
+
+fn fails(settings: &[(&str, &str)]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_imagegate"))
+        .env_clear()
+        .envs(settings.iter().copied())
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!output.status.success(), "it started with {settings:?}");
+    output
+}
+
+#[test]
+fn a_start_that_cannot_be_ends_with_one_clear_sentence() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let nobody = format!("postgres://nobody@127.0.0.1:{}/none", free_port());
+    for (settings, words) in [
+        (vec![("IMAGEGATE_MARKUP", "plenty")], vec!["IMAGEGATE_MARKUP", "plenty", "decimal"]),
+        (vec![("IMAGEGATE_BIND", address.as_str())], vec!["IMAGEGATE_BIND", address.as_str()]),
+        (vec![("DATABASE_URL", nobody.as_str()), ("IMAGEGATE_BIND", "127.0.0.1:0")], vec!["database"]),
+        (vec![("DATABASE_URL", "mysql://x")], vec!["DATABASE_URL", "postgres://"]),
+        (vec![("IMAGEGATE_MODELS_DIR", "/nowhere/at/all")], vec!["/nowhere/at/all"]),
+        (vec![("IMAGEGATE_LOG", "a=b=c")], vec!["IMAGEGATE_LOG"]),
+    ] {
+        let output = fails(&settings);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let sentence: Vec<&str> = said.lines().filter(|line| line.starts_with("imagegate: ")).collect();
+        assert_eq!(sentence.len(), 1, "{said}");
+        for word in words {
+            assert!(sentence[0].to_lowercase().contains(&word.to_lowercase()), "`{word}` is not in: {}", sentence[0]);
+        }
+        assert!(!said.contains("panicked"), "{said}");
+    }
+}
