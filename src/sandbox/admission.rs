@@ -10,7 +10,7 @@ use super::behaviour::{Action, Fate, Rule, Rules, Stage, of_request};
 use super::jobs::{Job, Submission};
 use super::paths::Application;
 use super::plan::{Refusal, Verdict, decide};
-use super::{Sandbox, answers};
+use super::{Sandbox, answers, inputs};
 
 /// The header that limits the wait for a runner, in seconds.
 const START_TIMEOUT: &str = "x-fal-request-timeout";
@@ -186,7 +186,15 @@ impl Sandbox {
             return (Verdict::Refuse(Refusal::no_path(path)), Vec::new());
         };
         match body {
-            Ok(body) => decide(endpoint, body, self.random_seed()),
+            Ok(body) => match (
+                decide(endpoint, body, self.random_seed()),
+                inputs::problems(endpoint, body, &self.uploads),
+            ) {
+                ((Verdict::Make(_), unknown), problems) if !problems.is_empty() => {
+                    (Verdict::Refuse(Refusal::model(422, &problems)), unknown)
+                }
+                (decided, _) => decided,
+            },
             Err(column) => (Verdict::Refuse(Refusal::broken_json(*column)), Vec::new()),
         }
     }

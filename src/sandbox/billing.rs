@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 
 use super::Sandbox;
 use super::answers;
+use super::behaviour::Stage;
 use super::jobs::Job;
-use super::platform::{Query, error, misbehaving, page, refuses};
+use super::misbehave::unless_spoiled;
+use super::platform::{Query, error, page, refuses};
 use crate::domain::{Fixed, Money};
 
 /// Most requests looked through.
@@ -14,7 +16,7 @@ const MOST_REQUESTS: usize = 100_000;
 
 /// `GET /v1/models/billing-events`: the newest first, by pages; `endpoint_id` and `request_id` narrow it down.
 pub async fn list_events(request: HttpRequest, sandbox: web::Data<Sandbox>) -> HttpResponse {
-    misbehaving(&request, &sandbox, async {
+    unless_spoiled(&request, &sandbox, Stage::Platform, async {
         if let Some(refused) = refuses(&request) {
             return refused;
         }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 
-use super::behaviour::Action;
+use super::behaviour::{Action, Stage};
 use super::{Sandbox, answers};
 
 /// Longest silence.
@@ -46,6 +46,17 @@ fn twin(stream: &TcpStream) -> std::io::Result<std::net::TcpStream> {
 fn twin(stream: &TcpStream) -> std::io::Result<std::net::TcpStream> {
     use std::os::windows::io::AsSocket as _;
     Ok(stream.as_socket().try_clone_to_owned()?.into())
+}
+
+/// The answer of a call that knows neither endpoint nor prompt, unless a rule spoils it.
+pub async fn unless_spoiled(
+    request: &HttpRequest,
+    sandbox: &Sandbox,
+    stage: Stage,
+    answer: impl Future<Output = HttpResponse>,
+) -> HttpResponse {
+    let action = sandbox.rules.take(stage, None, "");
+    obey(request, sandbox, action, answer).await
 }
 
 /// Gives the true answer, or what the rule makes of it. Unless the rule says `after`, a replaced answer's call has no

@@ -24,6 +24,7 @@ mod billing;
 mod control;
 mod events;
 mod files;
+mod inputs;
 mod jobs;
 mod misbehave;
 mod paths;
@@ -78,6 +79,8 @@ pub struct Settings {
     pub public_files: Option<String>,
     /// Threads that answer.
     pub workers: usize,
+    /// Certificate and key, for clients that speak https only; absent, plain http.
+    pub tls: Option<rustls::ServerConfig>,
 }
 
 impl Default for Settings {
@@ -89,6 +92,7 @@ impl Default for Settings {
             delay: Duration::from_secs(1),
             public_files: None,
             workers: 2,
+            tls: None,
         }
     }
 }

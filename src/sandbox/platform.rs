@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Sandbox;
 use super::answers::{self, Access};
 use super::behaviour::Stage;
-use super::misbehave::obey;
+use super::misbehave::unless_spoiled;
 use super::schema::Endpoint;
 
 /// Models on one page, unless fewer are asked for.
@@ -19,7 +19,10 @@ const MOST_NAMED: usize = 50;
 
 /// `GET /v1/models`: every endpoint, by pages; open to all.
 pub async fn list_models(request: HttpRequest, sandbox: web::Data<Sandbox>) -> HttpResponse {
-    misbehaving(&request, &sandbox, async { models(&request, &sandbox) }).await
+    unless_spoiled(&request, &sandbox, Stage::Platform, async {
+        models(&request, &sandbox)
+    })
+    .await
 }
 
 fn models(request: &HttpRequest, sandbox: &Sandbox) -> HttpResponse {
@@ -79,16 +82,6 @@ pub fn page<'a>(all: &'a [Value], query: &Query) -> (&'a [Value], Option<String>
     )
 }
 
-/// A call to the platform, unless a rule spoils it.
-pub async fn misbehaving(
-    request: &HttpRequest,
-    sandbox: &Sandbox,
-    answer: impl Future<Output = HttpResponse>,
-) -> HttpResponse {
-    let action = sandbox.rules.take(Stage::Platform, None, "");
-    obey(request, sandbox, action, answer).await
-}
-
 fn model(endpoint: &Endpoint) -> Value {
     let id = &endpoint.id;
     let mut metadata = json!({
@@ -113,7 +106,10 @@ fn model(endpoint: &Endpoint) -> Value {
 
 /// `GET /v1/models/pricing?endpoint_id=…`: unit prices in US dollars; wants a key.
 pub async fn get_pricing(request: HttpRequest, sandbox: web::Data<Sandbox>) -> HttpResponse {
-    misbehaving(&request, &sandbox, async { prices(&request, &sandbox) }).await
+    unless_spoiled(&request, &sandbox, Stage::Platform, async {
+        prices(&request, &sandbox)
+    })
+    .await
 }
 
 fn prices(request: &HttpRequest, sandbox: &Sandbox) -> HttpResponse {

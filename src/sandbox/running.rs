@@ -20,6 +20,7 @@ const SHUTDOWN_SECONDS: u64 = 1;
 /// A running stand-in. Dropped, it stops without waiting.
 #[derive(Debug)]
 pub struct Running {
+    scheme: &'static str,
     addresses: Addresses,
     handle: ServerHandle,
     done: Option<oneshot::Receiver<()>>,
@@ -35,6 +36,11 @@ pub fn start(
     ids: Arc<dyn IdSource>,
 ) -> Result<Running, SandboxError> {
     let sandbox = web::Data::new(Sandbox::new(&settings, clock, ids)?);
+    let scheme = if settings.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let (started, wait_for_start) = mpsc::sync_channel(1);
     let (finished, done) = oneshot::channel();
     std::thread::Builder::new()
@@ -47,6 +53,7 @@ pub fn start(
     let ended = |_| SandboxError::Thread(std::io::Error::other("it ended at once"));
     let (addresses, handle) = wait_for_start.recv().map_err(ended)??;
     Ok(Running {
+        scheme,
         addresses,
         handle,
         done: Some(done),
@@ -75,24 +82,27 @@ fn serve(settings: &Settings, sandbox: &web::Data<Sandbox>, started: &mpsc::Sync
     .workers(settings.workers.max(1))
     .shutdown_timeout(SHUTDOWN_SECONDS)
     .disable_signals();
-    let last = |addresses: Vec<SocketAddr>, asked| addresses.last().copied().unwrap_or(asked);
-    let bound = server
-        .bind(settings.bind)
-        .map_err(|source| SandboxError::Bind {
-            address: settings.bind,
-            source,
-        })
-        .and_then(|server| {
-            let queue = last(server.addrs(), settings.bind);
-            let Some(address) = settings.run_bind else {
-                return Ok((Addresses { queue, run: None }, server));
-            };
-            let server = server
-                .bind(address)
-                .map_err(|source| SandboxError::Bind { address, source })?;
-            let run = Some(last(server.addrs(), address));
-            Ok((Addresses { queue, run }, server))
-        });
+    let bind = |server: HttpServer<_, _, _, _>, address| {
+        let bound = match settings.tls.clone() {
+            Some(tls) => server.bind_rustls_0_23(address, tls),
+            None => server.bind(address),
+        };
+        let server = bound.map_err(|source| SandboxError::Bind { address, source })?;
+        let bound = server.addrs().last().copied().unwrap_or(address);
+        Ok((server, bound))
+    };
+    let bound = bind(server, settings.bind).and_then(|(server, queue)| match settings.run_bind {
+        None => Ok((Addresses { queue, run: None }, server)),
+        Some(address) => bind(server, address).map(|(server, run)| {
+            (
+                Addresses {
+                    queue,
+                    run: Some(run),
+                },
+                server,
+            )
+        }),
+    });
     match bound {
         Err(error) => {
             let _ = started.send(Err(error));
@@ -158,14 +168,14 @@ impl Running {
     /// What stands for `https://queue.fal.run`.
     #[must_use]
     pub fn queue_url(&self) -> String {
-        format!("http://{}", self.addresses.queue)
+        format!("{}://{}", self.scheme, self.addresses.queue)
     }
 
     /// What stands for `https://fal.run`.
     #[must_use]
     pub fn run_url(&self) -> String {
         match self.addresses.run {
-            Some(address) => format!("http://{address}"),
+            Some(address) => format!("{}://{address}", self.scheme),
             None => format!("{}/run", self.queue_url()),
         }
     }

@@ -12,6 +12,8 @@ use serde_json::json;
 use super::Sandbox;
 use super::admission::base;
 use super::answers::{self, Access, json};
+use super::behaviour::Stage;
+use super::misbehave::unless_spoiled;
 
 /// Largest upload, in bytes; fal's clients send larger ones in parts, which the stand-in does not take.
 const UPLOAD_LIMIT: usize = 100 * 1024 * 1024;
@@ -79,6 +81,14 @@ impl Uploads {
         Some((upload.content_type.clone(), upload.bytes.clone()?))
     }
 
+    /// Whether an upload of that name was announced and has not come.
+    pub fn is_awaited(&self, name: &str) -> bool {
+        let uploads = self.uploads();
+        uploads
+            .iter()
+            .any(|upload| upload.name == name && upload.bytes.is_none())
+    }
+
     /// Forgets everything.
     pub fn clear(&self) {
         self.uploads().clear();
@@ -104,23 +114,26 @@ pub async fn initiate(
     announcement: web::Json<Announcement>,
     sandbox: web::Data<Sandbox>,
 ) -> HttpResponse {
-    if let Some(refused) = refuses(&request) {
-        return refused;
-    }
-    let Announcement {
-        content_type,
-        file_name,
-    } = announcement.into_inner();
-    let name = sandbox.upload_name(file_name.as_deref());
-    let base = base(&request);
-    let answer = json!({
-        "file_url": file_url(&base, &name),
-        "upload_url": format!("{base}/storage/upload/{name}"),
-    });
-    sandbox
-        .uploads
-        .announce(name, content_type.unwrap_or_else(octets));
-    json(200, &answer)
+    unless_spoiled(&request, &sandbox, Stage::Storage, async {
+        if let Some(refused) = refuses(&request) {
+            return refused;
+        }
+        let Announcement {
+            content_type,
+            file_name,
+        } = announcement.into_inner();
+        let name = sandbox.upload_name(file_name.as_deref());
+        let base = base(&request);
+        let answer = json!({
+            "file_url": file_url(&base, &name),
+            "upload_url": format!("{base}/storage/upload/{name}"),
+        });
+        sandbox
+            .uploads
+            .announce(name, content_type.unwrap_or_else(octets));
+        json(200, &answer)
+    })
+    .await
 }
 
 /// `PUT` of the bytes to the URL that `initiate` gave; wants no key, as the URL is the secret.
@@ -130,32 +143,38 @@ pub async fn put_upload(
     payload: web::Payload,
     sandbox: web::Data<Sandbox>,
 ) -> HttpResponse {
-    let Ok(Ok(bytes)) = payload.to_bytes_limited(UPLOAD_LIMIT).await else {
-        return answers::too_large();
-    };
-    if !sandbox.uploads.fill(&name, content_type(&request), bytes) {
-        return json(404, &json!({"detail": "Not Found"}));
-    }
-    sandbox.tally.counts().uploads += 1;
-    HttpResponse::Ok().finish()
+    unless_spoiled(&request, &sandbox, Stage::Storage, async {
+        let Ok(Ok(bytes)) = payload.to_bytes_limited(UPLOAD_LIMIT).await else {
+            return answers::too_large();
+        };
+        if !sandbox.uploads.fill(&name, content_type(&request), bytes) {
+            return json(404, &json!({"detail": "Not Found"}));
+        }
+        sandbox.tally.counts().uploads += 1;
+        HttpResponse::Ok().finish()
+    })
+    .await
 }
 
 /// `POST /storage/auth/token`: a token for [`post_upload`].
 pub async fn create_token(request: HttpRequest, sandbox: web::Data<Sandbox>) -> HttpResponse {
-    if let Some(refused) = refuses(&request) {
-        return refused;
-    }
-    let expires_at = sandbox
-        .clock
-        .now()
-        .plus(std::time::Duration::from_secs(TOKEN_SECONDS));
-    let answer = json!({
-        "token": format!("sandbox-{}", sandbox.ids.uuid().simple()),
-        "token_type": "Bearer",
-        "base_url": base(&request),
-        "expires_at": expires_at.rfc3339(),
-    });
-    json(200, &answer)
+    unless_spoiled(&request, &sandbox, Stage::Storage, async {
+        if let Some(refused) = refuses(&request) {
+            return refused;
+        }
+        let expires_at = sandbox
+            .clock
+            .now()
+            .plus(std::time::Duration::from_secs(TOKEN_SECONDS));
+        let answer = json!({
+            "token": format!("sandbox-{}", sandbox.ids.uuid().simple()),
+            "token_type": "Bearer",
+            "base_url": base(&request),
+            "expires_at": expires_at.rfc3339(),
+        });
+        json(200, &answer)
+    })
+    .await
 }
 
 /// `POST /files/upload` with such a token: the bytes themselves.
@@ -164,28 +183,32 @@ pub async fn post_upload(
     payload: web::Payload,
     sandbox: web::Data<Sandbox>,
 ) -> HttpResponse {
-    let header = |name: &str| {
-        request
-            .headers()
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-    };
-    let token = header(AUTHORIZATION.as_str()).and_then(|header| header.strip_prefix("Bearer "));
-    if token.is_none_or(|token| !token.starts_with("sandbox-")) {
-        return json(401, &json!({"detail": "Invalid token"}));
-    }
-    let Ok(Ok(bytes)) = payload.to_bytes_limited(UPLOAD_LIMIT).await else {
-        return answers::too_large();
-    };
-    let name = sandbox.upload_name(header("x-fal-file-name"));
-    let answer = json!({"access_url": file_url(&base(&request), &name)});
-    sandbox.uploads.keep(Upload {
-        name,
-        content_type: content_type(&request).unwrap_or_else(octets),
-        bytes: Some(bytes),
-    });
-    sandbox.tally.counts().uploads += 1;
-    json(200, &answer)
+    unless_spoiled(&request, &sandbox, Stage::Storage, async {
+        let header = |name: &str| {
+            request
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
+        let token =
+            header(AUTHORIZATION.as_str()).and_then(|header| header.strip_prefix("Bearer "));
+        if token.is_none_or(|token| !token.starts_with("sandbox-")) {
+            return json(401, &json!({"detail": "Invalid token"}));
+        }
+        let Ok(Ok(bytes)) = payload.to_bytes_limited(UPLOAD_LIMIT).await else {
+            return answers::too_large();
+        };
+        let name = sandbox.upload_name(header("x-fal-file-name"));
+        let answer = json!({"access_url": file_url(&base(&request), &name)});
+        sandbox.uploads.keep(Upload {
+            name,
+            content_type: content_type(&request).unwrap_or_else(octets),
+            bytes: Some(bytes),
+        });
+        sandbox.tally.counts().uploads += 1;
+        json(200, &answer)
+    })
+    .await
 }
 
 fn refuses(request: &HttpRequest) -> Option<HttpResponse> {

@@ -207,6 +207,49 @@ async fn a_file_is_uploaded_in_either_way_and_served() {
 }
 
 #[actix_web::test]
+async fn an_uploaded_picture_can_be_used_and_a_missing_one_cannot() {
+    let fal = Fal::delayed(Duration::ZERO);
+    let initiate = "/storage/upload/initiate?storage_type=fal-cdn-v3";
+    let announced = json!({"content_type": "image/png", "file_name": "a.png"});
+    let places: Value = fal
+        .call(Method::POST, initiate, Some(&announced))
+        .await
+        .json()
+        .await
+        .unwrap();
+    let body = json!({"prompt": "a", "input_image_urls": [places["file_url"]]});
+    let run = async || {
+        fal.call(Method::POST, "/run/fal-ai/omnigen-v2", Some(&body))
+            .await
+            .status()
+            .as_u16()
+    };
+    assert_eq!(run().await, 422);
+    let png = b"\x89PNG\r\n\x1a\n";
+    fal.http
+        .put(text(&places, "upload_url"))
+        .body(png.as_slice())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(run().await, 200);
+}
+
+#[actix_web::test]
+async fn storage_and_platform_can_fail_too() {
+    let fal = Fal::delayed(Duration::ZERO);
+    fal.misbehave(json!([{"at": "storage", "do": {"status": 503}}, {"at": "platform", "do": {"status": 500}}])).await;
+    let path = "/storage/auth/token";
+    assert_eq!(
+        fal.call(Method::POST, path, Some(&json!({})))
+            .await
+            .status(),
+        503
+    );
+    assert_eq!(fal.get("/v1/models").await.status(), 500);
+}
+
+#[actix_web::test]
 async fn models_and_prices_are_listed() {
     let fal = Fal::delayed(Duration::ZERO);
     let first: Value = fal.get("/v1/models?limit=40").await.json().await.unwrap();
