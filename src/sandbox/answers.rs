@@ -1,7 +1,7 @@
 //! Answers in fal's forms: bodies, headers, and what a bad key or a wrong path is told.
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::AUTHORIZATION;
+use actix_web::http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -15,6 +15,9 @@ pub const UNITS: &str = "x-fal-billable-units";
 /// The header that names a request error.
 pub const ERROR_TYPE: &str = "x-fal-error-type";
 
+/// The header that says whose patience ended.
+pub const TIMEOUT_TYPE: &str = "x-fal-request-timeout-type";
+
 /// A JSON answer.
 pub fn json(status: u16, body: &Value) -> HttpResponse {
     HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)).json(body)
@@ -23,23 +26,19 @@ pub fn json(status: u16, body: &Value) -> HttpResponse {
 /// A JSON answer about one request.
 pub fn json_for(id: Uuid, status: u16, body: &Value) -> HttpResponse {
     let mut answer = json(status, body);
-    let name = actix_web::http::header::HeaderName::from_static(REQUEST_ID);
-    if let Ok(value) = id.to_string().parse() {
-        answer.headers_mut().insert(name, value);
-    }
+    set(&mut answer, REQUEST_ID, &id.to_string());
     answer
 }
 
 /// A failed run: the runner's own status and body, nothing billed.
 pub fn refusal(id: Uuid, refusal: &Refusal) -> HttpResponse {
     let mut answer = json_for(id, refusal.status, &refusal.body);
-    let name = actix_web::http::header::HeaderName::from_static(UNITS);
-    answer.headers_mut().insert(name, actix_web::http::header::HeaderValue::from_static("0"));
-    if refusal.body.get("error_type").is_some()
-        && let Ok(value) = refusal.error_type.parse()
-    {
-        let name = actix_web::http::header::HeaderName::from_static(ERROR_TYPE);
-        answer.headers_mut().insert(name, value);
+    set(&mut answer, UNITS, "0");
+    if refusal.body.get("error_type").is_some() {
+        set(&mut answer, ERROR_TYPE, &refusal.error_type);
+    }
+    if refusal.error_type == "request_timeout" {
+        set(&mut answer, TIMEOUT_TYPE, "user");
     }
     answer
 }
@@ -62,6 +61,45 @@ pub fn unknown_path(path: &str) -> HttpResponse {
 /// The body is larger than the stand-in takes.
 pub fn too_large() -> HttpResponse {
     json(413, &json!({"detail": "Request body too large", "error_type": "bad_request"}))
+}
+
+/// The path takes another method.
+pub fn wrong_method() -> HttpResponse {
+    json(405, &json!({"detail": "Method Not Allowed"}))
+}
+
+/// More requests wait than the caller allows.
+pub fn queue_full() -> HttpResponse {
+    json(429, &json!({"detail": "Queue is full", "error_type": "queue_full"}))
+}
+
+/// A rule that makes no sense; fal has nothing like it.
+pub fn bad_behaviour(problem: &str) -> HttpResponse {
+    json(400, &json!({"sandbox": problem}))
+}
+
+/// A key that fal does not know.
+pub fn unknown_key() -> HttpResponse {
+    HttpResponse::Unauthorized().content_type("text/plain; charset=utf-8").body("invalid key credentials")
+}
+
+/// An output with what it costs.
+pub fn output(id: Uuid, output: &Value, units: &str) -> HttpResponse {
+    let mut answer = json_for(id, 200, output);
+    set(&mut answer, UNITS, units);
+    answer
+}
+
+fn set(answer: &mut HttpResponse, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        answer.headers_mut().insert(HeaderName::from_static(name), value);
+    }
+}
+
+/// Whether a status read asks for logs.
+pub fn wants_logs(request: &HttpRequest) -> bool {
+    let mut query = url::form_urlencoded::parse(request.query_string().as_bytes());
+    query.any(|(name, value)| name == "logs" && matches!(&*value, "1" | "true" | "True"))
 }
 
 /// What a key may do.
@@ -110,8 +148,6 @@ pub fn refuses_to_run(request: &HttpRequest, application: &str) -> Option<HttpRe
 pub fn refuses_to_read(request: &HttpRequest) -> Option<HttpResponse> {
     match access(request) {
         Access::Granted | Access::Locked => None,
-        Access::Missing | Access::Unknown => {
-            Some(HttpResponse::Unauthorized().content_type("text/plain; charset=utf-8").body("invalid key credentials"))
-        }
+        Access::Missing | Access::Unknown => Some(unknown_key()),
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::behaviour::{Fate, Rule, Rules};
 use super::plan::{Plan, Refusal, Verdict};
 use crate::domain::Timestamp;
 
@@ -40,6 +41,10 @@ pub struct Job {
     pub ends_at: Timestamp,
     /// What it comes to.
     pub verdict: Verdict,
+    /// How a rule bends its way.
+    pub fate: Fate,
+    /// The rules that it brought for its later calls.
+    pub rules: Rules,
     progress: Mutex<Progress>,
 }
 
@@ -80,6 +85,10 @@ pub struct Submission {
     pub runs_for: Duration,
     /// What it comes to.
     pub verdict: Verdict,
+    /// How a rule bends its way.
+    pub fate: Fate,
+    /// The rules that it brought for its later calls.
+    pub rules: Vec<Rule>,
 }
 
 impl From<Submission> for Job {
@@ -94,6 +103,8 @@ impl From<Submission> for Job {
             starts_at,
             ends_at: starts_at.plus(submission.runs_for),
             verdict: submission.verdict,
+            fate: submission.fate,
+            rules: Rules::new(submission.rules),
             progress: Mutex::default(),
         }
     }
@@ -111,13 +122,15 @@ impl Job {
         }
     }
 
-    /// Cancels it unless it is done: a waiting one is taken from the queue, a running one obeys at once. Says whether
-    /// it was still open.
+    /// Cancels it unless it is done: a waiting one is taken from the queue, a running one obeys at once,
+    /// unless a rule says otherwise. Says whether it was still open.
     pub fn cancel(&self, now: Timestamp) -> bool {
         if self.phase(now) == Phase::Completed {
             return false;
         }
-        self.progress().cancelled_at = Some(now);
+        if !self.fate.ignore_cancel {
+            self.progress().cancelled_at = Some(now);
+        }
         true
     }
 
@@ -130,6 +143,19 @@ impl Job {
         match &self.verdict {
             Verdict::Make(plan) => Ok(plan),
             Verdict::Refuse(refusal) => Err(Box::new(refusal.clone())),
+        }
+    }
+
+    /// Whether it was taken out of the queue before any runner had it.
+    pub fn left_the_queue(&self) -> bool {
+        self.progress().cancelled_at.is_some_and(|at| at < self.starts_at)
+    }
+
+    /// The prompt, as far as it is kept.
+    pub fn prompt(&self) -> &str {
+        match &self.verdict {
+            Verdict::Make(plan) => plan.prompt(),
+            Verdict::Refuse(_) => "",
         }
     }
 
@@ -208,7 +234,7 @@ impl Jobs {
     /// The request of that id under that owner and alias.
     pub fn find(&self, prefix: &str, id: Uuid) -> Option<Arc<Job>> {
         let table = self.table();
-        table.by_id.get(&id).filter(|job| job.prefix == prefix).cloned()
+        table.by_id.get(&id).filter(|job| job.prefix == prefix && !job.fate.forget).cloned()
     }
 
     /// How many pictures have been made up to `now`, read or not.
@@ -223,6 +249,12 @@ impl Jobs {
         let skipped = table.order.len().saturating_sub(most);
         let ids = table.order.iter().skip(skipped);
         ids.filter_map(|(id, _)| table.by_id.get(id).cloned()).collect()
+    }
+
+    /// How many wait for a runner at `now`.
+    pub fn waiting(&self, now: Timestamp) -> usize {
+        let table = self.table();
+        table.by_id.values().filter(|job| job.phase(now) == Phase::Queued).count()
     }
 
     /// Forgets everything.
@@ -270,6 +302,8 @@ mod tests {
             queued_for: Duration::from_secs(1),
             runs_for,
             verdict: Verdict::Refuse(Refusal::no_path("/x")),
+            fate: Fate::default(),
+            rules: Vec::new(),
         }
     }
 

@@ -2,18 +2,22 @@
 
 use uuid::Uuid;
 
+/// An endpoint as a path names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Application {
+    /// The full id, such as `fal-ai/flux/dev`.
+    pub id: String,
+    /// Owner and alias, such as `fal-ai/flux`.
+    pub prefix: String,
+    /// The alias alone, such as `flux`.
+    pub alias: String,
+}
+
 /// What a path names.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Target {
-    /// An endpoint: its full id, owner and alias, the alias alone.
-    Endpoint {
-        /// Such as `fal-ai/flux/dev`.
-        id: String,
-        /// Such as `fal-ai/flux`.
-        prefix: String,
-        /// Such as `flux`.
-        alias: String,
-    },
+    /// An endpoint, to be run.
+    Endpoint(Application),
     /// One request of an application.
     Request {
         /// Such as `fal-ai/flux`.
@@ -51,7 +55,7 @@ pub fn target(path: &str) -> Target {
     let requests = parts.iter().skip(length).position(|part| *part == "requests");
     let Some(requests) = requests.map(|position| position + length) else {
         let alias = application.last().copied().unwrap_or_default().to_owned();
-        return Target::Endpoint { id: parts.join("/"), prefix, alias };
+        return Target::Endpoint(Application { id: parts.join("/"), prefix, alias });
     };
     let verb = match parts.get(requests + 2..) {
         Some([] | ["response"]) => Verb::Result,
@@ -70,11 +74,11 @@ mod tests {
 
     #[test]
     fn a_submit_names_the_full_id() {
-        let expected = Target::Endpoint {
+        let expected = Target::Endpoint(Application {
             id: "fal-ai/flux/dev".to_owned(),
             prefix: "fal-ai/flux".to_owned(),
             alias: "flux".to_owned(),
-        };
+        });
         assert_eq!(target("/fal-ai/flux/dev"), expected);
         assert_eq!(target("/fal-ai/flux/dev/"), expected);
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::behaviour::{Fail, Fate};
 use super::picture::{Format, MOST_PIXELS, Picture, RenderedFile};
 use super::schema::Endpoint;
 use super::sizes::{MEGAPIXEL, picture_size};
@@ -14,6 +15,9 @@ use super::validate::{problem, validate};
 pub const NSFW_WORD: &str = "sandbox-nsfw";
 /// A prompt that holds this word is refused with `content_policy_violation`.
 pub const REFUSE_WORD: &str = "sandbox-refuse";
+
+/// Most pictures that a rule can ask for.
+const MOST_PICTURES: usize = 16;
 
 /// What a request will come to.
 #[derive(Debug, Clone)]
@@ -33,8 +37,10 @@ pub struct Plan {
     pub pictures: Vec<Picture>,
     /// Whether the pictures come as data URIs.
     pub sync_mode: bool,
-    /// What fal bills, in the form of `x-fal-billable-units`.
-    pub units: String,
+    /// What fal bills: whole units.
+    pub units: u64,
+    /// What `x-fal-billable-units` tells.
+    pub told_units: String,
     prompt: String,
     seed: Value,
 }
@@ -78,6 +84,34 @@ impl Refusal {
         Self { status: 404, body: json!({"detail": detail}), error: detail, error_type: "not_found".to_owned() }
     }
 
+    /// The body is no JSON; `column` is where that was noticed.
+    pub fn broken_json(column: usize) -> Self {
+        let item = json!({"type": "json_invalid", "loc": ["body", column], "msg": "JSON decode error",
+            "input": {}, "ctx": {"error": "Expecting value"}});
+        Self::model(422, &[item])
+    }
+
+    /// No runner took it within the time that the caller gave.
+    pub fn start_timeout() -> Self {
+        Self::request(504, "Request timed out", "request_timeout")
+    }
+
+    /// The run failed as a rule asked for.
+    pub fn run(fail: &Fail) -> Self {
+        let body = fail.body.clone().unwrap_or_else(|| json!({"detail": "Internal Server Error"}));
+        let told = |key: &str| body["detail"][0][key].as_str().map(str::to_owned);
+        Self {
+            status: fail.status,
+            error: told("msg").or_else(|| body["detail"].as_str().map(str::to_owned)).unwrap_or_default(),
+            error_type: fail
+                .error_type
+                .clone()
+                .or_else(|| told("type"))
+                .unwrap_or_else(|| "internal_server_error".to_owned()),
+            body,
+        }
+    }
+
     /// The content checker's refusal of a prompt.
     pub fn content(prompt: &Value) -> Self {
         let message = "The content could not be processed because it contained material flagged by a content checker.";
@@ -88,16 +122,8 @@ impl Refusal {
 
 /// Decides what `body` comes to; beside it, the paths of fields that fal ignores. `random_seed` counts where the body
 /// names none.
-pub fn decide(endpoint: &Arc<Endpoint>, body: &[u8], random_seed: u64) -> (Verdict, Vec<String>) {
-    let body: Value = match serde_json::from_slice(body) {
-        Ok(body) => body,
-        Err(error) => {
-            let item = json!({"type": "json_invalid", "loc": ["body", error.column()], "msg": "JSON decode error",
-                "input": {}, "ctx": {"error": "Expecting value"}});
-            return (Verdict::Refuse(Refusal::model(422, &[item])), Vec::new());
-        }
-    };
-    match validate(endpoint, &body) {
+pub fn decide(endpoint: &Arc<Endpoint>, body: &Value, random_seed: u64) -> (Verdict, Vec<String>) {
+    match validate(endpoint, body) {
         Ok(valid) => (plan(endpoint, &valid.input, random_seed), valid.unknown),
         Err(problems) => (Verdict::Refuse(Refusal::model(422, &problems)), Vec::new()),
     }
@@ -126,6 +152,7 @@ fn plan(endpoint: &Arc<Endpoint>, input: &Map<String, Value>, random_seed: u64) 
     let format = format.or_else(|| Format::named(&endpoint.output.format)).unwrap_or(Format::Jpeg);
     let (seed, number) = seed_of(input.get("seed"), random_seed);
     let count = input.get("num_images").and_then(Value::as_u64).unwrap_or(1);
+    let units = units(endpoint, pixels, count, vector);
     let black = flagged && flag("enable_safety_checker") != Some(false);
     let pictures: Vec<Picture> = (0..count)
         .map(|index| {
@@ -136,7 +163,8 @@ fn plan(endpoint: &Arc<Endpoint>, input: &Map<String, Value>, random_seed: u64) 
         .collect();
     Verdict::Make(Plan {
         endpoint: Arc::clone(endpoint),
-        units: units(endpoint, pixels, count, vector).to_string(),
+        units,
+        told_units: units.to_string(),
         pictures,
         sync_mode: flag("sync_mode") == Some(true),
         prompt: prompt.to_owned(),
@@ -168,6 +196,35 @@ fn units(endpoint: &Endpoint, pixels: u64, count: u64, vector: bool) -> u64 {
 }
 
 impl Plan {
+    /// The same as a rule bends it: flagged, fewer or more pictures, other units.
+    pub fn bent(mut self, fate: &Fate) -> Self {
+        if let (Some(count), Some(last)) = (fate.images, self.pictures.last().cloned()) {
+            self.pictures.resize(count.min(MOST_PICTURES), last);
+        }
+        for picture in &mut self.pictures {
+            picture.black |= fate.nsfw;
+        }
+        if let Some(units) = &fate.wrong_units {
+            self.told_units.clone_from(units);
+        }
+        self
+    }
+
+    /// The same in small: what a stream shows of the pictures before they are done.
+    pub fn preview(&self, step: u32) -> Self {
+        let mut plan = self.clone();
+        for picture in &mut plan.pictures {
+            picture.width = (picture.width * step / 8).max(1);
+            picture.height = (picture.height * step / 8).max(1);
+        }
+        plan
+    }
+
+    /// The prompt.
+    pub fn prompt(&self) -> &str {
+        &self.prompt
+    }
+
     /// Whether the answer cannot be told without drawing the pictures.
     pub fn needs_files(&self) -> bool {
         self.sync_mode || self.endpoint.output.image_fields.iter().any(|field| field == "file_size")
@@ -228,7 +285,7 @@ mod tests {
 
     fn decided(endpoint: &str, body: &Value) -> Verdict {
         let schemas = Schemas::built_in().unwrap();
-        decide(schemas.endpoint(endpoint).unwrap(), body.to_string().as_bytes(), 99).0
+        decide(schemas.endpoint(endpoint).unwrap(), body, 99).0
     }
 
     fn made(endpoint: &str, body: &Value) -> Plan {
@@ -279,7 +336,7 @@ mod tests {
 
     #[test]
     fn units_are_whole_megapixels_or_images() {
-        let units = |endpoint, body: Value| made(endpoint, &body).units;
+        let units = |endpoint, body: Value| made(endpoint, &body).told_units;
         assert_eq!(units("fal-ai/flux/dev", json!({"prompt": "a", "image_size": "square_hd"})), "1");
         let size = json!({"width": 1025, "height": 1024});
         assert_eq!(units("fal-ai/flux/dev", json!({"prompt": "a", "image_size": size, "num_images": 3})), "6");
@@ -311,13 +368,5 @@ mod tests {
         assert_eq!(refused("fal-ai/ideogram/v2", &prompt).error_type, "content_policy_violation");
         let unchecked = json!({"prompt": "a sandbox-nsfw scene", "enable_safety_checker": false});
         assert_eq!(made("fal-ai/flux/dev", &unchecked).output("", 0.0, &[])["has_nsfw_concepts"], json!([false]));
-    }
-
-    #[test]
-    fn broken_json_is_refused_as_a_runner_does() {
-        let schemas = Schemas::built_in().unwrap();
-        let (verdict, _) = decide(schemas.endpoint("fal-ai/flux/dev").unwrap(), b"{", 1);
-        let Verdict::Refuse(refusal) = verdict else { panic!("made") };
-        assert_eq!((refusal.status, refusal.error_type.as_str()), (422, "json_invalid"));
     }
 }

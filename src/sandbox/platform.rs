@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use super::Sandbox;
 use super::answers::{self, Access};
+use super::behaviour::Stage;
+use super::misbehave::unless_spoiled;
 use super::schema::Endpoint;
 
 /// Models on one page, unless fewer are asked for.
@@ -17,7 +19,11 @@ const MOST_NAMED: usize = 50;
 
 /// `GET /v1/models`: every endpoint, by pages; open to all.
 pub async fn list_models(request: HttpRequest, sandbox: web::Data<Sandbox>) -> HttpResponse {
-    let query = Query::of(&request);
+    unless_spoiled(&request, &sandbox, Stage::Platform, async { models(&request, &sandbox) }).await
+}
+
+fn models(request: &HttpRequest, sandbox: &Sandbox) -> HttpResponse {
+    let query = Query::of(request);
     let named = query.all("endpoint_id");
     if named.len() > MOST_NAMED {
         return error(400, "validation_error", "at most 50 endpoint ids can be named");
@@ -29,14 +35,19 @@ pub async fn list_models(request: HttpRequest, sandbox: web::Data<Sandbox>) -> H
         text && kind && status && (named.is_empty() || named.contains(&endpoint.id.as_str()))
     };
     let models: Vec<_> = sandbox.schemas.endpoints().filter(|endpoint| wanted(endpoint)).collect();
+    let models: Vec<Value> = models.into_iter().map(|endpoint| model(endpoint)).collect();
+    let (models, next_cursor, has_more) = page(&models, &query);
+    answers::json(200, &json!({"models": models, "next_cursor": next_cursor, "has_more": has_more}))
+}
+
+/// One page of a list, the cursor to the next, and whether there is one. A cursor is a position in base64.
+pub fn page<'a>(all: &'a [Value], query: &Query) -> (&'a [Value], Option<String>, bool) {
     let limit = query.first("limit").and_then(|limit| limit.parse().ok()).unwrap_or(PAGE).clamp(1, 100);
-    let from = query.first("cursor").and_then(|cursor| STANDARD.decode(cursor).ok());
-    let from = from.and_then(|from| String::from_utf8(from).ok()?.parse().ok()).unwrap_or(0_usize);
-    let end = from.saturating_add(limit);
-    let page: Vec<Value> = models.iter().skip(from).take(limit).map(|endpoint| model(endpoint)).collect();
-    let has_more = end < models.len();
-    let next_cursor = has_more.then(|| STANDARD.encode(end.to_string()));
-    answers::json(200, &json!({"models": page, "next_cursor": next_cursor, "has_more": has_more}))
+    let cursor = query.first("cursor").and_then(|cursor| STANDARD.decode(cursor).ok());
+    let from = cursor.and_then(|cursor| String::from_utf8(cursor).ok()?.parse().ok()).unwrap_or(0_usize);
+    let end = from.saturating_add(limit).min(all.len());
+    let has_more = end < all.len();
+    (all.get(from..end).unwrap_or_default(), has_more.then(|| STANDARD.encode(end.to_string())), has_more)
 }
 
 fn model(endpoint: &Endpoint) -> Value {
@@ -63,10 +74,14 @@ fn model(endpoint: &Endpoint) -> Value {
 
 /// `GET /v1/models/pricing?endpoint_id=…`: unit prices in US dollars; wants a key.
 pub async fn get_pricing(request: HttpRequest, sandbox: web::Data<Sandbox>) -> HttpResponse {
-    if let Some(refused) = refuses(&request) {
+    unless_spoiled(&request, &sandbox, Stage::Platform, async { prices(&request, &sandbox) }).await
+}
+
+fn prices(request: &HttpRequest, sandbox: &Sandbox) -> HttpResponse {
+    if let Some(refused) = refuses(request) {
         return refused;
     }
-    let query = Query::of(&request);
+    let query = Query::of(request);
     let named = query.all("endpoint_id");
     if named.is_empty() || named.len() > MOST_NAMED {
         return error(400, "validation_error", "1 to 50 endpoint ids must be named");
@@ -101,20 +116,23 @@ pub fn error(status: u16, kind: &str, message: &str) -> HttpResponse {
 }
 
 /// The pairs of a query, of which names may repeat.
-struct Query(Vec<(String, String)>);
+pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn of(request: &HttpRequest) -> Self {
+    /// Reads the query of a request.
+    pub fn of(request: &HttpRequest) -> Self {
         let pairs = url::form_urlencoded::parse(request.query_string().as_bytes());
         Self(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
     }
 
-    fn all(&self, name: &str) -> Vec<&str> {
+    /// Every value of a name.
+    pub fn all(&self, name: &str) -> Vec<&str> {
         let pairs = self.0.iter().filter(|(known, _)| known == name);
         pairs.map(|(_, value)| value.as_str()).collect()
     }
 
-    fn first(&self, name: &str) -> Option<&str> {
+    /// The first value of a name.
+    pub fn first(&self, name: &str) -> Option<&str> {
         self.all(name).first().copied()
     }
 }

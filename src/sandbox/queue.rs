@@ -1,73 +1,79 @@
 //! fal's queue: submit, status, result, cancel.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix_web::http::Method;
-use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
-use super::answers::{self, UNITS, json, json_for};
-use super::jobs::{Job, Phase, Submission};
-use super::paths::{Target, Verb, target};
-use super::plan::{Plan, Refusal, Verdict, decide};
-use super::{BODY_LIMIT, Sandbox};
+use super::admission::{Admission, Visit, admit, queue_limit};
+use super::answers::{self, json_for, wants_logs};
+use super::behaviour::Stage;
+use super::jobs::{Job, Phase};
+use super::misbehave::obey;
+use super::paths::{Application, Target, Verb, target};
+use super::plan::Plan;
+use super::{BODY_LIMIT, Sandbox, events, run, webhooks};
 
-/// Answers whatever is below the queue's host.
+/// Answers whatever is below the queue's host; on the port of synchronous runs, those.
 pub async fn answer(request: HttpRequest, payload: web::Payload, sandbox: web::Data<Sandbox>) -> HttpResponse {
+    if sandbox.is_run_port(&request) {
+        let path = request.path().to_owned();
+        return run::answer_path(&path, request, payload, sandbox).await;
+    }
     match target(request.path()) {
-        Target::Endpoint { id, prefix, alias } if request.method() == Method::POST => {
+        Target::Endpoint(application) if request.method() == Method::POST => {
             let Ok(Ok(body)) = payload.to_bytes_limited(BODY_LIMIT).await else {
                 return answers::too_large();
             };
-            submit(&request, &sandbox, &id, &prefix, &alias, &body)
+            submit(&request, &sandbox, &application, &body).await
         }
         Target::Request { prefix, id, verb } => {
             if let Some(refused) = answers::refuses_to_read(&request) {
                 return refused;
             }
-            let Some(job) = id.and_then(|id| sandbox.jobs.find(&prefix, id)) else {
-                return answers::unknown_request();
-            };
-            match (verb, request.method()) {
-                (Verb::Status, &Method::GET) => status(&sandbox, &job, wants_logs(&request)),
-                (Verb::Result, &Method::GET) => result(&sandbox, &job).await,
-                (Verb::Cancel, &Method::PUT) => cancel(&sandbox, &job),
-                _ => json(405, &json!({"detail": "Method Not Allowed"})),
+            let job = id.and_then(|id| sandbox.jobs.find(&prefix, id));
+            match job {
+                Some(job) => about(&request, &sandbox, &job, verb).await,
+                None => answers::unknown_request(),
             }
         }
-        Target::Endpoint { .. } => json(405, &json!({"detail": "Method Not Allowed"})),
+        Target::Endpoint(_) => answers::wrong_method(),
         Target::Nothing => answers::unknown_path(request.path()),
     }
 }
 
-fn submit(request: &HttpRequest, sandbox: &Sandbox, id: &str, prefix: &str, alias: &str, body: &[u8]) -> HttpResponse {
-    if !sandbox.schemas.has_application(prefix) {
-        return answers::unknown_application(alias);
-    }
-    sandbox.tally.submit(id);
-    if let Some(refused) = answers::refuses_to_run(request, alias) {
-        return refused;
-    }
-    let (verdict, unknown) = sandbox.decide(id, prefix, body);
-    let (queued_for, runs_for) = split(sandbox.delay);
-    let job = sandbox.jobs.insert(Submission {
-        id: sandbox.ids.uuid(),
-        endpoint: id.to_owned(),
-        prefix: prefix.to_owned(),
-        base: base(request),
-        at: sandbox.clock.now(),
-        queued_for,
-        runs_for,
-        verdict,
-    });
-    let Some(job) = job else {
-        let body = json!({"detail": "No runner available", "error_type": "runner_scheduling_failure"});
-        return json(503, &body);
+async fn submit(
+    request: &HttpRequest,
+    sandbox: &web::Data<Sandbox>,
+    application: &Application,
+    body: &[u8],
+) -> HttpResponse {
+    let mut visit = match Visit::of(request, sandbox, Stage::Submit, &application.id, body) {
+        Ok(visit) => visit,
+        Err(problem) => return answers::bad_behaviour(&problem),
     };
-    sandbox.tally.accepted(id, &unknown);
-    let mut body = links(&job);
+    let action = visit.action.take();
+    let fate = action.as_ref().map(|action| action.fate.clone()).unwrap_or_default();
+    obey(request, sandbox, action, async {
+        if queue_limit(request).is_some_and(|most| sandbox.jobs.waiting(sandbox.clock.now()) > most) {
+            return answers::queue_full();
+        }
+        match admit(request, sandbox, application, visit, fate, true) {
+            Admission::Taken(job) => {
+                if let Some(url) = webhooks::asked_for(request) {
+                    webhooks::promise(sandbox, &job, url);
+                }
+                taken(&job)
+            }
+            Admission::Refused(answer) => answer,
+        }
+    })
+    .await
+}
+
+fn taken(job: &Job) -> HttpResponse {
+    let mut body = links(job);
     body["status"] = json!("IN_QUEUE");
     body["logs"] = Value::Null;
     body["metrics"] = json!({});
@@ -75,10 +81,28 @@ fn submit(request: &HttpRequest, sandbox: &Sandbox, id: &str, prefix: &str, alia
     json_for(job.id, 200, &body)
 }
 
-/// Of the whole delay a fifth, at most 300 ms, is spent in the queue.
-fn split(delay: Duration) -> (Duration, Duration) {
-    let queued_for = (delay / 5).min(Duration::from_millis(300));
-    (queued_for, delay.saturating_sub(queued_for))
+/// Answers a call about one request.
+async fn about(request: &HttpRequest, sandbox: &web::Data<Sandbox>, job: &Arc<Job>, verb: Verb) -> HttpResponse {
+    let (stage, method) = match verb {
+        Verb::Status | Verb::StatusStream => (Stage::Status, Method::GET),
+        Verb::Result => (Stage::Result, Method::GET),
+        Verb::Cancel => (Stage::Cancel, Method::PUT),
+    };
+    if request.method() != method {
+        return answers::wrong_method();
+    }
+    let endpoint = Some(job.endpoint.as_str());
+    let action =
+        job.rules.take(stage, endpoint, job.prompt()).or_else(|| sandbox.rules.take(stage, endpoint, job.prompt()));
+    obey(request, sandbox, action, async {
+        match verb {
+            Verb::Status => status(sandbox, job, wants_logs(request)),
+            Verb::StatusStream => events::status(sandbox, job, wants_logs(request)),
+            Verb::Result => result(sandbox, job).await,
+            Verb::Cancel => cancel(sandbox, job),
+        }
+    })
+    .await
 }
 
 /// The keys that every answer about a queued request begins with.
@@ -141,16 +165,16 @@ fn job_logs(sandbox: &Sandbox, job: &Job) -> Value {
         .collect()
 }
 
-fn wants_logs(request: &HttpRequest) -> bool {
-    let query = url::form_urlencoded::parse(request.query_string().as_bytes());
-    query.into_iter().any(|(name, value)| name == "logs" && matches!(&*value, "1" | "true" | "True"))
-}
-
-async fn result(sandbox: &Sandbox, job: &Arc<Job>) -> HttpResponse {
+async fn result(sandbox: &Sandbox, job: &Job) -> HttpResponse {
     if job.phase(sandbox.clock.now()) != Phase::Completed {
         return json_for(job.id, 400, &json!({"detail": "Request is still in progress"}));
     }
     sandbox.tally.counts().results_read += 1;
+    finished(sandbox, job).await
+}
+
+/// The answer to a request that has come to its end: its output with what it costs, or why it failed.
+pub async fn finished(sandbox: &Sandbox, job: &Job) -> HttpResponse {
     let plan = match job.outcome() {
         Ok(plan) => plan,
         Err(refusal) => return answers::refusal(job.id, &refusal),
@@ -158,23 +182,16 @@ async fn result(sandbox: &Sandbox, job: &Arc<Job>) -> HttpResponse {
     let Some(output) = told(sandbox, job, plan).await else {
         return json_for(job.id, 500, &json!({"detail": "Internal Server Error"}));
     };
-    if job.mark_read() {
-        sandbox.tally.counts().delivered_images += u64::try_from(plan.pictures.len()).unwrap_or(0);
-    }
-    let mut answer = json_for(job.id, 200, &output);
-    if let Ok(units) = HeaderValue::from_str(&plan.units) {
-        answer.headers_mut().insert(HeaderName::from_static(UNITS), units);
-    }
-    answer
+    sandbox.delivered(job, plan);
+    answers::output(job.id, &output, &plan.told_units)
 }
 
-/// The answer, the same for every reader; `None` if drawing fails.
-async fn told(sandbox: &Sandbox, job: &Job, plan: &Plan) -> Option<Arc<Value>> {
+/// The output, the same for every reader; `None` if drawing fails.
+pub async fn told(sandbox: &Sandbox, job: &Job, plan: &Plan) -> Option<Arc<Value>> {
     if let Some(output) = job.told() {
         return Some(output);
     }
-    let base = sandbox.public_files.as_deref().unwrap_or(&job.base);
-    let output = Arc::new(sandbox.output(plan, base, job.seconds()).await?);
+    let output = Arc::new(sandbox.output(plan, job).await?);
     // A data URI is too large to keep.
     if !plan.sync_mode {
         job.tell(Arc::clone(&output));
@@ -190,27 +207,9 @@ fn cancel(sandbox: &Sandbox, job: &Job) -> HttpResponse {
     json_for(job.id, 202, &json!({"status": "CANCELLATION_REQUESTED"}))
 }
 
-/// Scheme and host under which the request came.
-pub fn base(request: &HttpRequest) -> String {
-    let connection = request.connection_info();
-    format!("{}://{}", connection.scheme(), connection.host())
-}
-
 impl Sandbox {
-    /// What a body comes to at an endpoint, or at a path that the application lacks.
-    pub fn decide(&self, id: &str, prefix: &str, body: &[u8]) -> (Verdict, Vec<String>) {
-        if let Some(endpoint) = self.schemas.endpoint(id) {
-            return decide(endpoint, body, self.random_seed());
-        }
-        let path = match id.strip_prefix(prefix) {
-            Some("") | None => "/",
-            Some(path) => path,
-        };
-        (Verdict::Refuse(Refusal::no_path(path)), Vec::new())
-    }
-
-    /// The answer of a plan, with the pictures drawn where it needs them; `None` if drawing fails.
-    pub async fn output(&self, plan: &Plan, base: &str, seconds: f64) -> Option<Value> {
+    /// The output of a plan, with the pictures drawn where it needs them; `None` if drawing fails.
+    pub async fn output(&self, plan: &Plan, job: &Job) -> Option<Value> {
         let mut files = Vec::new();
         if plan.needs_files() {
             for picture in &plan.pictures {
@@ -218,11 +217,14 @@ impl Sandbox {
                 files.push(self.render(move || picture.render()).await?);
             }
         }
-        Some(plan.output(base, seconds, &files))
+        let base = self.public_files.as_deref().unwrap_or(&job.base);
+        Some(plan.output(base, job.seconds(), &files))
     }
 
-    fn random_seed(&self) -> u64 {
-        let random = self.ids.secret().ok().and_then(|secret| secret.first_chunk().copied());
-        random.map_or_else(|| self.ids.uuid().as_u64_pair().1, u64::from_be_bytes).max(1)
+    /// Counts the pictures of a request whose output goes out, once.
+    pub fn delivered(&self, job: &Job, plan: &Plan) {
+        if job.mark_read() {
+            self.tally.counts().delivered_images += u64::try_from(plan.pictures.len()).unwrap_or(0);
+        }
     }
 }

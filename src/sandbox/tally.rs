@@ -13,7 +13,9 @@ const MOST_FIELDS: usize = 1_000;
 pub struct Counts {
     /// Submits that reached the queue, whatever came of them, by endpoint.
     pub submits: BTreeMap<String, u64>,
-    /// Submits that got a request id.
+    /// Synchronous and streamed runs that were asked for, by endpoint.
+    pub runs: BTreeMap<String, u64>,
+    /// Submits and runs that were taken and have a request id.
     pub accepted_submits: u64,
     /// Pictures in results that were read, each request counted once.
     pub delivered_images: u64,
@@ -25,6 +27,14 @@ pub struct Counts {
     pub cancels: u64,
     /// Files that were served.
     pub files_served: u64,
+    /// Files that were uploaded.
+    pub uploads: u64,
+    /// Webhooks that were answered with a 2xx.
+    pub webhooks_delivered: u64,
+    /// Webhooks that were sent, whatever came of them.
+    pub webhooks_sent: u64,
+    /// Calls that obeyed a rule.
+    pub misbehaviours: u64,
     /// Fields that the endpoint does not know, as `endpoint field`.
     pub unknown_fields: BTreeMap<String, u64>,
 }
@@ -43,6 +53,12 @@ impl Tally {
     pub fn submit(&self, endpoint: &str) {
         let mut counts = self.counts();
         *counts.submits.entry(endpoint.to_owned()).or_default() += 1;
+    }
+
+    /// Counts a synchronous or streamed run of a known application.
+    pub fn run(&self, endpoint: &str) {
+        let mut counts = self.counts();
+        *counts.runs.entry(endpoint.to_owned()).or_default() += 1;
     }
 
     /// Counts an accepted submit and the fields that its endpoint ignored.

@@ -169,6 +169,11 @@ impl Picture {
         fits.then_some(picture)
     }
 
+    /// The prompt's words that stand on it.
+    pub fn words(&self) -> &str {
+        &self.words
+    }
+
     /// Draws and encodes; `None` only if an encoder fails.
     pub fn render(&self) -> Option<RenderedFile> {
         let content_type = self.format.content_type();

@@ -1,59 +1,14 @@
-//! fal's queue as the stand-in speaks it, over HTTP.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! The queue: submit, status, result, cancel.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use imagegate::domain::{SystemClock, SystemIds};
-use imagegate::sandbox::{Running, Settings, render_file, start};
-use reqwest::{Method, Response};
+use imagegate::sandbox::{Settings, render_file, start};
+use reqwest::Method;
 use serde_json::{Value, json};
 
-struct Fal {
-    running: Running,
-    http: reqwest::Client,
-}
-
-impl Fal {
-    fn with(settings: Settings) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let running = start(settings, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
-        Self { running, http }
-    }
-
-    fn delayed(delay: Duration) -> Self {
-        Self::with(Settings { delay, ..Settings::default() })
-    }
-
-    async fn call(&self, method: Method, url: &str, body: Option<&Value>) -> Response {
-        let url = if url.starts_with("http") { url.to_owned() } else { format!("{}{url}", self.running.queue_url()) };
-        let request = self.http.request(method, url).header("authorization", "Key id:secret");
-        let request = match body {
-            Some(body) => request.json(body),
-            None => request,
-        };
-        request.send().await.unwrap()
-    }
-
-    async fn get(&self, url: &str) -> Response {
-        self.call(Method::GET, url, None).await
-    }
-
-    async fn submit(&self, endpoint: &str, body: &Value) -> Value {
-        let answer = self.call(Method::POST, &format!("/{endpoint}"), Some(body)).await;
-        assert_eq!(answer.status(), 200);
-        answer.json().await.unwrap()
-    }
-
-    async fn state(&self) -> Value {
-        self.get("/__sandbox/state").await.json().await.unwrap()
-    }
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap()
-}
+use crate::fal::{Fal, text};
 
 #[actix_web::test]
 async fn an_image_goes_from_submit_to_file() {
@@ -266,24 +221,6 @@ async fn picture_urls_lie_under_the_public_address_when_one_is_set() {
     let submitted = fal.submit("fal-ai/flux/dev", &json!({"prompt": "a"})).await;
     let result: Value = fal.get(text(&submitted, "response_url")).await.json().await.unwrap();
     assert!(text(&result["images"][0], "url").starts_with("http://gateway.example/files/b/"));
-}
-
-#[actix_web::test]
-async fn models_and_prices_are_listed() {
-    let fal = Fal::delayed(Duration::ZERO);
-    let first: Value = fal.get("/v1/models?limit=40").await.json().await.unwrap();
-    assert_eq!(first["has_more"], true);
-    let next = format!("/v1/models?limit=40&cursor={}", text(&first, "next_cursor").replace('=', "%3D"));
-    let second: Value = fal.get(&next).await.json().await.unwrap();
-    assert_eq!((&second["has_more"], second["models"].as_array().unwrap().len()), (&json!(false), 6));
-    let prices: Value = fal.get("/v1/models/pricing?endpoint_id=fal-ai/flux/dev").await.json().await.unwrap();
-    assert_eq!(
-        prices["prices"],
-        json!([{"endpoint_id": "fal-ai/flux/dev", "unit_price": 0.025, "unit": "megapixels", "currency": "USD"}])
-    );
-    let unnamed = fal.get("/v1/models/pricing").await;
-    assert_eq!(unnamed.status(), 400);
-    assert_eq!(unnamed.json::<Value>().await.unwrap()["error"]["type"], "validation_error");
 }
 
 #[actix_web::test]
