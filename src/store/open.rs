@@ -74,7 +74,7 @@ impl Store {
             _ => {
                 return Err(bad_address(
                     address,
-                    "the scheme is neither `sqlite` nor `postgres`",
+                    &"the scheme is neither `sqlite` nor `postgres`",
                 ));
             }
         };
@@ -117,7 +117,7 @@ impl Store {
     }
 }
 
-fn bad_address(address: &str, reason: impl ToString) -> StoreError {
+fn bad_address(address: &str, reason: &dyn std::fmt::Display) -> StoreError {
     let mut shown = address.to_owned();
     if let Ok(mut url) = url::Url::parse(address)
         && url.password().is_some()
@@ -136,7 +136,7 @@ fn open_postgres(
     options: &StoreOptions,
 ) -> Result<Pools<PgPool, PgConnectOptions>, StoreError> {
     let connect = PgConnectOptions::from_str(address)
-        .map_err(|error| bad_address(address, error))?
+        .map_err(|error| bad_address(address, &error))?
         .application_name("imagegate");
     let pool = |connections: u32, longest: Duration| {
         // Set after connecting, since poolers refuse unknown startup parameters. A replica that is stopped in the
@@ -172,7 +172,7 @@ async fn open_sqlite(
     options: &StoreOptions,
 ) -> Result<Pools<SqlitePool, SqliteConnectOptions>, StoreError> {
     let connect = SqliteConnectOptions::from_str(address)
-        .map_err(|error| bad_address(address, error))?
+        .map_err(|error| bad_address(address, &error))?
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         // FULL, not NORMAL: what was answered survives a power cut.
@@ -185,11 +185,11 @@ async fn open_sqlite(
         || address.contains("mode=memory")
         || file.as_os_str().is_empty()
     {
-        return Err(bad_address(address, "the books need a file"));
+        return Err(bad_address(address, &"the books need a file"));
     }
     if let Some(folder) = file.parent().filter(|folder| *folder != Path::new("")) {
         tokio::fs::create_dir_all(folder).await.map_err(|error| {
-            bad_address(address, format!("its folder cannot be created: {error}"))
+            bad_address(address, &format!("its folder cannot be created: {error}"))
         })?;
     }
     let pool = |connections: u32, connect: SqliteConnectOptions| {
