@@ -118,16 +118,19 @@ impl Store {
 }
 
 fn bad_address(address: &str, reason: &dyn std::fmt::Display) -> StoreError {
-    let mut shown = address.to_owned();
-    if let Ok(mut url) = url::Url::parse(address)
-        && url.password().is_some()
-        && url.set_password(Some("…")).is_ok()
-    {
-        shown = url.to_string();
-    }
     StoreError::Address {
-        address: shown,
+        address: without_password(address),
         reason: reason.to_string(),
+    }
+}
+
+/// Cuts out everything that may hold a password, also from an address that is none.
+fn without_password(address: &str) -> String {
+    let visible = address.split('?').next().unwrap_or_default();
+    match (visible.split_once("://"), visible.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
+        (None, Some((_, host))) => format!("…@{host}"),
+        (_, None) => visible.to_owned(),
     }
 }
 
