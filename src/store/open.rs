@@ -205,7 +205,13 @@ async fn open_sqlite(
     };
     Ok(Pools {
         writers: pool(1, connect.clone()),
-        readers: pool(options.readers, connect.clone().pragma("query_only", "ON")),
+        readers: pool(
+            options.readers,
+            connect
+                .clone()
+                .pragma("query_only", "ON")
+                .optimize_on_close(false, None),
+        ),
         connect,
     })
 }

@@ -103,6 +103,14 @@ on_both_databases! {
             assert_eq!(results.iter().filter(|result| **result == Ok(Applied::Now)).count(), 1);
             assert_eq!(results.iter().filter(|result| **result == Ok(Applied::Already)).count(), 19);
         }
+        // One against one, each alone in its transaction.
+        for _ in 0..50 {
+            let id = desk.reserve(dollars("0.05")).await;
+            let (one, another) = tokio::join!(desk.books.finish(failed(id)), other.books.finish(failed(id)));
+            let mut results = [one, another];
+            results.sort_by_key(|result| *result == Ok(Applied::Already));
+            assert_eq!(results, [Ok(Applied::Now), Ok(Applied::Already)]);
+        }
         other.close().await;
         desk.close().await;
     }
