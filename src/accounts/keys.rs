@@ -1,5 +1,7 @@
 //! Making, listing, changing and revoking keys.
 
+use std::pin::Pin;
+
 use super::Accounts;
 use super::caller::CallerKind;
 use super::error::AccountsError;
@@ -52,7 +54,7 @@ impl Accounts {
     pub async fn create_key(&self, new: NewKey) -> Result<(KeyRecord, Secret), AccountsError> {
         check_name(&new.name)?;
         check_budget(new.budget)?;
-        self.in_time(async {
+        self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             if let CallerKind::Project(id) = new.kind {
                 let project = transaction.project(id).await?.ok_or(AccountsError::UnknownProject)?;
@@ -63,7 +65,7 @@ impl Accounts {
             let made = self.insert_made(&mut transaction, new, KeyOrigin::Api).await?;
             self.commit(transaction).await?;
             Ok(made)
-        })
+        }))
         .await
     }
 
@@ -117,7 +119,7 @@ impl Accounts {
             return Err(AccountsError::UnusableValue);
         }
         let hash = digest(value);
-        self.in_time(async {
+        self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             let caller = self.caller_kind(&mut transaction, kind).await?;
             let keys = transaction.keys().await?;
@@ -144,13 +146,13 @@ impl Accounts {
             };
             self.commit(transaction).await?;
             Ok(record)
-        })
+        }))
         .await
     }
 
     /// Revokes the key of this kind that a setting gave, when the setting is gone. Says whether there was one.
     pub async fn drop_setting_key(&self, kind: KeyKind) -> Result<bool, AccountsError> {
-        self.in_time(async {
+        self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             let mut dropped = false;
             let now = self.inner.clock.now();
@@ -163,14 +165,14 @@ impl Accounts {
             }
             self.commit(transaction).await?;
             Ok(dropped)
-        })
+        }))
         .await
     }
 
     /// Makes a first admin key and a first project key, each only if the database has never had one of its kind. Of
     /// replicas that start together, one makes them.
     pub async fn ensure_first_keys(&self) -> Result<FirstKeys, AccountsError> {
-        self.in_time(async {
+        self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             let keys = transaction.keys().await?;
             let missing = |kind: KeyKind| keys.iter().all(|key| key.record.kind != kind);
@@ -194,14 +196,14 @@ impl Accounts {
             }
             self.commit(transaction).await?;
             Ok(first)
-        })
+        }))
         .await
     }
 
     /// Gives up on a change that takes longer than a write may.
     pub(super) async fn in_time<T>(
         &self,
-        change: impl Future<Output = Result<T, AccountsError>>,
+        change: Pin<Box<dyn Future<Output = Result<T, AccountsError>> + Send + '_>>,
     ) -> Result<T, AccountsError> {
         let limit = self.inner.store.options().write_timeout;
         match tokio::time::timeout(limit, change).await {
@@ -281,9 +283,9 @@ impl Accounts {
     async fn change_record(
         &self,
         id: ApiKeyId,
-        change: impl FnOnce(&mut KeyRecord),
+        change: impl FnOnce(&mut KeyRecord) + Send,
     ) -> Result<KeyRecord, AccountsError> {
-        self.in_time(async {
+        self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             let keys = transaction.keys().await?;
             let mut record = keys
@@ -295,7 +297,7 @@ impl Accounts {
             transaction.update_key(&record).await?;
             self.commit(transaction).await?;
             Ok(record)
-        })
+        }))
         .await
     }
 }

@@ -13,12 +13,12 @@ impl Accounts {
     /// Makes a project that pays afterwards, without limits.
     pub async fn create_project(&self, name: &str) -> Result<ProjectRecord, AccountsError> {
         check_name(name)?;
-        self.in_time(async {
+        self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             let project = self.insert_project(&mut transaction, name, false).await?;
             self.commit(transaction).await?;
             Ok(project)
-        })
+        }))
         .await
     }
 
@@ -34,12 +34,12 @@ impl Accounts {
 
     /// The project `default`, made if it is not there.
     pub async fn default_project(&self) -> Result<ProjectRecord, AccountsError> {
-        self.in_time(async {
+        self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             let project = self.default_project_in(&mut transaction).await?;
             self.commit(transaction).await?;
             Ok(project)
-        })
+        }))
         .await
     }
 
@@ -52,7 +52,7 @@ impl Accounts {
         if change.prompt_retention.is_some_and(|retention| retention < 0) {
             return Err(AccountsError::Invalid("a retention below zero".to_owned()));
         }
-        self.in_time(async {
+        self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             let mut project = transaction.project(id).await?.ok_or(AccountsError::UnknownProject)?;
             project.name = change.name.unwrap_or(project.name);
@@ -63,14 +63,14 @@ impl Accounts {
             transaction.update_project(&project).await?;
             self.commit(transaction).await?;
             Ok(project)
-        })
+        }))
         .await
     }
 
     /// Archives a project for good: its keys stop working here at once and on other replicas within a second. What is
     /// open goes on. A project that was archived before stays as it is.
     pub async fn archive_project(&self, id: ProjectId) -> Result<ProjectRecord, AccountsError> {
-        self.in_time(async {
+        self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             let mut project = transaction.project(id).await?.ok_or(AccountsError::UnknownProject)?;
             if project.is_default {
@@ -80,7 +80,7 @@ impl Accounts {
             transaction.update_project(&project).await?;
             self.commit(transaction).await?;
             Ok(project)
-        })
+        }))
         .await
     }
 

@@ -292,13 +292,15 @@ async fn take_over(
     stale_before: Timestamp,
     limit: u32,
 ) -> Result<Vec<Uuid>, StoreError> {
+    // The heartbeat is asked for in a subquery of its own, not by a join: where another replica has just taken a row,
+    // PostgreSQL looks again at that row and at subqueries, but not at what was joined to it.
     macro_rules! take_over {
         ($lock:literal) => {
             concat!(
                 "UPDATE generations SET owner = $1 WHERE id IN (
-                     SELECT g.id FROM generations g LEFT JOIN replicas r ON r.id = g.owner
+                     SELECT g.id FROM generations g
                      WHERE g.state IN ('queued', 'running') AND g.owner <> $1 AND g.created_at < $2
-                         AND (r.id IS NULL OR r.heartbeat_at < $2)
+                         AND COALESCE((SELECT r.heartbeat_at FROM replicas r WHERE r.id = g.owner), 0) < $2
                      ORDER BY g.id LIMIT $3",
                 $lock,
                 ") RETURNING id"

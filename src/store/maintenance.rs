@@ -105,16 +105,24 @@ impl Store {
         if !self.is_postgres() {
             return Ok(());
         }
-        within(self.options().write_timeout, async {
-            for pair in months.windows(2) {
-                let [(name, from), (_, before)] = pair else {
-                    continue;
-                };
-                let mut transaction = self.begin().await?;
-                make_month(transaction.connection(), name, *from, *before).await?;
-                transaction.commit().await?;
+        let mut failure = None;
+        for pair in months.windows(2) {
+            let [(name, from), (_, before)] = pair else {
+                continue;
+            };
+            // One month that cannot be made keeps no other from being made.
+            if let Err(error) = self.make_month(name, *from, *before).await {
+                failure = Some(error);
             }
-            Ok(())
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    async fn make_month(&self, name: &str, from: Timestamp, before: Timestamp) -> Result<(), StoreError> {
+        within(self.options().write_timeout, async {
+            let mut transaction = self.begin().await?;
+            make_month(transaction.connection(), name, from, before).await?;
+            transaction.commit().await
         })
         .await
     }
@@ -126,7 +134,8 @@ fn smallest_id(moment: Timestamp) -> Uuid {
     Uuid::from_u128(millis << 80)
 }
 
-/// Made apart and then attached: attaching lets requests go on meanwhile, `CREATE … PARTITION OF` does not.
+/// Made apart and then attached: attaching lets requests go on meanwhile, `CREATE … PARTITION OF` does not. A month
+/// that the default partition has rows of already stays there.
 async fn make_month(
     connection: AnyConnection<'_>,
     name: &str,
@@ -138,8 +147,15 @@ async fn make_month(
     };
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(PARTITIONS_LOCK).execute(&mut *connection).await?;
     let table = format!("generations_{name}");
-    let there: bool =
-        sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL").bind(&table).fetch_one(&mut *connection).await?;
+    let there: bool = sqlx::query_scalar(
+        "SELECT to_regclass($1) IS NOT NULL
+             OR EXISTS (SELECT FROM generations_default WHERE id >= $2 AND id < $3)",
+    )
+    .bind(&table)
+    .bind(smallest_id(from))
+    .bind(smallest_id(before))
+    .fetch_one(&mut *connection)
+    .await?;
     if there {
         return Ok(());
     }

@@ -18,6 +18,8 @@ mod reserving;
 mod rows;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 mod usage;
 mod verify;
 mod words;

@@ -69,7 +69,7 @@ impl Store {
             "postgres" | "postgresql" => Either::Postgres(open_postgres(address, &options)?),
             "sqlite" => Either::Sqlite(open_sqlite(address, &options).await?),
             _ => {
-                return Err(bad_address(address, "the scheme is neither `sqlite` nor `postgres`"));
+                return Err(bad_address(address, &"the scheme is neither `sqlite` nor `postgres`"));
             }
         };
         let store = Self { inner: Arc::new(Inner { pools, options, runtime: Handle::current() }) };
@@ -105,20 +105,24 @@ impl Store {
     }
 }
 
-fn bad_address(address: &str, reason: impl ToString) -> StoreError {
-    let mut shown = address.to_owned();
-    if let Ok(mut url) = url::Url::parse(address)
-        && url.password().is_some()
-        && url.set_password(Some("…")).is_ok()
-    {
-        shown = url.to_string();
+fn bad_address(address: &str, reason: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Address { address: without_password(address), reason: reason.to_string() }
+}
+
+/// Cuts out everything that may hold a password, also from an address that is none.
+fn without_password(address: &str) -> String {
+    let visible = address.split('?').next().unwrap_or_default();
+    match (visible.split_once("://"), visible.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
+        (None, Some((_, host))) => format!("…@{host}"),
+        (_, None) => visible.to_owned(),
     }
-    StoreError::Address { address: shown, reason: reason.to_string() }
 }
 
 fn open_postgres(address: &str, options: &StoreOptions) -> Result<Pools<PgPool, PgConnectOptions>, StoreError> {
-    let connect =
-        PgConnectOptions::from_str(address).map_err(|error| bad_address(address, error))?.application_name("imagegate");
+    let connect = PgConnectOptions::from_str(address)
+        .map_err(|error| bad_address(address, &error))?
+        .application_name("imagegate");
     let pool = |connections: u32, longest: Duration| {
         // Set after connecting, since poolers refuse unknown startup parameters. A replica that is stopped in the
         // middle of a transaction must not keep its locks.
@@ -151,7 +155,7 @@ async fn open_sqlite(
     options: &StoreOptions,
 ) -> Result<Pools<SqlitePool, SqliteConnectOptions>, StoreError> {
     let connect = SqliteConnectOptions::from_str(address)
-        .map_err(|error| bad_address(address, error))?
+        .map_err(|error| bad_address(address, &error))?
         .create_if_missing(true)
         .journal_mode(SqliteJournalMode::Wal)
         // FULL, not NORMAL: what was answered survives a power cut.
@@ -161,12 +165,12 @@ async fn open_sqlite(
         .optimize_on_close(true, None);
     let file = connect.get_filename().to_path_buf();
     if address.contains(":memory:") || address.contains("mode=memory") || file.as_os_str().is_empty() {
-        return Err(bad_address(address, "the books need a file"));
+        return Err(bad_address(address, &"the books need a file"));
     }
     if let Some(folder) = file.parent().filter(|folder| *folder != Path::new("")) {
         tokio::fs::create_dir_all(folder)
             .await
-            .map_err(|error| bad_address(address, format!("its folder cannot be created: {error}")))?;
+            .map_err(|error| bad_address(address, &format!("its folder cannot be created: {error}")))?;
     }
     let pool = |connections: u32, connect: SqliteConnectOptions| {
         SqlitePoolOptions::new()
@@ -178,7 +182,7 @@ async fn open_sqlite(
     };
     Ok(Pools {
         writers: pool(1, connect.clone()),
-        readers: pool(options.readers, connect.clone().pragma("query_only", "ON")),
+        readers: pool(options.readers, connect.clone().pragma("query_only", "ON").optimize_on_close(false, None)),
         connect,
     })
 }
