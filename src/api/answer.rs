@@ -97,6 +97,27 @@ pub struct ImageAnswer {
     pub meta: Meta,
 }
 
+impl ImageAnswer {
+    /// The images.
+    #[must_use]
+    pub fn images(&self) -> &[ImageView] {
+        &self.produced.images
+    }
+
+    /// All but the images: model, seed, timings, safety and cost.
+    #[must_use]
+    pub fn facts(&self) -> Map<String, Value> {
+        let mut facts = match serde_json::to_value(self) {
+            Ok(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        for images in ["images", "data"] {
+            facts.shift_remove(images);
+        }
+        facts
+    }
+}
+
 /// An id as its text.
 pub type GenerationIdText = String;
 

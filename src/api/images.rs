@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::answer::{ImageAnswer, image_answer, put_cost_headers};
 use super::errors::{failure_problem, invalid_field, overdue_problem, reserve_problem};
 use super::input::expect_json;
+use super::stream::stream_events;
 use super::{GenerationView, Services};
 use crate::accounts::{Caller, CallerKind};
 use crate::catalogue::{self, Order, Strictness, Switches};
@@ -58,6 +59,7 @@ pub struct ImageRequest(Map<String, Value>);
             ("x-imagegate-upstream" = String, description = "`fal`, or `sandbox` where no key of fal is set."),
             ("idempotent-replayed" = String, description = "`true` if this is the answer to an earlier request with the same key."),
          )),
+        (status = 200, description = "With `stream: true`: server-sent events in OpenAI's form. `image_generation.completed` carries each image, `image_generation.queued` and `image_generation.in_progress` tell how far it is, `image_generation.settled` what it cost, `error` why there is no image.", body = String, content_type = "text/event-stream"),
         (status = 202, description = "Taken, as `background` or `Prefer: respond-async` asked.", body = GenerationView,
          headers(("Location" = String, description = "Where it can be fetched."))),
         (status = 400, description = "The request does not fit the model, or its content is refused; `error.data` lists every problem.", body = ProblemBody, content_type = "application/problem+json"),
@@ -86,9 +88,6 @@ pub async fn create_image_generation(
     let (accepted, project_id) = accept(&request, &caller, &body, &services)?;
     drop(body);
     let switches = &accepted.order.switches;
-    if switches.stream {
-        return Err(invalid_field("stream", "server-sent events are not offered yet; leave it out"));
-    }
     if switches.webhook_url.is_some() {
         return Err(invalid_field("webhook_url", "webhooks are not offered yet; leave it out"));
     }
@@ -96,6 +95,12 @@ pub async fn create_image_generation(
         return Err(invalid_field("fallbacks", "fallbacks are not offered yet; leave it out"));
     }
     let in_background = switches.background || prefers_async(request.headers());
+    if in_background && switches.stream {
+        return Err(invalid_field(
+            "stream",
+            "a generation in the background is not streamed; leave one of the two out",
+        ));
+    }
     let idempotency_key = idempotency_key(request.headers())?;
     let ask = Request {
         project_id,
@@ -114,6 +119,9 @@ pub async fn create_image_generation(
         job: job.clone(),
         stayed: false,
     });
+    if order.switches.stream {
+        return stream_events(services, request, order, job, leaves).await;
+    }
     let progress = job.outcome().await;
     if let Some(leaves) = leaves {
         leaves.stayed();
@@ -251,7 +259,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// Tells the gateway, when it is dropped, that the client has hung up.
-struct Leaving {
+pub(super) struct Leaving {
     gateway: Arc<Gateway>,
     job: Arc<Job>,
     stayed: bool,
@@ -259,7 +267,7 @@ struct Leaving {
 
 impl Leaving {
     /// The client is still there.
-    fn stayed(mut self) {
+    pub(super) fn stayed(mut self) {
         self.stayed = true;
     }
 }
@@ -272,17 +280,22 @@ impl Drop for Leaving {
     }
 }
 
-/// 202 as soon as the hold is written.
-async fn answer_async(services: &Services, request: &HttpRequest, job: &Job) -> Result<HttpResponse, Problem> {
+/// The generation once its hold is written, and whether it is that of an earlier request with the same key.
+pub(super) async fn reserved(job: &Job) -> Result<(GenerationId, bool), Problem> {
     let mut watcher = job.watch();
     let reserved = watcher.wait_for(|progress| !matches!(progress, Progress::Reserving)).await;
-    let (id, replayed) = match reserved.map(|progress| progress.clone()) {
+    match reserved.map(|progress| progress.clone()) {
         Ok(Progress::Refused(refusal)) => match &*refusal {
-            ReserveError::Duplicate(id) => (*id, true),
-            refusal => return Err(reserve_problem(refusal)),
+            ReserveError::Duplicate(id) => Ok((*id, true)),
+            refusal => Err(reserve_problem(refusal)),
         },
-        _ => (job.id, false),
-    };
+        _ => Ok((job.id, false)),
+    }
+}
+
+/// 202 as soon as the hold is written.
+async fn answer_async(services: &Services, request: &HttpRequest, job: &Job) -> Result<HttpResponse, Problem> {
+    let (id, replayed) = reserved(job).await?;
     let record = services
         .gateway
         .books()
@@ -321,7 +334,7 @@ async fn answer(
 }
 
 /// Waits for a generation that an earlier request with the same idempotency key started, here or on another replica.
-async fn join(services: &Services, id: GenerationId) -> Result<Arc<Finished>, Problem> {
+pub(super) async fn join(services: &Services, id: GenerationId) -> Result<Arc<Finished>, Problem> {
     loop {
         if let Some(job) = services.gateway.job(id) {
             match job.outcome().await {
@@ -371,7 +384,7 @@ async fn answer_finished(
 }
 
 /// `x-imagegate-ignored`, with characters that a header cannot carry replaced.
-fn put_ignored(response: &mut HttpResponseBuilder, ignored: &[String]) {
+pub(super) fn put_ignored(response: &mut HttpResponseBuilder, ignored: &[String]) {
     if ignored.is_empty() {
         return;
     }

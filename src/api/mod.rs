@@ -9,6 +9,7 @@ mod images;
 mod input;
 mod models;
 mod openapi;
+mod stream;
 
 use std::sync::Arc;
 

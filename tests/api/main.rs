@@ -13,3 +13,4 @@ mod limits;
 mod readme;
 mod recovery;
 mod start;
+mod stream;
