@@ -27,9 +27,9 @@ mod tests;
 pub use error::CatalogueError;
 pub use file::check_file;
 pub use json::{Array, Json, JsonError, Number, Object, parse};
-pub use model::{Example, Model, Output, Parameter, Role, Send, Status};
-pub use order::Order;
-pub use price::{Charge, Condition, Extra, Price, PriceError, Quote, Rate, Rounding, Unit, Variant};
+pub use model::{Example, Model, Output, Parameter, Role, Send, Several, Status};
+pub use order::{Order, Sent};
+pub use price::{Charge, Condition, Extra, InputPrice, Price, PriceError, Quote, Rate, Rounding, Unit, Variant};
 pub use problem::{Code, PathPart, Problem, Rejection};
 pub use rules::{
     AspectRatio, AspectRatioRule, ChoiceRule, CustomSize, IntegerRule, Kind, ListRule, NumberRule, ObjectRule, Preset,
