@@ -6,6 +6,7 @@
 mod built_in;
 mod error;
 mod file;
+mod import;
 mod json;
 mod model;
 mod nearest;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use error::CatalogueError;
 pub use file::check_file;
+pub use import::{ImportError, import};
 pub use json::{Array, Json, JsonError, Number, Object, parse};
 pub use model::{Example, Model, Output, Parameter, Role, Send, Several, Status};
 pub use order::{Order, Sent};

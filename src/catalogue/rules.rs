@@ -154,7 +154,7 @@ pub struct AspectRatioRule {
 pub struct AspectRatio {
     /// As the provider spells it.
     pub name: Arc<str>,
-    /// Units across and down; `None` for words such as `auto`.
+    /// Across and down, in hundredths; `None` for words such as `auto`.
     pub ratio: Option<(u32, u32)>,
 }
 

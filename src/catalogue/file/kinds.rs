@@ -18,6 +18,7 @@ use super::super::validate::{Findings, check};
 use super::super::value::Value;
 use super::Mistake;
 use super::form::{KindName, ParameterForm};
+use crate::domain::Fixed;
 
 /// One of `[[parameters]]`, or a field of an object.
 pub(super) fn parameter(form: &ParameterForm, span: Range<usize>) -> Result<Parameter, Mistake> {
@@ -265,7 +266,9 @@ fn aspect_ratio_rule(form: &ParameterForm) -> Result<AspectRatioRule, Mistake> {
     let options = needed(form, form.options.as_ref(), "options")?;
     let ratio = |name: Arc<str>| {
         let sides = name.split_once(':').and_then(|(across, down)| {
-            let side = |digits: &str| digits.parse::<u32>().ok().filter(|side| *side > 0);
+            // `19.5:9`: counted in hundredths.
+            let hundredths = |side: Fixed| u32::try_from(side.billionths() / 10_000_000).ok();
+            let side = |digits: &str| digits.parse().ok().and_then(hundredths).filter(|side| *side > 0);
             Some((side(across)?, side(down)?))
         });
         if sides.is_none() && name.contains(':') {

@@ -13,6 +13,7 @@ use toml::Spanned;
 
 use self::form::{ModelForm, ParameterForm, SeveralForm};
 use super::error::CatalogueError;
+use super::import::unfilled;
 use super::json::parse;
 use super::model::{Example, Field, Index, Model, Output, Parameter, Role, Several, Status};
 use super::rules::Kind;
@@ -35,6 +36,10 @@ impl Mistake {
 /// Reads one model file. `name` is what errors call it.
 pub fn check_file(text: &str, name: &str) -> Result<Model, CatalogueError> {
     let read = || -> Result<Model, Mistake> {
+        if let Some(place) = unfilled(text) {
+            let message = "the document that this file was made from does not say this: fill it in";
+            return Err(Mistake::new(place..place, message));
+        }
         let form: ModelForm =
             toml::from_str(text).map_err(|error| Mistake::new(error.span().unwrap_or_default(), error.message()))?;
         model(form)

@@ -4,6 +4,7 @@ mod bad_input;
 mod files;
 mod golden;
 mod habits;
+mod import;
 mod limits;
 mod money;
 mod probes;
