@@ -29,6 +29,8 @@ use crate::{admin, api, sandbox};
 
 /// How long shutdown waits for open generations; what is still open then is found again at the next start.
 const DRAIN: Duration = Duration::from_secs(25);
+/// How long an idle connection is kept, so that clients need not connect for each image.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// The key that our own stand-in is called with.
 const SANDBOX_KEY: &str = "sandbox:sandbox";
 
@@ -256,6 +258,7 @@ fn listen(
     })
     // A client that hangs up must be noticed: half-closed connections look the same until the answer is written.
     .h1_allow_half_closed(false)
+    .keep_alive(KEEP_ALIVE)
     .disable_signals()
     .shutdown_timeout(DRAIN.as_secs())
     .bind(settings.bind)

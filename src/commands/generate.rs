@@ -1,5 +1,6 @@
 //! `imagegate generate`: one image through a running gateway, with a progress bar.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ pub async fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> 
     let key = key.ok_or("there is no key: give one with --key, or set IMAGEGATE_BOOTSTRAP_KEY")?;
     let base = arguments.url.clone().or_else(|| config.http.public_url.clone());
     let base = base.unwrap_or_else(|| format!("http://{}", config.http.bind));
-    let client = Client::builder().timeout(Duration::from_secs(120)).build()?;
+    let client = Client::builder().timeout(Duration::from_mins(2)).build()?;
     let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {elapsed} {msg}")?);
     bar.enable_steady_tick(Duration::from_millis(100));
     let begin = client.post(format!("{base}/v1/images/generations")).bearer_auth(&key).json(&body(arguments)?);
@@ -100,7 +101,7 @@ async fn read(request: reqwest::RequestBuilder) -> Result<Value, Failure> {
             .flatten()
             .map(|part| part.as_str().map_or_else(|| part.to_string(), str::to_owned))
             .collect();
-        message.push_str(&format!("\n  {}: {}", path.join("."), problem["message"].as_str().unwrap_or_default()));
+        let _ = write!(message, "\n  {}: {}", path.join("."), problem["message"].as_str().unwrap_or_default());
     }
     Err(message.into())
 }

@@ -1,5 +1,6 @@
 //! `imagegate serve`, `imagegate sandbox`, `imagegate migrate`.
 
+use std::fmt::Write;
 use std::net::SocketAddr;
 
 use imagegate::accounts::FirstKeys;
@@ -46,24 +47,27 @@ fn welcome(address: SocketAddr, keys: &FirstKeys) -> String {
     text.push_str("\nThe first keys of this database. They are shown only this once:\n\n");
     for (name, key) in [("admin key  ", &keys.admin), ("project key", &keys.project)] {
         if let Some(key) = key {
-            text.push_str(&format!("  {name}  {}\n", key.expose()));
+            let _ = writeln!(text, "  {name}  {}", key.expose());
         }
     }
     if let Some(key) = &keys.project {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "\nMake an image:\n\n\
              curl http://{address}/v1/images/generations -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' \
-             -d '{{\"model\": \"flux-realism\", \"prompt\": \"A T-Rex relaxing on a beach\", \"image_size\": {{\"width\": 1472, \"height\": 512}}}}'\n",
+             -d '{{\"model\": \"flux-realism\", \"prompt\": \"A T-Rex relaxing on a beach\", \
+             \"image_size\": {{\"width\": 1472, \"height\": 512}}}}'\n",
             key.expose()
-        ));
+        );
     }
     if let Some(key) = &keys.admin {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "\nSee what it cost:\n\ncurl http://{address}/admin/v1/generations -H 'Authorization: Bearer {}'\n",
             key.expose()
-        ));
+        );
     }
-    text.push_str(&format!("\nThe documentation is at http://{address}/docs\n\n"));
+    let _ = write!(text, "\nThe documentation is at http://{address}/docs\n\n");
     text
 }
 

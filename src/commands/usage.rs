@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{Failure, print, print_table};
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAY: Duration = Duration::from_hours(24);
 
 /// Which usage to print.
 #[derive(Debug, Args)]

@@ -288,11 +288,11 @@ impl Followed {
 
     /// The provider has given it up, as we asked: because its deadline passed, or because somebody wished it.
     fn given_up(&self, failure: Failure) -> Outcome {
-        if self.job.cancellation() == Cancellation::Never {
-            Outcome::Expired(failure)
-        } else {
-            Outcome::Cancelled(failure)
+        if self.job.cancellation() > Cancellation::Never {
+            return Outcome::Cancelled(failure);
         }
+        let message = "it was not finished by its deadline, and the provider has given it up";
+        Outcome::Expired(Failure { kind: FailureKind::TimedOut, message: message.to_owned(), ..failure })
     }
 
     fn after_fault(&mut self, before: &Faults, fault: LookError, now: Timestamp) -> Next {

@@ -24,7 +24,7 @@ async fn a_client_that_hangs_up_while_it_is_queued_pays_nothing(kind: Database) 
     let id = house.gateway.generations().await[0]["id"].as_str().unwrap().to_owned();
     let row = house.gateway.ended(&id).await;
     assert_eq!((&row["state"], &row["price_usd"]), (&json!("cancelled"), &json!("0.000000000")));
-    assert_eq!(house.fal_state().await["pictures_made"].as_u64().unwrap_or_default(), 0);
+    assert_eq!(house.fal_state().await["made_images"].as_u64().unwrap(), 0);
 }
 
 async fn with_an_idempotency_key_it_runs_on_and_is_fetched_by_the_same_key(kind: Database) {
@@ -64,7 +64,7 @@ async fn past_its_deadline_the_answer_names_the_generation_which_is_given_up_or_
         Some(row)
     })
     .await;
-    let pictures = house.fal_state().await["pictures_made"].as_u64().unwrap_or_default();
+    let pictures = house.fal_state().await["made_images"].as_u64().unwrap();
     match row["state"].as_str().unwrap() {
         "expired" => assert_eq!((&row["price_usd"], pictures), (&json!("0.000000000"), 0)),
         "succeeded" => assert_eq!((&row["price_usd"], pictures), (&json!("0.035000000"), 1)),

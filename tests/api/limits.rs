@@ -53,7 +53,7 @@ async fn all_problems_of_a_request_are_told_at_once_and_nothing_is_spent(kind: D
     let height = problems.iter().find(|problem| problem["path"] == json!(["image_size", "height"])).unwrap();
     assert_eq!((&height["minimum"], &height["nearest"]), (&json!(512), &json!(512)));
     assert!(house.gateway.generations().await.is_empty());
-    assert_eq!(house.fal_state().await["submits"]["total"].as_u64().unwrap_or_default(), 0);
+    assert_eq!(house.fal_state().await["accepted_submits"].as_u64().unwrap(), 0);
 }
 
 async fn each_limit_holds_from_both_sides(kind: Database) {

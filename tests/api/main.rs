@@ -10,5 +10,6 @@ mod images;
 mod keys;
 mod leaving;
 mod limits;
+mod readme;
 mod recovery;
 mod start;

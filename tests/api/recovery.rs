@@ -42,7 +42,7 @@ async fn what_was_running_at_a_kill_is_finished_and_charged_once(kind: Database)
         assert_eq!(fetched["images"][0]["width"], 1472);
     }
     assert_eq!(gateway.generations().await.len(), 5);
-    assert_eq!(fal_state(&fal).await["submits"]["accepted"], 5);
+    assert_eq!(fal_state(&fal).await["accepted_submits"], 5);
 }
 
 async fn what_fal_no_longer_knows_after_a_kill_is_free(kind: Database) {
@@ -63,7 +63,7 @@ async fn what_fal_no_longer_knows_after_a_kill_is_free(kind: Database) {
     let gateway = Start::new(&database.url, &fal.queue_url()).run().await;
     let row = gateway.ended(taken["id"].as_str().unwrap()).await;
     assert_eq!((&row["state"], &row["price_usd"]), (&json!("failed"), &json!("0.000000000")));
-    assert_eq!(fal_state(&fal).await["submits"]["accepted"].as_u64().unwrap_or_default(), 0);
+    assert_eq!(fal_state(&fal).await["accepted_submits"].as_u64().unwrap(), 0);
 }
 
 async fn a_planned_stop_finishes_what_runs(kind: Database) {

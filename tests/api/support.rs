@@ -1,6 +1,6 @@
 //! Starts the real binary with its own database and its own stand-in for fal, and talks to it.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ pub(crate) use on_both_databases;
 /// An HTTP client; `reqwest` is built without a TLS provider of its own.
 pub fn client() -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().timeout(Duration::from_secs(60)).redirect(reqwest::redirect::Policy::none()).build().unwrap()
+    Client::builder().timeout(Duration::from_mins(1)).redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }
 
 /// A stand-in for fal that answers after `delay`.
@@ -197,7 +197,7 @@ impl Gateway {
 
     /// One generation in the books, once it has ended.
     pub async fn ended(&self, id: &str) -> Value {
-        eventually(Duration::from_secs(60), || async {
+        eventually(Duration::from_mins(1), || async {
             let answer = self.admin(Method::GET, &format!("/admin/v1/generations/{id}")).send().await.unwrap();
             let generation = read(answer, StatusCode::OK).await;
             (!matches!(generation["state"].as_str(), Some("queued" | "running"))).then_some(generation)
@@ -228,13 +228,6 @@ impl Gateway {
             assert!(started.elapsed() < Duration::from_secs(40), "it does not stop:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }
-
-    /// What was printed; only once the process has ended.
-    pub fn printed(&mut self) -> String {
-        let mut text = String::new();
-        self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-        text
     }
 }
 
