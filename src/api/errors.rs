@@ -50,6 +50,10 @@ impl From<Rejection> for Problem {
                 let message = format!("the model `{model}` was withdrawn{hint}");
                 Self::new(Code::ModelWithdrawn, message).param("model").data(json!({"replaced_by": replaced_by}))
             }
+            Rejection::Unpriced { model } => {
+                let message = format!("the model `{model}` is not on offer: it has no known price");
+                Self::new(Code::ModelNotFound, message).param("model")
+            }
             Rejection::Invalid(problems) => invalid(&problems),
         }
     }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use actix_web::http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH};
 use actix_web::{HttpRequest, HttpResponse, get, web};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{Services, query};
-use crate::catalogue::{Catalogue, Model, Status};
+use crate::catalogue::{Catalogue, Model, Rejection, Status};
 use crate::domain::Fixed;
 use crate::http::{Code, Problem, ProblemBody};
 
@@ -229,11 +229,7 @@ pub async fn retrieve_model(
         )
         .param("id")
     })?;
-    let Some(view) = table.views.get(&model.id) else {
-        let hint = model.replaced_by.as_ref().map(|other| format!("; use `{other}`")).unwrap_or_default();
-        let problem = Problem::new(Code::ModelWithdrawn, format!("the model `{}` is not on offer{hint}", model.id));
-        return Err(problem.param("id").data(json!({"replaced_by": model.replaced_by})));
-    };
+    let Some(view) = table.views.get(&model.id) else { return Err(not_on_offer(model)) };
     if is_fresh(&request, &table.etag) {
         return Ok(HttpResponse::NotModified().insert_header((ETAG, table.etag.clone())).finish());
     }
@@ -241,6 +237,15 @@ pub async fn retrieve_model(
         .insert_header((ETAG, table.etag.clone()))
         .insert_header((CACHE_CONTROL, "max-age=60"))
         .json(view))
+}
+
+/// Known, but neither listed nor taken.
+fn not_on_offer(model: &Model) -> Problem {
+    let rejection = match model.status {
+        Status::Unpriced => Rejection::Unpriced { model: model.id.clone() },
+        _ => Rejection::Withdrawn { model: model.id.clone(), replaced_by: model.replaced_by.clone() },
+    };
+    Problem::from(rejection).param("id")
 }
 
 fn is_fresh(request: &HttpRequest, etag: &HeaderValue) -> bool {

@@ -98,7 +98,7 @@ impl Catalogue {
         self.models.get(*self.places.get(id.as_ref())?)
     }
 
-    /// Every model, ordered by id; [`Model::status`] tells the withdrawn ones.
+    /// Every model, ordered by id; [`Model::is_offered`] tells those that can be ordered.
     pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
         self.models.iter()
     }
@@ -122,15 +122,19 @@ impl Catalogue {
             let nearest = self.nearest(&model);
             return Err(Rejection::UnknownModel { model, nearest });
         };
-        if known.status == Status::Withdrawn {
-            return Err(Rejection::Withdrawn { model: known.id.clone(), replaced_by: known.replaced_by.clone() });
+        if !known.is_offered() {
+            let model = known.id.clone();
+            return Err(match known.status {
+                Status::Unpriced => Rejection::Unpriced { model },
+                _ => Rejection::Withdrawn { model, replaced_by: known.replaced_by.clone() },
+            });
         }
         validate::order(Some(self), known, wish, strictness).map_err(Rejection::Invalid)
     }
 
     /// The offered id or alias that differs least from this name.
     pub(super) fn nearest(&self, name: &str) -> Option<String> {
-        let offered = self.models.iter().filter(|model| model.status != Status::Withdrawn);
+        let offered = self.models.iter().filter(|model| model.is_offered());
         let names = offered.flat_map(|model| std::iter::once(&model.id).chain(&model.aliases)).map(String::as_str);
         nearest(name, names).map(str::to_owned)
     }

@@ -169,7 +169,7 @@ impl Gateway {
             deadline_at: created_at.plus(deadline),
             model: order.model.id.clone(),
             provider: order.model.provider.clone(),
-            endpoint: order.model.endpoint.clone(),
+            endpoint: order.endpoint().to_owned(),
             num_images: order.count(),
             size: order.size().map(|size| size.to_string()),
             parameters: serde_json::Value::Object(parameters).to_string(),

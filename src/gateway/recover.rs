@@ -163,8 +163,8 @@ struct Restored {
 }
 
 impl Terms for Restored {
-    fn charge(&self, delivered: &[Option<Size>], markup: Fixed) -> Option<Charge> {
-        let mut charge = self.order.charge(delivered, markup).ok()?;
+    fn charge(&self, delivered: &[Option<Size>], units: Option<Fixed>, markup: Fixed) -> Option<Charge> {
+        let mut charge = self.order.charge(delivered, units, markup).ok()?;
         if charge.price > self.hold {
             warn!(price = %charge.price, hold = %self.hold, "the catalogue has become dearer since the hold; the hold's price counts");
             charge.price = self.hold;
@@ -184,7 +184,7 @@ struct Share {
 }
 
 impl Terms for Share {
-    fn charge(&self, delivered: &[Option<Size>], _markup: Fixed) -> Option<Charge> {
+    fn charge(&self, delivered: &[Option<Size>], _units: Option<Fixed>, _markup: Fixed) -> Option<Charge> {
         let images = u32::try_from(delivered.len()).ok()?;
         let ordered = i64::from(self.ordered.max(1));
         let price = Money::from_nanos(self.hold.nanos() / ordered * i64::from(images).min(ordered));

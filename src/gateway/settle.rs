@@ -18,15 +18,16 @@ const WRITE_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duratio
 
 /// How the order is charged, wherever it comes from: a request just served, or one found open after a restart.
 pub(super) trait Terms: Send + Sync {
-    /// The charge for what was delivered; `None` stands for an image of the size that was ordered.
-    fn charge(&self, delivered: &[Option<Size>], markup: Fixed) -> Option<Charge>;
+    /// The charge for what was delivered; `None` stands for an image of the size that was ordered. `units` is what the
+    /// provider says it bills.
+    fn charge(&self, delivered: &[Option<Size>], units: Option<Fixed>, markup: Fixed) -> Option<Charge>;
     /// The provider's price of one of its billing units, if the catalogue knows it.
     fn unit_cost(&self) -> Option<Money>;
 }
 
 impl Terms for Order {
-    fn charge(&self, delivered: &[Option<Size>], markup: Fixed) -> Option<Charge> {
-        Self::charge(self, delivered, markup).ok()
+    fn charge(&self, delivered: &[Option<Size>], units: Option<Fixed>, markup: Fixed) -> Option<Charge> {
+        Self::charge(self, delivered, units, markup).ok()
     }
 
     fn unit_cost(&self) -> Option<Money> {
@@ -81,7 +82,7 @@ impl Gateway {
             Outcome::Delivered(delivery) => {
                 let sizes: Vec<Option<Size>> =
                     delivery.images.iter().map(|image| Size::from_pixels(image.width, image.height)).collect();
-                let Some(charge) = terms.charge(&sizes, self.markup) else {
+                let Some(charge) = terms.charge(&sizes, delivery.billable_units, self.markup) else {
                     error!(generation = %job.id, "what was delivered cannot be priced; it is free");
                     let failure = Failure::new(FailureKind::Run, "what was delivered cannot be priced");
                     return failed(job, FinalState::Failed, failure, terms, now);

@@ -273,7 +273,7 @@ impl Fal {
 #[async_trait]
 impl Provider for Fal {
     fn prepare(&self, order: &Order) -> Prepared {
-        Prepared { endpoint: order.model.endpoint.clone(), body: translate::body(order) }
+        Prepared { endpoint: order.endpoint().to_owned(), body: translate::body(order) }
     }
 
     async fn submit(
