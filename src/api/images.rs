@@ -16,7 +16,7 @@ use super::input::expect_json;
 use super::stream::stream_events;
 use super::{GenerationView, Services};
 use crate::accounts::{Caller, CallerKind};
-use crate::catalogue::{self, Order, Strictness, Switches};
+use crate::catalogue::{self, Json, Order, Strictness, Switches};
 use crate::domain::{GenerationId, ProjectId};
 use crate::gateway::{Accepted, Finished, Gateway, Job, Progress, Request, read_finished};
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
@@ -85,8 +85,40 @@ pub async fn create_image_generation(
     body: web::Bytes,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let (accepted, project_id) = accept(&request, &caller, &body, &services)?;
+    expect_json(&request)?;
+    let accepted = accept(&request, &catalogue::parse(&body)?, &services)?;
     drop(body);
+    make_images(
+        Asked {
+            request,
+            services,
+            caller: caller.into_inner(),
+            context: context.into_inner(),
+            events: "image_generation",
+        },
+        accepted,
+    )
+    .await
+}
+
+/// A request on its way: who asks, and in which words the answer is streamed.
+pub(super) struct Asked {
+    /// The HTTP request.
+    pub request: HttpRequest,
+    /// What handlers may use.
+    pub services: web::Data<Services>,
+    /// Who asks.
+    pub caller: Caller,
+    /// The request's frame.
+    pub context: RequestContext,
+    /// What the events' types begin with: `image_generation` or `image_edit`.
+    pub events: &'static str,
+}
+
+/// Makes the images of a checked order, and answers as the request wants to be answered.
+pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<HttpResponse, Problem> {
+    let Asked { request, services, caller, context, events } = asked;
+    let project_id = project_of(&caller)?;
     let switches = &accepted.order.switches;
     if switches.webhook_url.is_some() {
         return Err(invalid_field("webhook_url", "webhooks are not offered yet; leave it out"));
@@ -120,7 +152,7 @@ pub async fn create_image_generation(
         stayed: false,
     });
     if order.switches.stream {
-        return stream_events(services, request, order, job, leaves).await;
+        return stream_events(services, request, order, job, leaves, events).await;
     }
     let progress = job.outcome().await;
     if let Some(leaves) = leaves {
@@ -156,8 +188,9 @@ pub async fn quote_image_generation(
     body: web::Bytes,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let (accepted, _) = accept(&request, &caller, &body, &services)?;
-    let Accepted { order, quote } = accepted;
+    project_of(&caller)?;
+    expect_json(&request)?;
+    let Accepted { order, quote } = accept(&request, &catalogue::parse(&body)?, &services)?;
     let prepared = services.gateway.prepare(&order)?;
     let view = QuoteView {
         object: "image.generation.quote",
@@ -215,20 +248,19 @@ pub struct ProviderRequestView {
     body: Map<String, Value>,
 }
 
-/// Reads and checks the body; who pays.
-fn accept(
-    request: &HttpRequest,
-    caller: &Caller,
-    body: &[u8],
-    services: &Services,
-) -> Result<(Accepted, ProjectId), Problem> {
-    let CallerKind::Project(project_id) = caller.kind else {
-        return Err(Problem::new(Code::PermissionDenied, "an admin key does not generate; use a project key"));
-    };
-    expect_json(request)?;
-    let wish = catalogue::parse(body)?;
-    let accepted = services.gateway.accept(&wish, strictness(request.headers())?)?;
-    Ok((accepted, project_id))
+/// Checks a wish against the catalogue and prices it.
+pub(super) fn accept(request: &HttpRequest, wish: &Json<'_>, services: &Services) -> Result<Accepted, Problem> {
+    Ok(services.gateway.accept(wish, strictness(request.headers())?)?)
+}
+
+/// Who pays.
+fn project_of(caller: &Caller) -> Result<ProjectId, Problem> {
+    match caller.kind {
+        CallerKind::Project(project_id) => Ok(project_id),
+        CallerKind::Admin => {
+            Err(Problem::new(Code::PermissionDenied, "an admin key does not generate; use a project key"))
+        }
+    }
 }
 
 fn strictness(headers: &HeaderMap) -> Result<Strictness, Problem> {

@@ -2,6 +2,7 @@
 
 pub mod access;
 mod answer;
+mod edits;
 pub mod errors;
 mod generations;
 mod health;
@@ -72,6 +73,7 @@ pub fn routes(config: &mut ServiceConfig) {
     config
         .service(images::create_image_generation)
         .service(images::quote_image_generation)
+        .service(edits::create_image_edit)
         .service(generations::list_image_generations)
         .service(generations::retrieve_image_generation)
         .service(generations::cancel_image_generation)

@@ -28,6 +28,7 @@ pub(super) async fn stream_events(
     order: Arc<Order>,
     job: Arc<Job>,
     leaves: Option<Leaving>,
+    prefix: &'static str,
 ) -> Result<HttpResponse, Problem> {
     let (id, replayed) = match reserved(&job).await {
         Ok(reserved) => reserved,
@@ -53,12 +54,12 @@ pub(super) async fn stream_events(
     let events = async_stream::stream! {
         if replayed {
             let end = join(&services, id).await;
-            for event in end_events(&services, &request, &order, end).await {
+            for event in end_events(&services, &request, &order, end, prefix).await {
                 yield Ok::<_, Infallible>(event);
             }
             return;
         }
-        for await event in progress_events(id, watcher) {
+        for await event in progress_events(id, watcher, prefix) {
             yield Ok(event);
         }
         let end = match job.outcome().await {
@@ -69,7 +70,7 @@ pub(super) async fn stream_events(
         if let Some(leaves) = leaves {
             leaves.stayed();
         }
-        for event in end_events(&services, &request, &order, end).await {
+        for event in end_events(&services, &request, &order, end, prefix).await {
             yield Ok(event);
         }
     };
@@ -80,6 +81,7 @@ pub(super) async fn stream_events(
 fn progress_events(
     id: GenerationId,
     mut watcher: watch::Receiver<Progress>,
+    prefix: &'static str,
 ) -> impl futures_util::Stream<Item = web::Bytes> {
     async_stream::stream! {
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
@@ -89,9 +91,9 @@ fn progress_events(
             match progress {
                 Progress::Queued(position) => {
                     let body = json!({"generation_id": id, "queue_position": position});
-                    yield event("image_generation.queued", body);
+                    yield event(&format!("{prefix}.queued"), body);
                 }
-                Progress::Running => yield event("image_generation.in_progress", json!({"generation_id": id})),
+                Progress::Running => yield event(&format!("{prefix}.in_progress"), json!({"generation_id": id})),
                 Progress::Reserving => {}
                 Progress::Refused(_) | Progress::Overdue | Progress::Finished(_) => return,
             }
@@ -114,13 +116,14 @@ async fn end_events(
     request: &HttpRequest,
     order: &Order,
     end: Result<Arc<Finished>, Problem>,
+    prefix: &str,
 ) -> Vec<web::Bytes> {
     let answer = match end {
         Ok(finished) => finished_answer(services, request, order, &finished).await,
         Err(problem) => Err(problem),
     };
     match answer {
-        Ok(answer) => delivered_events(order, &answer),
+        Ok(answer) => delivered_events(order, &answer, prefix),
         Err(problem) => vec![error_event(&problem)],
     }
 }
@@ -141,7 +144,7 @@ async fn finished_answer(
     image_answer(services, request, finished, delivery, &switches, &order.ignored, order.prompt()).await
 }
 
-fn delivered_events(order: &Order, answer: &ImageAnswer) -> Vec<web::Bytes> {
+fn delivered_events(order: &Order, answer: &ImageAnswer, prefix: &str) -> Vec<web::Bytes> {
     let mut events = Vec::new();
     for (index, image) in answer.images().iter().enumerate() {
         let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
@@ -150,7 +153,7 @@ fn delivered_events(order: &Order, answer: &ImageAnswer) -> Vec<web::Bytes> {
             _ => order.size().map(|size| size.to_string()),
         };
         events.push(event(
-            "image_generation.completed",
+            &format!("{prefix}.completed"),
             json!({
                 "b64_json": image.b64_json,
                 "url": image.url,
@@ -161,7 +164,7 @@ fn delivered_events(order: &Order, answer: &ImageAnswer) -> Vec<web::Bytes> {
                 "quality": "auto",
                 "image_index": index,
                 "generation_id": answer.id,
-                // Images are not billed in tokens here; the price stands in `image_generation.settled`.
+                // Images are not billed in tokens here; the price stands in the event after the last image.
                 "usage": {
                     "input_tokens": 0,
                     "output_tokens": 0,
@@ -173,7 +176,7 @@ fn delivered_events(order: &Order, answer: &ImageAnswer) -> Vec<web::Bytes> {
     }
     let mut settled = answer.facts();
     settled.insert("generation_id".to_owned(), json!(answer.id));
-    events.push(event("image_generation.settled", Value::Object(settled)));
+    events.push(event(&format!("{prefix}.settled"), Value::Object(settled)));
     events
 }
 

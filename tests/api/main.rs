@@ -5,6 +5,7 @@ mod support;
 
 mod books;
 mod document;
+mod edits;
 mod faces;
 mod images;
 mod keys;
