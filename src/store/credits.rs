@@ -4,7 +4,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::connection::{WriteTransaction, on_both, within};
-use super::rows::{Balance, LedgerEntry};
+use super::rows::{Balance, LedgerEntry, OpenHold};
 use super::{LedgerAccount, Store, StoreError, TransactionKind};
 use crate::domain::{GenerationId, Money, ProjectId, Timestamp};
 
@@ -83,6 +83,31 @@ impl Store {
             }))
         })
         .await
+    }
+
+    /// The open holds, oldest first.
+    pub async fn open_holds(&self, limit: u32) -> Result<Vec<OpenHold>, StoreError> {
+        let rows = within(self.options().report_timeout, async {
+            let mut reader = self.reader().await?;
+            Ok(on_both!(reader.connection(), connection =>
+                sqlx::query_as::<_, (Uuid, Uuid, i64, i64, String)>(
+                    "SELECT h.generation_id, h.project_id, h.amount, h.opened_at, g.state
+                     FROM holds h JOIN generations g ON g.id = h.generation_id
+                     WHERE h.ended_at IS NULL ORDER BY h.generation_id LIMIT $1")
+                    .bind(i64::from(limit)).fetch_all(connection).await)?)
+        })
+        .await?;
+        rows.into_iter()
+            .map(|(generation, project, amount, opened_at, state)| {
+                Ok(OpenHold {
+                    generation: GenerationId::from_uuid(generation),
+                    project_id: ProjectId::from_uuid(project),
+                    amount: Money::from_nanos(amount),
+                    opened_at: Timestamp::from_micros(opened_at),
+                    state: state.parse()?,
+                })
+            })
+            .collect()
     }
 
     /// The ledger entries about a generation, oldest first.

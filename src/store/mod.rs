@@ -32,8 +32,8 @@ pub use maintenance::Purged;
 pub use open::StoreOptions;
 pub use projects::{ProjectChange, ProjectRecord};
 pub use rows::{
-    AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry, Outcome,
-    Page, Reservation, Submitted,
+    AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry,
+    OpenHold, Outcome, Page, Reservation, Submitted,
 };
 pub use usage::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow};
 pub use words::{

@@ -9,6 +9,7 @@ mod faces;
 mod images;
 mod keys;
 mod leaving;
+mod ledger;
 mod limits;
 mod recovery;
 mod start;
