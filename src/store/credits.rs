@@ -43,12 +43,13 @@ struct StandingRow {
 }
 
 impl WriteTransaction {
-    /// Whether a ledger transaction of this id is there already.
-    pub(crate) async fn transaction_exists(&mut self, id: Uuid) -> Result<bool, StoreError> {
+    /// By how much the ledger transaction of this id has changed its project's balance, if it is there already.
+    pub(crate) async fn moved(&mut self, id: Uuid) -> Result<Option<i64>, StoreError> {
         Ok(on_both!(self.connection(), connection =>
-            sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM ledger_transactions WHERE id = $1")
-                .bind(id).fetch_one(connection).await)?
-            > 0)
+            sqlx::query_scalar::<_, i64>(
+                "SELECT COALESCE(e.amount, 0) FROM ledger_transactions t
+                 LEFT JOIN ledger_entries e ON e.transaction_id = t.id AND e.account = 'project' WHERE t.id = $1")
+                .bind(id).fetch_optional(connection).await)?)
     }
 
     /// What a generation was charged, less what was given back.

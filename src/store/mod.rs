@@ -30,7 +30,7 @@ pub use error::StoreError;
 pub use keys::KeyRecord;
 pub use maintenance::Purged;
 pub use open::StoreOptions;
-pub use projects::{ProjectChange, ProjectRecord};
+pub use projects::{ProjectChange, ProjectRecord, RateLimit};
 pub use rows::{
     AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry,
     OpenHold, Outcome, Page, Reservation, Submitted,
@@ -46,7 +46,9 @@ pub(crate) use connection::within;
 pub(crate) use credits::NewTransaction;
 pub(crate) use finishing::{BalanceChange, MonthlyCharge, OpenRow};
 pub(crate) use keys::{ACCOUNTS, NewKeyRow, StoredKey};
-pub(crate) use reserving::{BalanceRow, Existing, KeyTerms, MonthRow, ProjectTerms};
+pub(crate) use reserving::{
+    BalanceRow, CountRow, Existing, KeyTerms, MonthRow, OrganizationRows, ProjectTerms, RateRow,
+};
 
 /// The database. Cheap to clone; all clones share the connections.
 ///

@@ -12,4 +12,5 @@ mod leaving;
 mod ledger;
 mod limits;
 mod recovery;
+mod spending;
 mod start;

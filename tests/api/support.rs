@@ -256,6 +256,12 @@ impl Gateway {
         .await
     }
 
+    /// Changes the terms of the default project.
+    pub async fn set_project(&self, terms: &Value) -> Value {
+        let answer = self.admin(Method::PATCH, "/admin/v1/projects/default").json(terms).send().await.unwrap();
+        read(answer, StatusCode::OK).await
+    }
+
     /// What was logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
@@ -310,6 +316,11 @@ impl House {
         }
         let gateway = start.run().await;
         Self { gateway, fal, database }
+    }
+
+    /// One more replica on the same database, with the same stand-in.
+    pub async fn another(&self) -> Gateway {
+        Start::new(&self.database.url, &self.fal.queue_url()).run().await
     }
 
     /// What reached the stand-in.
