@@ -13,6 +13,7 @@ use super::credit::{self, Credit, Refund};
 use super::error::{LedgerError, ReserveError};
 use super::limits::RateLimits;
 use super::month::Month;
+use super::resend::{self, Found, Resend};
 use super::writer::{Command, Writer};
 use crate::domain::{GenerationId, ProjectId, Timestamp};
 use crate::store::{
@@ -141,8 +142,29 @@ impl Books {
     }
 
     /// Forgets replica `owner`, which stops: others may adopt at once what it leaves open.
-    pub async fn retire(&self, owner: Uuid) -> Result<(), LedgerError> {
-        Ok(self.store.retire(owner).await?)
+    pub async fn retire(&self, owner: Uuid, at: Timestamp) -> Result<(), LedgerError> {
+        Ok(self.store.retire(owner, at).await?)
+    }
+
+    /// Records that the client who waited for a generation went away or got a 5xx: a resend of it may join.
+    pub async fn client_left(&self, id: GenerationId, at: Timestamp) -> Result<(), LedgerError> {
+        self.client(id, Some(at)).await
+    }
+
+    /// Records that the client who waited for a generation has its answer.
+    pub async fn client_answered(&self, id: GenerationId) -> Result<(), LedgerError> {
+        self.client(id, None).await
+    }
+
+    async fn client(&self, id: GenerationId, left_at: Option<Timestamp>) -> Result<(), LedgerError> {
+        let (caller, answer) = oneshot::channel();
+        self.send(Command::Client(id, left_at, caller)).map_err(LedgerError::Unavailable)?;
+        answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
+    }
+
+    /// Looks for the request that a resend without a key repeats; one that is found is the resend's own from now on.
+    pub async fn join_resent(&self, resend: &Resend) -> Result<Found, LedgerError> {
+        resend::join(&self.store, resend).await
     }
 
     /// Takes over at most `limit` open generations whose replica gave no sign of life since `stale_before`. Two replicas

@@ -12,5 +12,6 @@ mod leaving;
 mod ledger;
 mod limits;
 mod recovery;
+mod resending;
 mod spending;
 mod start;

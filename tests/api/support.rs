@@ -112,7 +112,7 @@ impl Drop for TestDatabase {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(Self::check(&url))
         });
-        let (differences, holds) = checked.join().expect("the books could not be checked");
+        let (differences, holds) = checked.join().unwrap();
         assert!(differences.is_empty(), "the books do not add up: {differences:?}");
         assert!(holds == 0 || self.may_hold.load(Ordering::SeqCst), "{holds} holds are open after the test");
     }
@@ -273,6 +273,12 @@ impl Gateway {
         self.child.wait().unwrap();
     }
 
+    /// The same, for one that stays in its place.
+    pub fn kill_now(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Asks the process to stop and waits until it has.
     pub async fn stop(mut self) -> i32 {
         let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
@@ -321,6 +327,12 @@ impl House {
     /// One more replica on the same database, with the same stand-in.
     pub async fn another(&self) -> Gateway {
         Start::new(&self.database.url, &self.fal.queue_url()).run().await
+    }
+
+    /// Has the stand-in misbehave by these rules from now on.
+    pub async fn misbehave(&self, rules: &Value) {
+        let url = format!("{}/__sandbox/behaviour", self.fal.queue_url());
+        assert_eq!(client().post(url).json(rules).send().await.unwrap().status(), StatusCode::OK);
     }
 
     /// What reached the stand-in.
