@@ -33,3 +33,11 @@ pub enum AccountsError {
     #[error(transparent)]
     Store(#[from] StoreError),
 }
+
+impl AccountsError {
+    /// Whether the database is away: the same may work soon.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Unreachable(_) | StoreError::Conflict(_)))
+    }
+}

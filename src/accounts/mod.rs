@@ -7,6 +7,7 @@
 mod caller;
 mod error;
 mod keys;
+mod policy;
 mod projects;
 mod ring;
 mod secret;
@@ -18,9 +19,10 @@ use std::sync::Arc;
 pub use caller::{AuthError, Caller, CallerKind};
 pub use error::AccountsError;
 pub use keys::{FirstKeys, KeyChange, NewKey};
+pub use policy::Policy;
 pub use secret::Secret;
 
-pub use crate::store::{KeyKind, KeyOrigin, KeyRecord, ProjectChange, ProjectRecord};
+pub use crate::store::{KeyKind, KeyOrigin, KeyRecord, ProjectChange, ProjectRecord, RateLimit};
 
 /// Projects and keys. Cheap to clone; all clones share the keys in memory.
 #[derive(Debug, Clone)]

@@ -97,7 +97,7 @@ pub async fn create_image_edit(
     let form = Form::read(Multipart::new(request.headers(), payload), services.http.body_limit).await?;
     let catalogue = services.gateway.catalogue();
     let model = form.text("model").and_then(|id| catalogue.model(id));
-    let accepted = accept(&request, &form.wish(model.map(AsRef::as_ref))?, &services)?;
+    let accepted = accept(&request, &caller, &form.wish(model.map(AsRef::as_ref))?, &services)?;
     drop(form);
     let (caller, context) = (caller.into_inner(), context.into_inner());
     make_images(Asked { request, services, caller, context, events: "image_edit" }, accepted).await

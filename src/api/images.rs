@@ -13,12 +13,14 @@ use utoipa::ToSchema;
 use super::answer::{ImageAnswer, image_answer, put_cost_headers};
 use super::errors::{failure_problem, invalid_field, overdue_problem, reserve_problem};
 use super::input::expect_json;
+use super::permission::permit;
+use super::rates::put_rate_headers;
 use super::stream::stream_events;
 use super::{GenerationView, Services};
 use crate::accounts::{Caller, CallerKind};
 use crate::catalogue::{self, Json, Order, Strictness, Switches};
 use crate::domain::{GenerationId, ProjectId};
-use crate::gateway::{Accepted, Finished, Gateway, Job, Progress, Request, read_finished};
+use crate::gateway::{Accepted, ClientNews, Finished, Gateway, Job, Progress, Request, read_finished};
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
 use crate::ledger::{FinalState, ReserveError};
 
@@ -58,6 +60,9 @@ pub struct ImageRequest(Map<String, Value>);
             ("x-imagegate-ignored" = String, description = "Fields of the request that counted for nothing, if any."),
             ("x-imagegate-upstream" = String, description = "`fal`, or `sandbox` where no key of fal is set."),
             ("idempotent-replayed" = String, description = "`true` if this is the answer to an earlier request with the same key."),
+            ("x-ratelimit-limit-requests" = String, description = "Requests for this model in any minute, where they are limited; likewise `-images`."),
+            ("x-ratelimit-remaining-requests" = String, description = "What is left of them; likewise `-images`."),
+            ("x-ratelimit-reset-requests" = String, description = "When all are there again, as in `8.64s`; likewise `-images`."),
          )),
         (status = 200, description = "With `stream: true`: server-sent events in OpenAI's form. `image_generation.completed` carries each image, `image_generation.queued` and `image_generation.in_progress` tell how far it is, `image_generation.settled` what it cost, `error` why there is no image.", body = String, content_type = "text/event-stream"),
         (status = 202, description = "Taken, as `background` or `Prefer: respond-async` asked.", body = GenerationView,
@@ -86,7 +91,7 @@ pub async fn create_image_generation(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     expect_json(&request)?;
-    let accepted = accept(&request, &catalogue::parse(&body)?, &services)?;
+    let accepted = accept(&request, &caller, &catalogue::parse(&body)?, &services)?;
     drop(body);
     make_images(
         Asked {
@@ -134,31 +139,59 @@ pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<Http
         ));
     }
     let idempotency_key = idempotency_key(request.headers())?;
+    let may_join = idempotency_key.is_none() && !in_background && !switches.stream;
+    let resent = resent(request.headers()).filter(|_| may_join);
     let ask = Request {
         project_id,
         api_key_id: caller.api_key_id,
         request_id: context.request_id,
         idempotency: idempotency_key.map(|key| (key, services.clock.now().plus(IDEMPOTENCY_KEPT))),
         waits: !in_background,
+        may_resend: resent.is_some(),
     };
     let order = accepted.order.clone();
+    if resent.is_some_and(|count| count > 0)
+        && let Some(answer) = answer_resent(&services, &request, &caller, &order).await
+    {
+        return answer;
+    }
     let job = services.gateway.generate(accepted, &ask)?;
     if in_background {
         return answer_async(&services, &request, &job).await;
     }
-    let leaves = ask.idempotency.is_none().then(|| Leaving {
-        gateway: services.gateway.clone(),
-        job: job.clone(),
-        stayed: false,
-    });
+    let waiting = Waiting::of(&services, job.id, ask.idempotency.is_none(), ask.may_resend);
     if order.switches.stream {
-        return stream_events(services, request, order, job, leaves, events).await;
+        return stream_events(services, request, order, job, waiting, events).await;
     }
     let progress = job.outcome().await;
-    if let Some(leaves) = leaves {
-        leaves.stayed();
-    }
-    answer(&services, &request, &order, progress, job.id).await
+    let answer = answer(&services, &request, &order, progress, &job).await;
+    waiting.ends(&answer).await;
+    answer
+}
+
+/// The answer to a resend without a key, if there is a first request that it can join.
+async fn answer_resent(
+    services: &web::Data<Services>,
+    request: &HttpRequest,
+    caller: &Caller,
+    order: &Order,
+) -> Option<Result<HttpResponse, Problem>> {
+    let id = match services.gateway.join_resent(caller.api_key_id, order).await {
+        Ok(found) => found?,
+        Err(fault) => return Some(Err(fault.into())),
+    };
+    let waiting = Waiting::of(services, id, true, true);
+    let answer = match join(services, id).await {
+        // Its first client had left while it was queued, so it was given up and is free: this one begins anew.
+        Ok(finished) if finished.state == FinalState::Cancelled => {
+            waiting.ends(&Ok(HttpResponse::NoContent().finish())).await;
+            return None;
+        }
+        Ok(finished) => answer_finished(services, request, order, &finished, true).await,
+        Err(problem) => Err(problem),
+    };
+    waiting.ends(&answer).await;
+    Some(answer)
 }
 
 /// Ask for the price
@@ -190,7 +223,7 @@ pub async fn quote_image_generation(
 ) -> Result<HttpResponse, Problem> {
     project_of(&caller)?;
     expect_json(&request)?;
-    let Accepted { order, quote } = accept(&request, &catalogue::parse(&body)?, &services)?;
+    let Accepted { order, quote } = accept(&request, &caller, &catalogue::parse(&body)?, &services)?;
     let prepared = services.gateway.prepare(&order)?;
     let view = QuoteView {
         object: "image.generation.quote",
@@ -248,9 +281,16 @@ pub struct ProviderRequestView {
     body: Map<String, Value>,
 }
 
-/// Checks a wish against the catalogue and prices it.
-pub(super) fn accept(request: &HttpRequest, wish: &Json<'_>, services: &Services) -> Result<Accepted, Problem> {
-    Ok(services.gateway.accept(wish, strictness(request.headers())?)?)
+/// Checks a wish against the catalogue and the caller's permissions, and prices it.
+pub(super) fn accept(
+    request: &HttpRequest,
+    caller: &Caller,
+    wish: &Json<'_>,
+    services: &Services,
+) -> Result<Accepted, Problem> {
+    let accepted = services.gateway.accept(wish, strictness(request.headers())?)?;
+    permit(caller, &accepted, services)?;
+    Ok(accepted)
 }
 
 /// Who pays.
@@ -280,7 +320,8 @@ fn prefers_async(headers: &HeaderMap) -> bool {
     preferences.map(str::trim).any(|preference| preference.eq_ignore_ascii_case("respond-async"))
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+/// The request's `Idempotency-Key`, if it has one that can be used.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().unwrap_or_default().trim();
     if key.is_empty() || key.len() > IDEMPOTENCY_KEY_LIMIT {
@@ -290,24 +331,57 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     Ok(Some(key.to_owned()))
 }
 
-/// Tells the gateway, when it is dropped, that the client has hung up.
-pub(super) struct Leaving {
-    gateway: Arc<Gateway>,
-    job: Arc<Job>,
-    stayed: bool,
+/// `x-stainless-retry-count`: how often OpenAI's SDK has sent this before. Its clients send again what got no answer.
+fn resent(headers: &HeaderMap) -> Option<u32> {
+    headers.get("x-stainless-retry-count")?.to_str().ok()?.trim().parse().ok()
 }
 
-impl Leaving {
-    /// The client is still there.
-    pub(super) fn stayed(mut self) {
-        self.stayed = true;
+/// A client that waits for a generation. Dropped before its answer is made, the client has hung up.
+pub(super) struct Waiting {
+    gateway: Arc<Gateway>,
+    generation: GenerationId,
+    may_cancel: bool,
+    may_resend: bool,
+    ended: bool,
+}
+
+impl Waiting {
+    fn of(services: &Services, generation: GenerationId, may_cancel: bool, may_resend: bool) -> Self {
+        Self { gateway: services.gateway.clone(), generation, may_cancel, may_resend, ended: false }
+    }
+
+    /// The client has seen the end of it.
+    pub(super) fn seen(mut self) {
+        self.ended = true;
+    }
+
+    /// The client gets this answer; after a 5xx it may come again.
+    async fn ends(mut self, answer: &Result<HttpResponse, Problem>) {
+        self.ended = true;
+        if !self.may_resend {
+            return;
+        }
+        let status = answer.as_ref().map_or_else(|problem| problem.code().status(), HttpResponse::status);
+        if status.is_server_error() {
+            self.gateway.note_client(self.generation, ClientNews::Left).await;
+        } else {
+            self.gateway.note_client_later(self.generation, ClientNews::Answered);
+        }
     }
 }
 
-impl Drop for Leaving {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        if !self.stayed {
-            self.gateway.client_left(&self.job);
+        if self.ended {
+            return;
+        }
+        if self.may_cancel
+            && let Some(job) = self.gateway.job(self.generation)
+        {
+            self.gateway.client_left(&job);
+        }
+        if self.may_resend {
+            self.gateway.note_client_later(self.generation, ClientNews::Left);
         }
     }
 }
@@ -341,7 +415,9 @@ async fn answer_async(services: &Services, request: &HttpRequest, job: &Job) -> 
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }
-    Ok(response.json(GenerationView::for_project(services, request, &record)))
+    let mut answer = response.json(GenerationView::for_project(services, request, &record));
+    put_rate_headers(answer.headers_mut(), &job.rates());
+    Ok(answer)
 }
 
 /// The answer to a client that waits.
@@ -350,10 +426,14 @@ async fn answer(
     request: &HttpRequest,
     order: &Order,
     progress: Progress,
-    id: GenerationId,
+    job: &Job,
 ) -> Result<HttpResponse, Problem> {
     match progress {
-        Progress::Finished(finished) => answer_finished(services, request, order, &finished, false).await,
+        Progress::Finished(finished) => {
+            let mut answer = answer_finished(services, request, order, &finished, false).await?;
+            put_rate_headers(answer.headers_mut(), &job.rates());
+            Ok(answer)
+        }
         Progress::Refused(refusal) => match &*refusal {
             ReserveError::Duplicate(original) => {
                 let finished = join(services, *original).await?;
@@ -361,7 +441,7 @@ async fn answer(
             }
             refusal => Err(reserve_problem(refusal)),
         },
-        _ => Err(overdue_problem(id)),
+        _ => Err(overdue_problem(job.id)),
     }
 }
 

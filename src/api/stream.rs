@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::Services;
 use super::answer::{ImageAnswer, image_answer};
 use super::errors::{failure_problem, overdue_problem};
-use super::images::{Leaving, join, put_ignored, reserved};
+use super::images::{Waiting, join, put_ignored, reserved};
 use crate::catalogue::{Order, ResponseFormat};
 use crate::domain::GenerationId;
 use crate::gateway::{Finished, Job, Progress};
@@ -27,15 +27,13 @@ pub(super) async fn stream_events(
     request: HttpRequest,
     order: Arc<Order>,
     job: Arc<Job>,
-    leaves: Option<Leaving>,
+    waiting: Waiting,
     prefix: &'static str,
 ) -> Result<HttpResponse, Problem> {
     let (id, replayed) = match reserved(&job).await {
         Ok(reserved) => reserved,
         Err(problem) => {
-            if let Some(leaves) = leaves {
-                leaves.stayed();
-            }
+            waiting.seen();
             return Err(problem);
         }
     };
@@ -67,9 +65,7 @@ pub(super) async fn stream_events(
             _ => Err(overdue_problem(id)),
         };
         // Whatever it is, the client has seen the end of it.
-        if let Some(leaves) = leaves {
-            leaves.stayed();
-        }
+        waiting.seen();
         for event in end_events(&services, &request, &order, end, prefix).await {
             yield Ok(event);
         }

@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use super::credit::{self, Credit, Refund};
 use super::error::{LedgerError, ReserveError};
+use super::limits::RateLimits;
 use super::month::Month;
+use super::resend::{self, Found, Resend};
 use super::writer::{Command, Writer};
 use crate::domain::{GenerationId, ProjectId, Timestamp};
 use crate::store::{
@@ -35,6 +37,13 @@ pub enum Applied {
     Now,
     /// It had been done before, perhaps by somebody else.
     Already,
+}
+
+/// A reservation that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reserved {
+    /// How the rate limits stand with it.
+    pub rates: RateLimits,
 }
 
 /// The books. Cheap to clone.
@@ -70,7 +79,7 @@ impl Books {
     }
 
     /// Records a generation and holds its money, if the caller may; durable when this returns.
-    pub async fn reserve(&self, reservation: Reservation) -> Result<(), ReserveError> {
+    pub async fn reserve(&self, reservation: Reservation) -> Result<Reserved, ReserveError> {
         let (caller, answer) = oneshot::channel();
         self.send(Command::Reserve(Box::new(reservation), caller)).map_err(ReserveError::Unavailable)?;
         answer.await.unwrap_or_else(|_| Err(ReserveError::Unavailable(closed())))
@@ -133,8 +142,29 @@ impl Books {
     }
 
     /// Forgets replica `owner`, which stops: others may adopt at once what it leaves open.
-    pub async fn retire(&self, owner: Uuid) -> Result<(), LedgerError> {
-        Ok(self.store.retire(owner).await?)
+    pub async fn retire(&self, owner: Uuid, at: Timestamp) -> Result<(), LedgerError> {
+        Ok(self.store.retire(owner, at).await?)
+    }
+
+    /// Records that the client who waited for a generation went away or got a 5xx: a resend of it may join.
+    pub async fn client_left(&self, id: GenerationId, at: Timestamp) -> Result<(), LedgerError> {
+        self.client(id, Some(at)).await
+    }
+
+    /// Records that the client who waited for a generation has its answer.
+    pub async fn client_answered(&self, id: GenerationId) -> Result<(), LedgerError> {
+        self.client(id, None).await
+    }
+
+    async fn client(&self, id: GenerationId, left_at: Option<Timestamp>) -> Result<(), LedgerError> {
+        let (caller, answer) = oneshot::channel();
+        self.send(Command::Client(id, left_at, caller)).map_err(LedgerError::Unavailable)?;
+        answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
+    }
+
+    /// Looks for the request that a resend without a key repeats; one that is found is the resend's own from now on.
+    pub async fn join_resent(&self, resend: &Resend) -> Result<Found, LedgerError> {
+        resend::join(&self.store, resend).await
     }
 
     /// Takes over at most `limit` open generations whose replica gave no sign of life since `stale_before`. Two replicas

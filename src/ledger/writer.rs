@@ -12,14 +12,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::books::Applied;
-use super::decide::{self, Standing, Submit};
+use super::books::{Applied, Reserved};
+use super::decide::{self, Organization, Standing, Submit};
 use super::error::{LedgerError, ReserveError};
+use super::limits::{Rates, WINDOW_SECONDS};
 use super::month::Month;
 use crate::domain::{GenerationId, Timestamp};
 use crate::store::{
-    BalanceChange, Finish, Idempotency, MonthlyCharge, NewTransaction, OpenRow, Reservation, Store, StoreError,
-    Submitted, WriteTransaction, within,
+    BalanceChange, CountRow, Finish, Idempotency, MonthlyCharge, NewTransaction, OpenRow, Reservation, Store,
+    StoreError, Submitted, WriteTransaction, within,
 };
 
 /// The most calls that one transaction takes.
@@ -34,16 +35,18 @@ const PROBE_EVERY: Duration = Duration::from_millis(200);
 /// A call, and where its answer goes.
 #[derive(Debug)]
 pub(super) enum Command {
-    Reserve(Box<Reservation>, oneshot::Sender<Result<(), ReserveError>>),
+    Reserve(Box<Reservation>, oneshot::Sender<Result<Reserved, ReserveError>>),
     Submitted(Box<Submitted>, oneshot::Sender<Result<(), LedgerError>>),
     Running(GenerationId, Timestamp, oneshot::Sender<Result<(), LedgerError>>),
+    /// The client who waited has left (when), or has its answer.
+    Client(GenerationId, Option<Timestamp>, oneshot::Sender<Result<(), LedgerError>>),
     Finish(Box<Finish>, oneshot::Sender<Result<Applied, LedgerError>>),
 }
 
 /// The answer to a call.
 #[derive(Debug)]
 enum Answer {
-    Reserve(Result<(), ReserveError>),
+    Reserve(Result<Reserved, ReserveError>),
     Other(Result<Applied, LedgerError>),
 }
 
@@ -53,7 +56,10 @@ impl Command {
         match (self, answer) {
             (Self::Reserve(_, caller), Answer::Reserve(result)) => drop(caller.send(result)),
             (Self::Finish(_, caller), Answer::Other(result)) => drop(caller.send(result)),
-            (Self::Submitted(_, caller) | Self::Running(_, _, caller), Answer::Other(result)) => {
+            (
+                Self::Submitted(_, caller) | Self::Running(_, _, caller) | Self::Client(_, _, caller),
+                Answer::Other(result),
+            ) => {
                 drop(caller.send(result.map(|_| ())));
             }
             // Answers are made from their own calls.
@@ -217,6 +223,8 @@ async fn commit(store: &Store, batch: &[Command]) -> Result<Vec<Answer>, StoreEr
 struct Writes<'b> {
     generations: Vec<(&'b Reservation, Option<Timestamp>)>,
     idempotency: BTreeMap<(Uuid, &'b str), (&'b Reservation, &'b Idempotency)>,
+    unanswered: Vec<(&'b Reservation, &'b [u8; 32])>,
+    clients: Vec<(GenerationId, Option<Timestamp>)>,
     attempts: Vec<&'b Submitted>,
     started: Vec<(GenerationId, Timestamp)>,
     finished: Vec<&'b Finish>,
@@ -225,6 +233,7 @@ struct Writes<'b> {
     balances: BTreeMap<Uuid, BalanceChange>,
     keys: BTreeMap<Uuid, BalanceChange>,
     months: BTreeMap<(Uuid, Month), i64>,
+    counts: BTreeMap<(Uuid, i64, &'b str), (i64, i64)>,
 }
 
 async fn apply(transaction: &mut WriteTransaction, batch: &[Command]) -> Result<Vec<Answer>, StoreError> {
@@ -237,6 +246,10 @@ async fn apply(transaction: &mut WriteTransaction, batch: &[Command]) -> Result<
             Command::Reserve(r, _) => Answer::Reserve(writes.reserve(&mut standing, r)),
             Command::Submitted(s, _) => Answer::Other(writes.submit(generations.get_mut(&s.generation.uuid()), s)),
             Command::Running(id, at, _) => Answer::Other(writes.start(generations.get_mut(&id.uuid()), *id, *at)),
+            Command::Client(id, left_at, _) => {
+                writes.clients.push((*id, *left_at));
+                Answer::Other(Ok(Applied::Now))
+            }
             Command::Finish(f, _) => {
                 Answer::Other(writes.finish(&mut standing, generations.get_mut(&f.generation.uuid()), f))
             }
@@ -255,7 +268,7 @@ async fn lock_generations(
     let ids: BTreeSet<Uuid> = batch
         .iter()
         .filter_map(|command| match command {
-            Command::Reserve(..) => None,
+            Command::Reserve(..) | Command::Client(..) => None,
             Command::Submitted(s, _) => Some(s.generation.uuid()),
             Command::Running(id, ..) => Some(id.uuid()),
             Command::Finish(f, _) => Some(f.generation.uuid()),
@@ -293,7 +306,7 @@ async fn read_standing(
             Command::Finish(f, _) => {
                 paying.extend(generations.get(&f.generation.uuid()).map(|row| row.project_id));
             }
-            Command::Submitted(..) | Command::Running(..) => {}
+            Command::Submitted(..) | Command::Running(..) | Command::Client(..) => {}
         }
     }
     let list = |ids: BTreeSet<Uuid>| ids.into_iter().collect::<Vec<_>>();
@@ -306,6 +319,18 @@ async fn read_standing(
         let terms = transaction.project_terms(&projects).await?;
         if terms.iter().any(|terms| terms.spend_limit.is_some()) {
             standing.add_months(transaction.months(&projects, Month::of(earliest).start()).await?);
+        }
+        if terms.iter().any(|terms| terms.organized) {
+            let rows = transaction.lock_organization(Month::of(earliest).start()).await?;
+            standing.organization = Organization::of(rows);
+        }
+        if terms.iter().any(|terms| terms.concurrency_limit.is_some()) {
+            standing.open = transaction.open_counts(&projects).await?.into_iter().collect();
+        }
+        if terms.iter().any(|terms| terms.rated) {
+            let rules = transaction.rate_limits(&projects).await?;
+            let counts = transaction.request_counts(&projects, earliest.seconds() - WINDOW_SECONDS).await?;
+            standing.rates = Rates::new(rules, counts);
         }
         standing.projects = terms.into_iter().map(|row| (row.id, row)).collect();
         let rows = transaction.key_terms(&list(keys)).await?;
@@ -320,17 +345,24 @@ async fn read_standing(
 }
 
 impl<'b> Writes<'b> {
-    fn reserve(&mut self, standing: &mut Standing, r: &'b Reservation) -> Result<(), ReserveError> {
-        let prompt_until = standing.reserve(r)?;
-        self.generations.push((r, prompt_until));
+    fn reserve(&mut self, standing: &mut Standing, r: &'b Reservation) -> Result<Reserved, ReserveError> {
+        let allowed = standing.reserve(r)?;
+        self.generations.push((r, allowed.prompt_until));
+        if allowed.rates.is_some() {
+            let key = (r.project_id.uuid(), r.created_at.seconds(), r.model.as_str());
+            let (requests, images) = self.counts.entry(key).or_default();
+            *requests += 1;
+            *images += i64::from(r.num_images);
+        }
         if let Some(idempotency) = &r.idempotency {
             // The last one of a name wins: an expired one may have been replaced within this batch.
             self.idempotency.insert((r.project_id.uuid(), &idempotency.key), (r, idempotency));
         }
+        self.unanswered.extend(r.resend_digest.as_ref().map(|digest| (r, digest)));
         let hold = r.hold.nanos();
         self.balances.entry(r.project_id.uuid()).or_default().held += hold;
         self.keys.entry(r.api_key_id.uuid()).or_default().held += hold;
-        Ok(())
+        Ok(Reserved { rates: allowed.rates.unwrap_or_default() })
     }
 
     fn submit(&mut self, row: Option<&mut OpenRow>, s: &'b Submitted) -> Result<Applied, LedgerError> {
@@ -390,6 +422,15 @@ impl<'b> Writes<'b> {
             let rows: Vec<_> = self.idempotency.into_values().collect();
             transaction.put_idempotency(&rows).await?;
         }
+        if !self.unanswered.is_empty() {
+            transaction.insert_unanswered(&self.unanswered).await?;
+        }
+        for (id, left_at) in self.clients {
+            match left_at {
+                Some(at) => transaction.leave_request(id, at).await?,
+                None => transaction.answer_request(id).await?,
+            }
+        }
         if !self.attempts.is_empty() {
             transaction.insert_attempts(&self.attempts).await?;
         }
@@ -408,6 +449,18 @@ impl<'b> Writes<'b> {
         if !self.keys.is_empty() {
             transaction.change_key_balances(&self.keys.into_iter().collect::<Vec<_>>()).await?;
         }
+        let counts: Vec<_> = self
+            .counts
+            .into_iter()
+            .map(|((project_id, second, model), (requests, images))| CountRow {
+                project_id,
+                model: model.to_owned(),
+                second,
+                requests,
+                images,
+            })
+            .collect();
+        transaction.count_requests(&counts).await?;
         let charges: Vec<_> = self
             .months
             .into_iter()

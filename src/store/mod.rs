@@ -14,6 +14,7 @@ mod maintenance;
 mod migrate;
 mod open;
 mod projects;
+mod resends;
 mod reserving;
 mod rows;
 #[cfg(test)]
@@ -30,10 +31,10 @@ pub use error::StoreError;
 pub use keys::KeyRecord;
 pub use maintenance::Purged;
 pub use open::StoreOptions;
-pub use projects::{ProjectChange, ProjectRecord};
+pub use projects::{ProjectChange, ProjectRecord, RateLimit};
 pub use rows::{
-    AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry, Outcome,
-    Page, Reservation, Submitted,
+    AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry,
+    OpenHold, Outcome, Page, Reservation, Submitted,
 };
 pub use usage::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow};
 pub use words::{
@@ -46,7 +47,10 @@ pub(crate) use connection::within;
 pub(crate) use credits::NewTransaction;
 pub(crate) use finishing::{BalanceChange, MonthlyCharge, OpenRow};
 pub(crate) use keys::{ACCOUNTS, NewKeyRow, StoredKey};
-pub(crate) use reserving::{BalanceRow, Existing, KeyTerms, MonthRow, ProjectTerms};
+pub(crate) use resends::UnansweredRow;
+pub(crate) use reserving::{
+    BalanceRow, CountRow, Existing, KeyTerms, MonthRow, OrganizationRows, ProjectTerms, RateRow,
+};
 
 /// The database. Cheap to clone; all clones share the connections.
 ///

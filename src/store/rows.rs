@@ -46,6 +46,8 @@ pub struct Reservation {
     pub cancel_if_client_leaves: bool,
     /// The customer's idempotency key.
     pub idempotency: Option<Idempotency>,
+    /// SHA-256 over what was asked, if the client may send it again without a key: a resend then joins it.
+    pub resend_digest: Option<[u8; 32]>,
 }
 
 /// A customer's idempotency key, unique within its project until it expires.
@@ -279,6 +281,21 @@ pub struct Discrepancy {
     pub found: String,
     /// What should be there.
     pub expected: String,
+}
+
+/// Money that is set aside for a generation that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenHold {
+    /// The generation.
+    pub generation: GenerationId,
+    /// Who would pay.
+    pub project_id: ProjectId,
+    /// The most it can cost.
+    pub amount: Money,
+    /// Since when.
+    pub opened_at: Timestamp,
+    /// Where the generation stands.
+    pub state: GenerationState,
 }
 
 /// One entry of the ledger, with its transaction.

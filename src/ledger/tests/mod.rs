@@ -3,6 +3,7 @@
 mod away;
 mod credits;
 mod finishing;
+mod limits;
 mod listing;
 mod random;
 mod recovery;
@@ -94,6 +95,7 @@ impl Desk {
             owner: self.owner,
             cancel_if_client_leaves: true,
             idempotency: None,
+            resend_digest: None,
         }
     }
 
