@@ -18,9 +18,11 @@ mod stream;
 use std::sync::Arc;
 
 use actix_web::web;
+use arc_swap::ArcSwap;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::accounts::Accounts;
+use crate::catalogue::Catalogue;
 use crate::config::HttpSettings;
 use crate::domain::{Clock, IdSource};
 use crate::gateway::Gateway;
@@ -49,7 +51,17 @@ pub struct Services {
     pub http: HttpSettings,
     /// Who makes the images: `fal`, or `sandbox` for the built-in stand-in.
     pub upstream: Upstream,
-    /// The OpenAPI document as it is served.
+    /// What the catalogue's readers are shown.
+    pub published: ArcSwap<Published>,
+}
+
+/// A catalogue as its readers are shown it; replaced as one when the model files change.
+pub struct Published {
+    /// The catalogue itself.
+    pub catalogue: Arc<Catalogue>,
+    /// `GET /v1/models`.
+    pub models: ModelTable,
+    /// `GET /openapi.json`.
     pub document: web::Bytes,
 }
 

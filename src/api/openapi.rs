@@ -114,7 +114,7 @@ fn schema_name(id: &str) -> String {
 )]
 #[get("/openapi.json")]
 pub async fn retrieve_openapi_document(services: web::Data<Services>) -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").body(services.document.clone())
+    HttpResponse::Ok().content_type("application/json").body(services.published.load().document.clone())
 }
 
 /// `/docs`: Swagger UI, embedded; it loads nothing from elsewhere.

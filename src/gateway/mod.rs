@@ -31,7 +31,7 @@ use wait::Waiter;
 /// What the gateway is built from.
 pub struct Parts {
     /// What is sold.
-    pub catalogue: Catalogue,
+    pub catalogue: Arc<Catalogue>,
     /// The books.
     pub books: Books,
     /// Who makes the images, by the name that model files use.
@@ -73,7 +73,7 @@ impl Gateway {
     pub async fn start(parts: Parts) -> Result<Arc<Self>, LedgerError> {
         let waiter = Waiter::start(&parts.tracker, &parts.runtime, parts.clock.clone());
         let gateway = Arc::new(Self {
-            catalogue: ArcSwap::from_pointee(parts.catalogue),
+            catalogue: ArcSwap::new(parts.catalogue),
             books: parts.books,
             providers: parts.providers,
             replica: parts.ids.uuid(),
@@ -97,6 +97,11 @@ impl Gateway {
     #[must_use]
     pub fn catalogue(&self) -> Arc<Catalogue> {
         self.catalogue.load_full()
+    }
+
+    /// Sells by another catalogue from now on. What was ordered before is seen through as it was ordered.
+    pub fn replace_catalogue(&self, catalogue: Arc<Catalogue>) {
+        self.catalogue.store(catalogue);
     }
 
     /// The exact request that the provider would be sent. Calls nobody.

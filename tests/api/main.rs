@@ -4,6 +4,7 @@
 mod support;
 
 mod books;
+mod catalogue;
 mod document;
 mod edits;
 mod faces;

@@ -267,6 +267,12 @@ impl Gateway {
         self.log.lock().unwrap().clone()
     }
 
+    /// Sends the process a signal, such as `HUP`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
     /// Kills the process as a power cut would.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

@@ -89,6 +89,14 @@ fn input_images_are_held_at_their_largest_and_charged_as_the_provider_counts_the
 }
 
 #[test]
+fn a_price_follows_the_resolution() {
+    for (resolution, price) in [("1K", "0.15"), ("2K", "0.15"), ("4K", "0.3")] {
+        let request = json!({ "model": "nano-banana-pro", "prompt": "a fox", "resolution": resolution });
+        assert_eq!(order(&request).unwrap().quote(Fixed::ONE).unwrap().price, usd(price), "{resolution}");
+    }
+}
+
+#[test]
 fn a_price_follows_quality_and_size() {
     for (quality, size, price) in [
         ("low", "1024x1024", "0.009"),
