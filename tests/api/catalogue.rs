@@ -244,7 +244,7 @@ async fn every_example_of_every_model_is_made_and_costs_what_the_catalogue_says(
     };
     futures_util::stream::iter(examples).map(make).buffer_unordered(4).collect::<Vec<()>>().await;
     let state = house.fal_state().await;
-    assert_eq!(state["submits"]["total"].as_u64(), Some(count as u64), "{state}");
+    assert_eq!(state["accepted_submits"].as_u64(), Some(count as u64), "{state}");
     assert_eq!(state["unknown_fields"].as_object().map(serde_json::Map::len).unwrap_or_default(), 0, "{state}");
     // What the provider bills is what the catalogue computes.
     for generation in house.gateway.generations().await {
@@ -268,7 +268,7 @@ async fn model_files_are_read_anew_without_dropping_a_request_and_a_bad_one_chan
     let before = etag().await;
     get(&house, "/v1/models/harbour", StatusCode::NOT_FOUND).await;
 
-    let slow = tokio::spawn(house.gateway.generate(&t_rex()).send());
+    let slow = tokio::task::spawn(house.gateway.generate(&t_rex()).send());
     tokio::time::sleep(Duration::from_millis(300)).await;
     std::fs::write(&file, HARBOUR).unwrap();
     house.gateway.signal("HUP");
