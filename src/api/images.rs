@@ -92,9 +92,6 @@ pub async fn create_image_generation(
     if switches.webhook_url.is_some() {
         return Err(invalid_field("webhook_url", "webhooks are not offered yet; leave it out"));
     }
-    if !switches.fallbacks.is_empty() {
-        return Err(invalid_field("fallbacks", "fallbacks are not offered yet; leave it out"));
-    }
     let in_background = switches.background || prefers_async(request.headers());
     let idempotency_key = idempotency_key(request.headers())?;
     let ask = Request {
@@ -104,8 +101,7 @@ pub async fn create_image_generation(
         idempotency: idempotency_key.map(|key| (key, services.clock.now().plus(IDEMPOTENCY_KEPT))),
         waits: !in_background,
     };
-    let order = accepted.order.clone();
-    let job = services.gateway.generate(accepted, &ask)?;
+    let job = services.gateway.generate(&accepted, &ask)?;
     if in_background {
         return answer_async(&services, &request, &job).await;
     }
@@ -118,7 +114,7 @@ pub async fn create_image_generation(
     if let Some(leaves) = leaves {
         leaves.stayed();
     }
-    answer(&services, &request, &order, progress, job.id).await
+    answer(&services, &request, &accepted, progress, job.id).await
 }
 
 /// Ask for the price
@@ -149,13 +145,14 @@ pub async fn quote_image_generation(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let (accepted, _) = accept(&request, &caller, &body, &services)?;
-    let Accepted { order, quote } = accepted;
+    let Accepted { order, fallbacks, quote } = accepted;
     let prepared = services.gateway.prepare(&order)?;
     let view = QuoteView {
         object: "image.generation.quote",
         model: order.model.id.clone(),
         parameters: order.normalized(),
         provider_request: ProviderRequestView { endpoint: prepared.endpoint, body: prepared.body },
+        fallbacks: fallbacks.iter().map(|fallback| fallback.model.id.clone()).collect(),
         num_images: order.count(),
         megapixels: quote.megapixels.to_string(),
         price_usd: quote.price.to_string(),
@@ -182,11 +179,13 @@ pub struct QuoteView {
     parameters: Map<String, Value>,
     /// What the provider would be sent.
     provider_request: ProviderRequestView,
+    /// Models that are tried in turn while the first is unavailable.
+    fallbacks: Vec<String>,
     /// Images asked for.
     num_images: u32,
     /// Megapixels as they would be charged.
     megapixels: String,
-    /// The most it can cost, in US dollars with nine places.
+    /// The most it can cost, whichever of the models makes it, in US dollars with nine places.
     #[schema(example = "0.035000000")]
     price_usd: String,
     /// The same in AIML's credits.
@@ -303,16 +302,18 @@ async fn answer_async(services: &Services, request: &HttpRequest, job: &Job) -> 
 async fn answer(
     services: &Services,
     request: &HttpRequest,
-    order: &Order,
+    accepted: &Accepted,
     progress: Progress,
     id: GenerationId,
 ) -> Result<HttpResponse, Problem> {
     match progress {
-        Progress::Finished(finished) => answer_finished(services, request, order, &finished, false).await,
+        Progress::Finished(finished) => {
+            answer_finished(services, request, accepted.order_of(&finished.model), &finished, false).await
+        }
         Progress::Refused(refusal) => match &*refusal {
             ReserveError::Duplicate(original) => {
                 let finished = join(services, *original).await?;
-                answer_finished(services, request, order, &finished, true).await
+                answer_finished(services, request, accepted.order_of(&finished.model), &finished, true).await
             }
             refusal => Err(reserve_problem(refusal)),
         },

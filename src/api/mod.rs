@@ -5,6 +5,7 @@ mod answer;
 pub mod errors;
 mod generations;
 mod health;
+mod hooks;
 mod images;
 mod input;
 mod models;
@@ -76,6 +77,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(generations::cancel_image_generation)
         .service(models::list_models)
         .service(models::retrieve_model)
+        .service(hooks::take_fal_webhook)
         .service(health::check_liveness)
         .service(health::check_readiness)
         .service(openapi::retrieve_openapi_document);

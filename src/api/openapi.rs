@@ -29,6 +29,7 @@ pub fn openapi_document(api: &mut OpenApi) {
         ("models", "What is on offer, with parameters and prices."),
         ("organization", "OpenAI's organization API: usage."),
         ("admin", "What OpenAI's API has no word for: every generation with its cost."),
+        ("webhooks", "What providers call by themselves."),
         ("health", "Whether the gateway lives and serves."),
         ("document", "This document."),
     ];

@@ -32,6 +32,8 @@ pub struct Model {
     pub provider: String,
     /// The provider's id for it.
     pub endpoint: String,
+    /// Models that are tried in turn while this one is unavailable, if a request names none itself.
+    pub fallbacks: Vec<String>,
     /// Longest wait for one generation, if it differs from the gateway's.
     pub deadline: Option<Duration>,
     /// Whether the provider can stream its progress.

@@ -23,6 +23,8 @@ pub(super) struct ModelForm {
     pub(super) replaced_by: Option<String>,
     pub(super) provider: String,
     pub(super) endpoint: Spanned<String>,
+    #[serde(default)]
+    pub(super) fallbacks: Vec<String>,
     pub(super) deadline_seconds: Option<u32>,
     #[serde(default)]
     pub(super) streams: bool,

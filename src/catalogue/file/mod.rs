@@ -83,6 +83,7 @@ fn model(form: ModelForm) -> Result<Model, Mistake> {
         replaced_by: form.replaced_by,
         provider: form.provider,
         endpoint: form.endpoint.into_inner(),
+        fallbacks: form.fallbacks,
         deadline: form.deadline_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         streams: form.streams,
         takes_images,
