@@ -4,6 +4,7 @@
 mod support;
 
 mod books;
+mod chains;
 mod document;
 mod faces;
 mod failures;
