@@ -9,6 +9,7 @@ mod document;
 mod faces;
 mod failures;
 mod images;
+mod inputs;
 mod keys;
 mod leaving;
 mod limits;
