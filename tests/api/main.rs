@@ -8,6 +8,7 @@ mod chains;
 mod document;
 mod faces;
 mod failures;
+mod hooks;
 mod images;
 mod inputs;
 mod keys;
