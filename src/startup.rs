@@ -246,7 +246,13 @@ fn upstream(
         config.fal.keys.iter().map(|key| (key.key.expose().to_owned(), key.weight)).collect();
     if !keys.is_empty() || config.fal.addresses_set {
         let keys = if keys.is_empty() { vec![(SANDBOX_KEY.to_owned(), 1)] } else { keys };
-        let settings = fal::Settings { queue_url: config.fal.queue_url.clone(), keys };
+        let settings = fal::Settings {
+            queue_url: config.fal.queue_url.clone(),
+            rest_url: config.fal.rest_url.clone(),
+            keys,
+            key_concurrency: config.fal.key_concurrency,
+            public_url: config.http.public_url.clone(),
+        };
         return Ok((settings, None, Upstream::Fal));
     }
     let settings =
@@ -254,7 +260,13 @@ fn upstream(
     let running = sandbox::start(settings, clock.clone(), ids.clone())?;
     warn!(address = %running.addr(), "FAL_KEY is not set: the built-in sandbox draws the pictures");
     let base = format!("http://{}", running.addr());
-    let settings = fal::Settings { queue_url: running.queue_url(), keys: vec![(SANDBOX_KEY.to_owned(), 1)] };
+    let settings = fal::Settings {
+        queue_url: running.queue_url(),
+        rest_url: running.rest_url(),
+        keys: vec![(SANDBOX_KEY.to_owned(), 1)],
+        key_concurrency: None,
+        public_url: config.http.public_url.clone(),
+    };
     Ok((settings, Some(running), Upstream::Sandbox(base)))
 }
 

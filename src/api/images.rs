@@ -128,9 +128,6 @@ pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<Http
     if switches.webhook_url.is_some() {
         return Err(invalid_field("webhook_url", "webhooks are not offered yet; leave it out"));
     }
-    if !switches.fallbacks.is_empty() {
-        return Err(invalid_field("fallbacks", "fallbacks are not offered yet; leave it out"));
-    }
     let in_background = switches.background || prefers_async(request.headers());
     if in_background && switches.stream {
         return Err(invalid_field(
@@ -149,22 +146,21 @@ pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<Http
         waits: !in_background,
         may_resend: resent.is_some(),
     };
-    let order = accepted.order.clone();
     if resent.is_some_and(|count| count > 0)
-        && let Some(answer) = answer_resent(&services, &request, &caller, &order).await
+        && let Some(answer) = answer_resent(&services, &request, &caller, &accepted.order).await
     {
         return answer;
     }
-    let job = services.gateway.generate(accepted, &ask)?;
+    let job = services.gateway.generate(&accepted, &ask)?;
     if in_background {
         return answer_async(&services, &request, &job).await;
     }
     let waiting = Waiting::of(&services, job.id, ask.idempotency.is_none(), ask.may_resend);
-    if order.switches.stream {
-        return stream_events(services, request, order, job, waiting, events).await;
+    if accepted.order.switches.stream {
+        return stream_events(services, request, accepted, job, waiting, events).await;
     }
     let progress = job.outcome().await;
-    let answer = answer(&services, &request, &order, progress, &job).await;
+    let answer = answer(&services, &request, &accepted, progress, &job).await;
     waiting.ends(&answer).await;
     answer
 }
@@ -223,13 +219,14 @@ pub async fn quote_image_generation(
 ) -> Result<HttpResponse, Problem> {
     project_of(&caller)?;
     expect_json(&request)?;
-    let Accepted { order, quote } = accept(&request, &caller, &catalogue::parse(&body)?, &services)?;
+    let Accepted { order, fallbacks, quote } = accept(&request, &caller, &catalogue::parse(&body)?, &services)?;
     let prepared = services.gateway.prepare(&order)?;
     let view = QuoteView {
         object: "image.generation.quote",
         model: order.model.id.clone(),
         parameters: order.normalized(),
         provider_request: ProviderRequestView { endpoint: prepared.endpoint, body: prepared.body },
+        fallbacks: fallbacks.iter().map(|fallback| fallback.model.id.clone()).collect(),
         num_images: order.count(),
         megapixels: quote.megapixels.to_string(),
         price_usd: quote.price.to_string(),
@@ -256,11 +253,13 @@ pub struct QuoteView {
     parameters: Map<String, Value>,
     /// What the provider would be sent.
     provider_request: ProviderRequestView,
+    /// Models that are tried in turn while the first is unavailable.
+    fallbacks: Vec<String>,
     /// Images asked for.
     num_images: u32,
     /// Megapixels as they would be charged.
     megapixels: String,
-    /// The most it can cost, in US dollars with nine places.
+    /// The most it can cost, whichever of the models makes it, in US dollars with nine places.
     #[schema(example = "0.035000000")]
     price_usd: String,
     /// The same in AIML's credits.
@@ -288,8 +287,8 @@ pub(super) fn accept(
     wish: &Json<'_>,
     services: &Services,
 ) -> Result<Accepted, Problem> {
-    let accepted = services.gateway.accept(wish, strictness(request.headers())?)?;
-    permit(caller, &accepted, services)?;
+    let mut accepted = services.gateway.accept(wish, strictness(request.headers())?)?;
+    permit(caller, &mut accepted)?;
     Ok(accepted)
 }
 
@@ -424,20 +423,21 @@ async fn answer_async(services: &Services, request: &HttpRequest, job: &Job) -> 
 async fn answer(
     services: &Services,
     request: &HttpRequest,
-    order: &Order,
+    accepted: &Accepted,
     progress: Progress,
     job: &Job,
 ) -> Result<HttpResponse, Problem> {
     match progress {
         Progress::Finished(finished) => {
-            let mut answer = answer_finished(services, request, order, &finished, false).await?;
+            let mut answer =
+                answer_finished(services, request, accepted.order_of(&finished.model), &finished, false).await?;
             put_rate_headers(answer.headers_mut(), &job.rates());
             Ok(answer)
         }
         Progress::Refused(refusal) => match &*refusal {
             ReserveError::Duplicate(original) => {
                 let finished = join(services, *original).await?;
-                answer_finished(services, request, order, &finished, true).await
+                answer_finished(services, request, accepted.order_of(&finished.model), &finished, true).await
             }
             refusal => Err(reserve_problem(refusal)),
         },

@@ -7,6 +7,7 @@ mod edits;
 pub mod errors;
 mod generations;
 mod health;
+mod hooks;
 mod images;
 mod input;
 mod models;
@@ -98,6 +99,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(models::retrieve_model)
         .service(billing::retrieve_billing_balance)
         .service(billing::retrieve_billing)
+        .service(hooks::take_fal_webhook)
         .service(health::check_liveness)
         .service(health::check_readiness)
         .service(openapi::retrieve_openapi_document);

@@ -30,6 +30,7 @@ pub fn openapi_document(api: &mut OpenApi) {
         ("billing", "What a project may still spend, in AIML's shapes."),
         ("organization", "OpenAI's organization API: usage."),
         ("admin", "What OpenAI's API has no word for: every generation with its cost, terms, limits, credits."),
+        ("webhooks", "What providers call by themselves."),
         ("health", "Whether the gateway lives and serves."),
         ("document", "This document."),
     ];

@@ -15,7 +15,7 @@ use super::errors::{failure_problem, overdue_problem};
 use super::images::{Waiting, join, put_ignored, reserved};
 use crate::catalogue::{Order, ResponseFormat};
 use crate::domain::GenerationId;
-use crate::gateway::{Finished, Job, Progress};
+use crate::gateway::{Accepted, Finished, Job, Progress};
 use crate::http::Problem;
 
 /// How often a silent stream shows that it lives, so that proxies keep the line open.
@@ -25,7 +25,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 pub(super) async fn stream_events(
     services: web::Data<Services>,
     request: HttpRequest,
-    order: Arc<Order>,
+    accepted: Accepted,
     job: Arc<Job>,
     waiting: Waiting,
     prefix: &'static str,
@@ -47,12 +47,12 @@ pub(super) async fn stream_events(
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }
-    put_ignored(&mut response, &order.ignored);
+    put_ignored(&mut response, &accepted.order.ignored);
     let watcher = job.watch();
     let events = async_stream::stream! {
         if replayed {
             let end = join(&services, id).await;
-            for event in end_events(&services, &request, &order, end, prefix).await {
+            for event in end_events(&services, &request, &accepted, end, prefix).await {
                 yield Ok::<_, Infallible>(event);
             }
             return;
@@ -66,7 +66,7 @@ pub(super) async fn stream_events(
         };
         // Whatever it is, the client has seen the end of it.
         waiting.seen();
-        for event in end_events(&services, &request, &order, end, prefix).await {
+        for event in end_events(&services, &request, &accepted, end, prefix).await {
             yield Ok(event);
         }
     };
@@ -110,15 +110,17 @@ fn progress_events(
 async fn end_events(
     services: &Services,
     request: &HttpRequest,
-    order: &Order,
+    accepted: &Accepted,
     end: Result<Arc<Finished>, Problem>,
     prefix: &str,
 ) -> Vec<web::Bytes> {
-    let answer = match end {
-        Ok(finished) => finished_answer(services, request, order, &finished).await,
-        Err(problem) => Err(problem),
+    let finished = match end {
+        Ok(finished) => finished,
+        Err(problem) => return vec![error_event(&problem)],
     };
-    match answer {
+    // A fallback may have made the images.
+    let order = accepted.order_of(&finished.model);
+    match finished_answer(services, request, order, &finished).await {
         Ok(answer) => delivered_events(order, &answer, prefix),
         Err(problem) => vec![error_event(&problem)],
     }

@@ -34,6 +34,8 @@ pub struct Model {
     pub endpoint: String,
     /// Where the provider has an endpoint of its own for several input images.
     pub several: Option<Several>,
+    /// Models that are tried in turn while this one is unavailable, if a request names none itself.
+    pub fallbacks: Vec<String>,
     /// Longest wait for one generation, if it differs from the gateway's.
     pub deadline: Option<Duration>,
     /// Whether the provider can stream its progress.

@@ -84,6 +84,7 @@ impl Catalogue {
         }
         models.sort_by(|one, another| one.id.cmp(&another.id));
         let places = find_places(&models)?;
+        check_fallbacks(&models, &places)?;
         Ok(Self { models, places, version: hex::encode(version.finalize()) })
     }
 
@@ -138,6 +139,20 @@ impl Catalogue {
         let names = offered.flat_map(|model| std::iter::once(&model.id).chain(&model.aliases)).map(String::as_str);
         nearest(name, names).map(str::to_owned)
     }
+}
+
+/// Each fallback is a model that is on offer.
+fn check_fallbacks(models: &[Arc<Model>], places: &HashMap<Box<str>, usize>) -> Result<(), CatalogueError> {
+    for model in models {
+        for fallback in &model.fallbacks {
+            let place = places.get(fallback.to_ascii_lowercase().as_str());
+            let known = place.and_then(|place| models.get(*place)).filter(|known| known.is_offered());
+            if known.is_none_or(|known| known.id == model.id) {
+                return Err(CatalogueError::Fallback { model: model.id.clone(), fallback: fallback.clone() });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Where each id and alias leads.

@@ -24,6 +24,8 @@ pub(super) struct ModelForm {
     pub(super) provider: String,
     pub(super) endpoint: Spanned<String>,
     pub(super) several: Option<Spanned<SeveralForm>>,
+    #[serde(default)]
+    pub(super) fallbacks: Vec<String>,
     pub(super) deadline_seconds: Option<u32>,
     #[serde(default)]
     pub(super) streams: bool,

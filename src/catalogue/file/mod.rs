@@ -88,6 +88,7 @@ fn model(form: ModelForm) -> Result<Model, Mistake> {
         provider: form.provider,
         endpoint: form.endpoint.into_inner(),
         several: several.transpose()?,
+        fallbacks: form.fallbacks,
         deadline: form.deadline_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         streams: form.streams,
         takes_images,
