@@ -118,10 +118,15 @@ impl Gateway {
     }
 
     async fn follow_adopted(&self, job: &Arc<Job>, open: &GenerationRecord) -> Outcome {
-        let Some(submitted) = &open.attempt else {
-            // Nobody knows whether the provider took it. It is never sent again.
+        let mut attempt = open.attempt.clone();
+        if attempt.is_none() {
+            // Nobody knows whether the provider took it. It is never sent again. Its id may still come from the journal
+            // of the process that submitted it.
             let until = open.created_at.plus(WITHOUT_ID);
             tokio::time::sleep(until.since(self.clock.now())).await;
+            attempt = self.books.generation(job.id).await.ok().flatten().and_then(|record| record.attempt);
+        }
+        let Some(submitted) = &attempt else {
             error!(generation = %job.id, "a generation was found without the provider's id; it ends free, and the provider may have made its image");
             let message = "it is not known whether the provider took the request, and nothing came of it";
             return Outcome::Expired(Failure::new(FailureKind::Unclear, message));

@@ -70,6 +70,11 @@ impl TestDatabase {
         Self { url, may_hold: AtomicBool::new(false), folder }
     }
 
+    /// One that is there already.
+    pub fn at(url: String) -> Self {
+        Self { url, may_hold: AtomicBool::new(false), folder: tempfile::tempdir().unwrap() }
+    }
+
     /// The test ends while something is still open.
     pub fn leave_holds(&self) {
         self.may_hold.store(true, Ordering::SeqCst);
