@@ -122,7 +122,7 @@ impl Gateway {
         if attempt.is_none() {
             // Nobody knows whether the provider took it. It is never sent again. Its id may still come from the journal
             // of the process that submitted it.
-            let until = open.created_at.plus(WITHOUT_ID);
+            let until = open.created_at.plus(WITHOUT_ID).min(open.deadline_at);
             tokio::time::sleep(until.since(self.clock.now())).await;
             attempt = self.books.generation(job.id).await.ok().flatten().and_then(|record| record.attempt);
         }
