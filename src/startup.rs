@@ -123,7 +123,12 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let (fal_settings, sandbox, upstream) = upstream(&config, &clock, &ids)?;
     let tracker = TaskTracker::new();
     accounts.watch(&tracker, &jobs);
-    let books = Books::start(store, &tracker, &jobs);
+    let books = Books::start(store, &tracker, &jobs).with_journal(config.journal.clone());
+    match books.play_journal().await {
+        Ok(0) => {}
+        Ok(lines) => info!(lines, "what was kept on disk while the database was away is in the books"),
+        Err(fault) => error!(%fault, "what was kept on disk while the database was away could not be written"),
+    }
     let provider: Arc<dyn Provider> = Arc::new(fal::Fal::new(&fal_settings)?);
     let providers: Providers = BTreeMap::from([("fal".to_owned(), provider)]);
     let mut media_hosts = config.fal.media_hosts.clone();
@@ -207,7 +212,8 @@ impl Running {
         }
         let gateway = self.gateway.clone();
         let drained = async {
-            while gateway.open_jobs() > 0 {
+            // What is on disk because the database is away is written by the next start.
+            while gateway.open_jobs() > gateway.books().kept_on_disk() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };

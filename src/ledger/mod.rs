@@ -16,6 +16,7 @@ mod books;
 mod credit;
 mod decide;
 mod error;
+mod journal;
 mod limits;
 mod month;
 mod resend;

@@ -36,11 +36,11 @@ const PROBE_EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) enum Command {
     Reserve(Box<Reservation>, oneshot::Sender<Result<Reserved, ReserveError>>),
-    Submitted(Box<Submitted>, oneshot::Sender<Result<(), LedgerError>>),
+    Submitted(Arc<Submitted>, oneshot::Sender<Result<(), LedgerError>>),
     Running(GenerationId, Timestamp, oneshot::Sender<Result<(), LedgerError>>),
     /// The client who waited has left (when), or has its answer.
     Client(GenerationId, Option<Timestamp>, oneshot::Sender<Result<(), LedgerError>>),
-    Finish(Box<Finish>, oneshot::Sender<Result<Applied, LedgerError>>),
+    Finish(Arc<Finish>, oneshot::Sender<Result<Applied, LedgerError>>),
 }
 
 /// The answer to a call.
@@ -121,7 +121,7 @@ impl Writer {
         let mut waiting = Vec::new();
         let store = self.store.clone();
         let back = async {
-            while store.ping().await.is_err() {
+            while store.ping_writing().await.is_err() {
                 tokio::time::sleep(PROBE_EVERY).await;
             }
         };

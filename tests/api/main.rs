@@ -1,8 +1,10 @@
 //! The gateway from outside: the real binary over HTTP, on both databases, against the stand-in for fal.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
 
+mod postgres;
 mod support;
 
+mod away;
 mod books;
 mod catalogue;
 mod chains;

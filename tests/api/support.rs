@@ -3,7 +3,6 @@
 use std::borrow::Borrow;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -53,11 +52,9 @@ pub fn start_sandbox(delay: Duration) -> sandbox::Running {
     sandbox::start(settings, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap()
 }
 
-/// A database of the test's own. When the test is over, its books must add up, and no money may still be set aside
-/// unless the test has said so.
+/// A database of the test's own. When the test is over, its books must add up, and no money may still be set aside.
 pub struct TestDatabase {
     pub url: String,
-    may_hold: AtomicBool,
     folder: TempDir,
 }
 
@@ -68,12 +65,12 @@ impl TestDatabase {
             Database::Sqlite => format!("sqlite://{}", folder.path().join("books.db").display()),
             Database::Postgres => new_postgres_database().await,
         };
-        Self { url, may_hold: AtomicBool::new(false), folder }
+        Self { url, folder }
     }
 
-    /// The test ends while something is still open.
-    pub fn leave_holds(&self) {
-        self.may_hold.store(true, Ordering::SeqCst);
+    /// One that is there already.
+    pub fn at(url: String) -> Self {
+        Self { url, folder: tempfile::tempdir().unwrap() }
     }
 
     /// The folder of a SQLite file, for what should lie beside it.
@@ -115,7 +112,7 @@ impl Drop for TestDatabase {
         });
         let (differences, holds) = checked.join().unwrap();
         assert!(differences.is_empty(), "the books do not add up: {differences:?}");
-        assert!(holds == 0 || self.may_hold.load(Ordering::SeqCst), "{holds} holds are open after the test");
+        assert!(holds == 0, "{holds} holds are open after the test");
     }
 }
 
@@ -206,6 +203,12 @@ impl<'a> Start<'a> {
     }
 
     pub async fn run(self) -> Gateway {
+        let (gateway, log) = self.launch().await;
+        gateway.unwrap_or_else(|| panic!("the gateway did not start:\n{}", log.lock().unwrap()))
+    }
+
+    /// With its log; no gateway if it does not start, as when the database is away.
+    pub async fn launch(self) -> (Option<Gateway>, Arc<Mutex<String>>) {
         let folder = tempfile::tempdir().unwrap();
         let mut child = self.command(&folder).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
@@ -228,9 +231,11 @@ impl<'a> Start<'a> {
         let address = tokio::time::timeout(Duration::from_secs(30), address).await;
         let Ok(Ok(address)) = address else {
             let _ = child.kill();
-            panic!("the gateway did not start:\n{}", log.lock().unwrap());
+            let _ = child.wait();
+            return (None, log);
         };
-        Gateway { child, base: format!("http://{address}"), client: client(), log, _folder: folder }
+        let base = format!("http://{address}");
+        (Some(Gateway { child, base, client: client(), log: log.clone(), _folder: folder }), log)
     }
 }
 
