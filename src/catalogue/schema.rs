@@ -8,8 +8,14 @@ use super::rules::{AspectRatioRule, CustomSize, Kind, ListRule, NumberRule, Obje
 use crate::domain::{Fixed, Money};
 
 impl Model {
-    /// JSON Schema 2020-12 of a request's parameters (without `model` and the switches that every model knows). It
-    /// allows what the validator allows, but for one thing that it cannot say: two names of one parameter must agree.
+    /// JSON Schema 2020-12 of a request's parameters (without `model` and the switches that every model knows).
+    ///
+    /// It allows exactly what the validator allows, but for what a schema cannot say and the validator refuses: two
+    /// names of one parameter must agree; a size that stands for an aspect ratio or for a named size must be exactly
+    /// that; limits of the pixels altogether; `width` needs `height` beside it where a missing side has no default; a
+    /// text has no U+0000, a link has a host, and a whole number beyond 2^53 has no point and no exponent. Two habits
+    /// of other clients are taken that it does not show: `output_format: "b64_json"`, and `style` and `quality` in
+    /// `OpenAI`'s words where the model has others.
     #[must_use]
     pub fn json_schema(&self) -> Json {
         let mut properties = Map::new();
@@ -28,13 +34,19 @@ impl Model {
             }
         }
         let required = required(&self.parameters);
-        json!({
+        let mut schema = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": self.id,
             "type": "object",
             "required": required,
             "properties": properties,
-        })
+        });
+        let by_any_name: Vec<Json> =
+            self.parameters.iter().filter(|one| has_choice_of_name(one)).map(any_name).collect();
+        if !by_any_name.is_empty() {
+            schema["allOf"] = Json::Array(by_any_name);
+        }
+        schema
     }
 
     /// The prices at this markup, as `/v1/models` shows them; `null` for a model without a price.
@@ -44,14 +56,27 @@ impl Model {
     }
 }
 
-/// The names that must be given. A required parameter may come under any of its names.
+/// The names that must be given.
 fn required(parameters: &[Parameter]) -> Vec<&str> {
-    parameters.iter().filter(|parameter| parameter.required).map(|parameter| parameter.name.as_ref()).collect()
+    let required = parameters.iter().filter(|parameter| parameter.required && !has_choice_of_name(parameter));
+    required.map(|parameter| parameter.name.as_ref()).collect()
+}
+
+/// A required parameter may come under any of its names.
+fn has_choice_of_name(parameter: &Parameter) -> bool {
+    parameter.required && !parameter.accepts.is_empty()
+}
+
+/// At least one of the names is given, and not `null`.
+fn any_name(parameter: &Parameter) -> Json {
+    let names = std::iter::once(parameter.name.as_ref()).chain(parameter.accepts.iter().map(String::as_str));
+    let given = |name: &str| json!({ "required": [name], "properties": { name: { "not": { "type": "null" } } } });
+    json!({ "anyOf": names.map(given).collect::<Vec<_>>() })
 }
 
 fn parameter_schema(parameter: &Parameter) -> Json {
     let mut schema = kind_schema(&parameter.kind);
-    if !parameter.required {
+    if !parameter.required || has_choice_of_name(parameter) {
         schema = nullable(schema);
     }
     if let Json::Object(fields) = &mut schema {
@@ -170,7 +195,7 @@ fn pixels_schema(custom: &CustomSize) -> Json {
 fn side_schema(kind: &Kind, name: &str) -> Json {
     let mut side = match kind {
         Kind::Size(SizeRule { custom: Some(custom), .. }) => pixels_schema(custom),
-        _ => json!({ "type": "integer", "minimum": 1 }),
+        _ => json!({ "type": "integer", "minimum": 1, "maximum": 999_999_999 }),
     };
     let other = if name == "width" { "height" } else { "width" };
     side["description"] = json!(format!("In pixels, beside `{other}`: another way to give the size."));
@@ -189,7 +214,21 @@ fn aspect_ratio_schema(rule: &AspectRatioRule) -> Json {
     if !names.contains(&"auto") {
         names.push("auto");
     }
-    json!({ "type": "string", "enum": names })
+    let side = json!({ "type": "integer", "minimum": 1, "maximum": 999_999_999 });
+    json!({ "anyOf": [
+        { "type": "string", "enum": names },
+        {
+            "type": "string",
+            "pattern": "^0{0,8}[1-9][0-9]{0,8}[xX]0{0,8}[1-9][0-9]{0,8}$",
+            "description": "Width and height in pixels, such as `1920x1080`, exactly in one of the ratios.",
+        },
+        {
+            "type": "object",
+            "required": ["width", "height"],
+            "properties": { "width": side, "height": side },
+            "description": "Width and height in pixels, exactly in one of the ratios.",
+        },
+    ] })
 }
 
 fn list_schema(rule: &ListRule) -> Json {

@@ -95,7 +95,7 @@ async fn a_model_tells_what_its_answers_carry() {
     let answer = read(house.gateway.generate(&body).send().await.unwrap(), StatusCode::CREATED).await;
     let image = &answer["images"][0];
     assert_eq!(image["content_type"], "image/svg+xml");
-    assert!(image["file_name"].as_str().unwrap().ends_with(".svg") && image["file_size"].is_u64(), "{image}");
+    assert!(image["file_name"].as_str().unwrap().contains(".svg") && image["file_size"].is_u64(), "{image}");
     let body = json!({ "model": "nano-banana", "prompt": "a fox", "output_format": "webp" });
     let answer = read(house.gateway.generate(&body).send().await.unwrap(), StatusCode::CREATED).await;
     assert_eq!(answer["images"][0]["content_type"], "image/webp");
@@ -268,7 +268,8 @@ async fn model_files_are_read_anew_without_dropping_a_request_and_a_bad_one_chan
     let before = etag().await;
     get(&house, "/v1/models/harbour", StatusCode::NOT_FOUND).await;
 
-    let slow = tokio::task::spawn(house.gateway.generate(&t_rex()).send());
+    #[expect(clippy::disallowed_methods, reason = "a client of the gateway, not work of it")]
+    let slow = tokio::spawn(house.gateway.generate(&t_rex()).send());
     tokio::time::sleep(Duration::from_millis(300)).await;
     std::fs::write(&file, HARBOUR).unwrap();
     house.gateway.signal("HUP");

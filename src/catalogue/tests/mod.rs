@@ -8,6 +8,7 @@ mod import;
 mod limits;
 mod money;
 mod probes;
+mod schema;
 
 use std::sync::{Arc, LazyLock};
 
