@@ -257,7 +257,7 @@ async fn model_files_are_read_anew_without_dropping_a_request_and_a_bad_one_chan
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("harbour.toml");
     let database = TestDatabase::new(Database::Sqlite).await;
-    let fal = start_sandbox(Duration::from_secs(1));
+    let fal = start_sandbox(Duration::from_secs(4));
     let start = Start::new(&database.url, &fal.queue_url());
     let gateway = start.with("IMAGEGATE_MODELS_DIR", folder.path().to_str().unwrap()).run().await;
     let house = House { gateway, fal, database };
