@@ -246,10 +246,6 @@ async fn every_example_of_every_model_is_made_and_costs_what_the_catalogue_says(
     let state = house.fal_state().await;
     assert_eq!(state["accepted_submits"].as_u64(), Some(count as u64), "{state}");
     assert_eq!(state["unknown_fields"].as_object().map(serde_json::Map::len).unwrap_or_default(), 0, "{state}");
-    // What the provider bills is what the catalogue computes.
-    for generation in house.gateway.generations().await {
-        assert_eq!(generation["price_usd"], generation["cost_usd"], "{generation}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
