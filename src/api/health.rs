@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::Services;
 use crate::providers::{BreakerHealth, Health, KeyHealth};
+use crate::http::ProblemBody;
 
 /// The process lives.
 #[derive(Debug, Serialize, ToSchema)]
@@ -110,7 +111,10 @@ impl ProviderView {
 #[utoipa::path(
     operation_id = "checkLiveness",
     tag = "health",
-    responses((status = 200, description = "It lives.", body = Liveness)),
+    responses(
+        (status = 200, description = "It lives.", body = Liveness),
+        (status = 405, description = "Another method than `GET`.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
 )]
 #[get("/healthz")]
 pub async fn check_liveness() -> HttpResponse {
@@ -124,6 +128,7 @@ pub async fn check_liveness() -> HttpResponse {
     responses(
         (status = 200, description = "Requests can be served.", body = Readiness),
         (status = 503, description = "Requests cannot be recorded, so they are refused.", body = Readiness),
+        (status = 405, description = "Another method than `GET`.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 #[get("/readyz")]

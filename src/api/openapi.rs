@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, get, web};
 use serde_json::{Map, Value, json};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Info, License, OpenApi, Server, Tag};
 
 use super::Services;
-use crate::catalogue::Catalogue;
-use crate::http::{Code, Problem};
+use crate::catalogue::{Catalogue, Components};
+use crate::http::{Code, Problem, ProblemBody};
 
 /// Fills in what the routes do not say: title, licence, server, tags, keys.
 pub fn openapi_document(api: &mut OpenApi) {
@@ -24,6 +24,8 @@ pub fn openapi_document(api: &mut OpenApi) {
     info.license = Some(license);
     api.info = info;
     api.servers = Some(vec![Server::new("/")]);
+    // What names no key of its own is open.
+    api.security = Some(vec![SecurityRequirement::default()]);
     let tags = [
         ("images", "Making images, and what became of them."),
         ("models", "What is on offer, with parameters and prices."),
@@ -58,24 +60,13 @@ pub fn render_document(api: &OpenApi, catalogue: &Catalogue) -> Result<String, s
     let mut document = serde_json::to_value(api)?;
     let mut choices = Vec::new();
     let mut mapping = Map::new();
-    let mut schemas = Map::new();
+    let mut added = Components::new();
     for model in catalogue.models().filter(|model| model.is_offered()) {
-        let name = schema_name(&model.id);
-        let reference = format!("#/components/schemas/{name}");
-        let mut schema = model.json_schema();
-        if let Some(object) = schema.as_object_mut() {
-            object.shift_remove("$schema");
-            object.insert("title".into(), json!(model.name));
-            object.insert("description".into(), json!(model.description));
-            if let Some(example) = model.examples.first() {
-                object.insert("example".into(), Value::Object(example.body()));
-            }
-        }
+        let reference = json!(format!("#/components/schemas/{}", model.add_components(&mut added)));
         choices.push(json!({"$ref": reference}));
         for id in std::iter::once(&model.id).chain(&model.aliases) {
-            mapping.insert(id.clone(), json!(reference));
+            mapping.insert(id.clone(), reference.clone());
         }
-        schemas.insert(name, schema);
     }
     if let Some(components) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         components.insert(
@@ -86,7 +77,7 @@ pub fn render_document(api: &OpenApi, catalogue: &Catalogue) -> Result<String, s
                 "discriminator": {"propertyName": "model", "mapping": mapping},
             }),
         );
-        components.extend(schemas);
+        components.extend(added);
         components.sort_keys();
     }
     let mut text = serde_json::to_string_pretty(&document)?;
@@ -94,24 +85,14 @@ pub fn render_document(api: &OpenApi, catalogue: &Catalogue) -> Result<String, s
     Ok(text)
 }
 
-/// `flux/dev` → `FluxDevRequest`: a name that generators turn into a good type.
-fn schema_name(id: &str) -> String {
-    let words = id.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    let mut name: String = words
-        .map(|word| {
-            let (first, rest) = word.split_at(1);
-            first.to_uppercase() + rest
-        })
-        .collect();
-    name.push_str("Request");
-    name
-}
-
 /// The OpenAPI document
 #[utoipa::path(
     operation_id = "retrieveOpenapiDocument",
     tag = "document",
-    responses((status = 200, description = "This document.", body = Object)),
+    responses(
+        (status = 200, description = "This document.", body = Object),
+        (status = 405, description = "Another method than `GET`.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
 )]
 #[get("/openapi.json")]
 pub async fn retrieve_openapi_document(services: web::Data<Services>) -> HttpResponse {
@@ -136,17 +117,5 @@ pub async fn docs_page(
             Ok(response.content_type(file.content_type).body(file.bytes.into_owned()))
         }
         _ => Err(Problem::new(Code::NotFound, "there is no such page")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_models_schema_has_a_name_that_generators_like() {
-        assert_eq!(schema_name("flux/dev"), "FluxDevRequest");
-        assert_eq!(schema_name("flux-1/schnell"), "Flux1SchnellRequest");
-        assert_eq!(schema_name("recraft/v2/text-to-image"), "RecraftV2TextToImageRequest");
     }
 }

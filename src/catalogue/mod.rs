@@ -4,6 +4,7 @@
 //! against the model's file and tells every problem at once. The order knows its price and can be translated.
 
 mod built_in;
+mod document;
 mod error;
 mod file;
 mod import;
@@ -25,6 +26,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use document::Components;
 pub use error::CatalogueError;
 pub use file::check_file;
 pub use import::{ImportError, import};

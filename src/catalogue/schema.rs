@@ -115,7 +115,7 @@ fn nullable(mut schema: Json) -> Json {
     schema
 }
 
-fn kind_schema(kind: &Kind) -> Json {
+pub(super) fn kind_schema(kind: &Kind) -> Json {
     match kind {
         Kind::Text(rule) => text_schema(rule),
         Kind::Integer(rule) => json!({ "type": "integer", "minimum": rule.minimum, "maximum": rule.maximum }),
@@ -183,7 +183,7 @@ fn size_schema(rule: &SizeRule) -> Json {
     json!({ "anyOf": alternatives })
 }
 
-fn pixels_schema(custom: &CustomSize) -> Json {
+pub(super) fn pixels_schema(custom: &CustomSize) -> Json {
     let mut side = json!({ "type": "integer", "minimum": custom.minimum, "maximum": custom.maximum });
     if custom.multiple_of > 1 {
         side["multipleOf"] = json!(custom.multiple_of);
@@ -252,7 +252,7 @@ fn object_schema(rule: &ObjectRule) -> Json {
 const MOST_LISTED_SIDES: u32 = 64;
 
 /// A regular expression for `1024x768` with both sides within the limits.
-fn size_pattern(custom: &CustomSize) -> String {
+pub(super) fn size_pattern(custom: &CustomSize) -> String {
     let step = custom.multiple_of.max(1);
     let (least, most) = (custom.minimum.div_ceil(step), custom.maximum / step);
     let side = if step > 1 || most - least < MOST_LISTED_SIDES {

@@ -39,7 +39,12 @@ pub enum Strictness {
 impl Catalogue {
     /// The models that the program carries.
     pub fn built_in() -> Result<Self, CatalogueError> {
-        Self::load(&[])
+        Self::load(BUILT_IN, &[])
+    }
+
+    /// Nothing but these files, each a name and a text.
+    pub fn of_files(files: &[(String, String)]) -> Result<Self, CatalogueError> {
+        Self::load(&[], files)
     }
 
     /// The built-in models, with those of the folder's `*.toml` files added, or put in place of a built-in model that
@@ -62,14 +67,14 @@ impl Catalogue {
             let text = std::fs::read_to_string(&path).map_err(unreadable(&path))?;
             files.push((path.display().to_string(), text));
         }
-        Self::load(&files)
+        Self::load(BUILT_IN, &files)
     }
 
-    /// The built-in files, then `more`, each with its name.
-    fn load(more: &[(String, String)]) -> Result<Self, CatalogueError> {
+    /// The first files, then `more`, which may replace them; each with its name.
+    fn load(first: &[(&str, &str)], more: &[(String, String)]) -> Result<Self, CatalogueError> {
         let mut version = Sha256::new();
         let mut models: Vec<Arc<Model>> = Vec::new();
-        for (name, text) in BUILT_IN {
+        for (name, text) in first {
             version.update(text);
             models.push(Arc::new(check_file(text, name)?));
         }

@@ -77,6 +77,8 @@ pub struct Settings {
     /// What stands before `/files/…` in the URLs of pictures, such as `http://127.0.0.1:8080`; absent, the stand-in's
     /// own address as the request named it.
     pub public_files: Option<String>,
+    /// Whether answers tell `file_size` where the endpoint has it, for which a picture must be drawn first; else `null`.
+    pub file_sizes: bool,
     /// Threads that answer.
     pub workers: usize,
     /// Certificate and key, for clients that speak https only; absent, plain http.
@@ -91,6 +93,7 @@ impl Default for Settings {
             run_bind: None,
             delay: Duration::from_secs(1),
             public_files: None,
+            file_sizes: true,
             workers: 2,
             tls: None,
         }
@@ -134,6 +137,7 @@ struct Sandbox {
     ids: Arc<dyn IdSource>,
     delay: Duration,
     public_files: Option<String>,
+    file_sizes: bool,
     drawing: Semaphore,
 }
 
@@ -152,6 +156,7 @@ impl Sandbox {
             ids,
             delay: settings.delay,
             public_files: public_files.map(|base| base.trim_end_matches('/').to_owned()),
+            file_sizes: settings.file_sizes,
             drawing: Semaphore::new(DRAWN_AT_A_TIME),
         })
     }

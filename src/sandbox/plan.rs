@@ -236,9 +236,9 @@ impl Plan {
         &self.prompt
     }
 
-    /// Whether the answer cannot be told without drawing the pictures.
-    pub fn needs_files(&self) -> bool {
-        self.sync_mode || self.endpoint.output.image_fields.iter().any(|field| field == "file_size")
+    /// Whether the answer cannot be told without drawing the pictures; `file_sizes` is whether it tells how large they are.
+    pub fn needs_files(&self, file_sizes: bool) -> bool {
+        self.sync_mode || file_sizes && self.endpoint.output.image_fields.iter().any(|field| field == "file_size")
     }
 
     /// About how many bytes the plan keeps in memory.

@@ -211,7 +211,7 @@ impl Sandbox {
     /// The output of a plan, with the pictures drawn where it needs them; `None` if drawing fails.
     pub async fn output(&self, plan: &Plan, job: &Job) -> Option<Value> {
         let mut files = Vec::new();
-        if plan.needs_files() {
+        if plan.needs_files(self.file_sizes) {
             for picture in &plan.pictures {
                 let picture = picture.clone();
                 files.push(self.render(move || picture.render()).await?);
