@@ -20,7 +20,8 @@ fn picture(side: u32, format: ImageFormat) -> String {
     let mut number = 1_u32;
     let noise = RgbImage::from_fn(side, side, |_, _| {
         number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        image::Rgb([(number >> 24) as u8, (number >> 16) as u8, (number >> 8) as u8])
+        let [red, green, blue, _] = number.to_be_bytes();
+        image::Rgb([red, green, blue])
     });
     let mut file = Cursor::new(Vec::new());
     noise.write_to(&mut file, format).unwrap();
