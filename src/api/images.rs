@@ -147,7 +147,7 @@ pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<Http
         may_resend: resent.is_some(),
     };
     if resent.is_some_and(|count| count > 0)
-        && let Some(answer) = answer_resent(&services, &request, &caller, &accepted.order).await
+        && let Some(answer) = answer_resent(&services, &request, &caller, &accepted).await
     {
         return answer;
     }
@@ -170,9 +170,9 @@ async fn answer_resent(
     services: &web::Data<Services>,
     request: &HttpRequest,
     caller: &Caller,
-    order: &Order,
+    accepted: &Accepted,
 ) -> Option<Result<HttpResponse, Problem>> {
-    let id = match services.gateway.join_resent(caller.api_key_id, order).await {
+    let id = match services.gateway.join_resent(caller.api_key_id, &accepted.order).await {
         Ok(found) => found?,
         Err(fault) => return Some(Err(fault.into())),
     };
@@ -183,7 +183,7 @@ async fn answer_resent(
             waiting.ends(&Ok(HttpResponse::NoContent().finish())).await;
             return None;
         }
-        Ok(finished) => answer_finished(services, request, order, &finished, true).await,
+        Ok(finished) => answer_finished(services, request, accepted.order_of(&finished.model), &finished, true).await,
         Err(problem) => Err(problem),
     };
     waiting.ends(&answer).await;

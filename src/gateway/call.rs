@@ -65,8 +65,11 @@ impl Gateway {
         request_id: &str,
         hint: &HookHint,
     ) -> Result<(), CallError> {
-        let endpoint = stored_order(record, attempt.number)
-            .and_then(|(model, _)| Some(self.catalogue.load().model(&model)?.endpoint.clone()))
+        let fallback = stored_order(record, attempt.number).filter(|_| attempt.number > 1);
+        let endpoint = fallback
+            .and_then(|(model, parameters)| {
+                Some(self.catalogue.load().restore(&model, &parameters)?.endpoint().to_owned())
+            })
             .unwrap_or_else(|| record.endpoint.clone());
         let ticket = provider.ticket(&endpoint, request_id, hint);
         // The address that was called is not signed, so anybody with an account there could name a request of his own.

@@ -13,8 +13,7 @@ fn wish(prompt: &str) -> Value {
     json!({"model": "flux/dev", "prompt": prompt, "image_size": "square"})
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "callers write it in place")]
-fn problem(loc: Value, kind: &str) -> Value {
+fn problem(loc: &Value, kind: &str) -> Value {
     json!({"detail": [{"loc": loc, "msg": format!("fal says {kind}"), "type": kind}]})
 }
 
@@ -26,18 +25,18 @@ fn families() -> Vec<(Value, u16, &'static str, Value)> {
         (json!({"content_policy": true}), 400, "content_policy_violation", Value::Null),
         (json!({"images": 0}), 502, "no_image", Value::Null),
         (
-            run(422, problem(json!(["body", "image_size", "width"]), "less_than_equal")),
+            run(422, problem(&json!(["body", "image_size", "width"]), "less_than_equal")),
             400,
             "invalid_parameters",
             json!("image_size.width"),
         ),
-        (run(422, problem(json!(["body"]), "no_media_generated")), 502, "no_image", Value::Null),
+        (run(422, problem(&json!(["body"]), "no_media_generated")), 502, "no_image", Value::Null),
         (run(422, json!({"detail": "an older application's text"})), 400, "invalid_parameters", Value::Null),
         (run(404, json!({"detail": "Path /dev not found"})), 404, "model_not_found", json!("model")),
         (run(403, json!({"detail": "User is locked. Reason: TOP_UP."})), 502, "upstream_error", Value::Null),
         (run(500, json!({"detail": "Internal Server Error"})), 502, "upstream_error", Value::Null),
         (run(503, json!({"detail": "CUDA error: out of memory"})), 503, "service_unavailable", Value::Null),
-        (run(504, problem(json!(["body"]), "generation_timeout")), 504, "deadline_exceeded", Value::Null),
+        (run(504, problem(&json!(["body"]), "generation_timeout")), 504, "deadline_exceeded", Value::Null),
         (front(504, "request_timeout"), 504, "deadline_exceeded", Value::Null),
         (front(504, "startup_timeout"), 504, "deadline_exceeded", Value::Null),
         (front(500, "internal_error"), 502, "upstream_error", Value::Null),
@@ -45,8 +44,13 @@ fn families() -> Vec<(Value, u16, &'static str, Value)> {
         (front(500, "runner_server_error"), 502, "upstream_error", Value::Null),
         (front(400, "bad_request"), 400, "invalid_parameters", Value::Null),
         (front(499, "client_cancelled"), 400, "invalid_request", Value::Null),
-        (run(400, problem(json!(["body"]), "downstream_service_error")), 502, "upstream_error", Value::Null),
-        (run(500, problem(json!(["body"]), "downstream_service_unavailable")), 503, "service_unavailable", Value::Null),
+        (run(400, problem(&json!(["body"]), "downstream_service_error")), 502, "upstream_error", Value::Null),
+        (
+            run(500, problem(&json!(["body"]), "downstream_service_unavailable")),
+            503,
+            "service_unavailable",
+            Value::Null,
+        ),
     ];
     for kind in [
         "image_load_error",
@@ -59,7 +63,7 @@ fn families() -> Vec<(Value, u16, &'static str, Value)> {
         "invalid_archive",
     ] {
         families.push((
-            run(422, problem(json!(["body", "image_size"]), kind)),
+            run(422, problem(&json!(["body", "image_size"]), kind)),
             400,
             "invalid_parameters",
             json!("image_size"),
@@ -78,7 +82,7 @@ fn families() -> Vec<(Value, u16, &'static str, Value)> {
         "value_error.missing",
     ] {
         families.push((
-            run(422, problem(json!(["body", "num_images"]), kind)),
+            run(422, problem(&json!(["body", "num_images"]), kind)),
             400,
             "invalid_parameters",
             json!("num_images"),
@@ -182,7 +186,7 @@ async fn an_input_image_that_fal_cannot_load_is_named_as_the_client_knows_it() {
         (&json!("invalid_parameters"), &json!("pictures.1"))
     );
     assert_eq!(answer["error"]["data"][0]["provider_code"], "file_download_error");
-    misbehave(&fal, json!({"do": {"fail": {"status": 422, "body": problem(json!(["body", "input_image_urls", 0]), "image_too_small")}}})).await;
+    misbehave(&fal, json!({"do": {"fail": {"status": 422, "body": problem(&json!(["body", "input_image_urls", 0]), "image_too_small")}}})).await;
     let answer = read(gateway.generate(&body).send().await.unwrap(), StatusCode::BAD_REQUEST).await;
     assert_eq!(answer["error"]["param"], "pictures.0");
 }

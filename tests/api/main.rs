@@ -22,6 +22,7 @@ mod limits;
 mod readme;
 mod recovery;
 mod resending;
+mod soak;
 mod spending;
 mod start;
 mod stream;
