@@ -19,6 +19,7 @@ pg_bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1 || tr
 command -v cc >/dev/null || missing+=(build-essential)
 command -v curl >/dev/null || missing+=(curl)
 command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then
   command -v apt-get >/dev/null || fail "missing: ${missing[*]}, and there is no apt-get to install them with"
@@ -29,12 +30,20 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 [ -x "$pg_bin/initdb" ] || fail "PostgreSQL's programs are not where Debian puts them"
 
-# --- Python for the documented examples -------------------------------------------------------------------------------
+# --- Python for the documented examples and fal's client -------------------------------------------------------------
 work=$(mktemp -d)
 venv="${CARGO_TARGET_DIR:-target}/test-python"
-if ! "$venv/bin/python" -c 'import requests, openai' 2>/dev/null; then
+if ! "$venv/bin/python" -c 'import fal_client, openai, requests' 2>/dev/null; then
   python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt
+fi
+
+# --- fal's JavaScript client --------------------------------------------------------------------------------------------
+clients="${CARGO_TARGET_DIR:-target}/test-clients"
+if ! cmp -s tests/clients/package-lock.json "$clients/package-lock.json" || [ ! -d "$clients/node_modules/@fal-ai" ]; then
+  mkdir -p "$clients"
+  cp tests/clients/package.json tests/clients/package-lock.json "$clients/"
+  (cd "$clients" && npm ci --no-audit --no-fund --loglevel=error)
 fi
 
 # --- a private PostgreSQL ---------------------------------------------------------------------------------------------
@@ -63,6 +72,9 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0));
 export IMAGEGATE_TEST_POSTGRES="postgres://imagegate@127.0.0.1:$port/postgres"
 export IMAGEGATE_TEST_PYTHON="$PWD/$venv/bin/python"
 case "$venv" in /*) IMAGEGATE_TEST_PYTHON="$venv/bin/python" ;; esac
+
+case "$clients" in /*) ;; *) clients="$PWD/$clients" ;; esac
+export IMAGEGATE_TEST_NODE_MODULES="$clients/node_modules"
 
 # --- the suite --------------------------------------------------------------------------------------------------------
 cargo test --locked "$@"

@@ -107,6 +107,8 @@ pub struct HttpSettings {
 pub struct FalSettings {
     /// `FAL_KEY`, with their weights; empty means that the sandbox stands in.
     pub keys: Vec<FalKey>,
+    /// `FAL_KEY_CONCURRENCY`: most requests that one key may have open at fal; `None` is no limit but what fal's 429 teaches.
+    pub key_concurrency: Option<usize>,
     /// `FAL_RUN_URL`, without a trailing slash.
     pub run_url: String,
     /// `FAL_QUEUE_URL`, without a trailing slash.
@@ -172,6 +174,7 @@ const NAMES: &[&str] = &[
     "DATABASE_URL",
     "IMAGEGATE_JOURNAL",
     "FAL_KEY",
+    "FAL_KEY_CONCURRENCY",
     "FAL_RUN_URL",
     "FAL_QUEUE_URL",
     "FAL_REST_URL",
@@ -251,7 +254,15 @@ impl Config {
             },
             database_url: read.database_url()?,
             journal: PathBuf::from(read.text("IMAGEGATE_JOURNAL").unwrap_or("data/journal")),
-            fal: FalSettings { keys: read.fal_keys()?, run_url, queue_url, rest_url, media_hosts, addresses_set },
+            fal: FalSettings {
+                keys: read.fal_keys()?,
+                key_concurrency: read.key_concurrency()?,
+                run_url,
+                queue_url,
+                rest_url,
+                media_hosts,
+                addresses_set,
+            },
             sandbox: SandboxSettings {
                 bind: read.address("IMAGEGATE_SANDBOX_BIND", "127.0.0.1:0")?,
                 delay: read.duration("IMAGEGATE_SANDBOX_DELAY", Duration::from_secs(1))?,
@@ -349,6 +360,13 @@ impl Reader<'_> {
             return Ok(Some(Secret::new(value)));
         }
         Err(bad(name, "…", "at least 16 visible ASCII characters without spaces"))
+    }
+
+    fn key_concurrency(&self) -> Result<Option<usize>, ConfigError> {
+        let name = "FAL_KEY_CONCURRENCY";
+        let Some(value) = self.text(name) else { return Ok(None) };
+        let limit = value.parse().ok().filter(|limit| *limit >= 1);
+        limit.map(Some).ok_or_else(|| bad(name, value, "a whole number of at least 1, or nothing for no limit"))
     }
 
     /// `key*weight,key*weight`; a key without a weight counts once.

@@ -10,13 +10,14 @@ use actix_web::body::MessageBody;
 use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::middleware::from_fn;
 use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, web};
+use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::AppExt;
 
 use crate::accounts::{Accounts, AccountsError, FirstKeys, KeyKind};
-use crate::api::{ModelTable, Services, Upstream};
+use crate::api::{ModelTable, Published, Services, Upstream};
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::config::{Config, HttpSettings, SalesSettings};
 use crate::domain::{Clock, IdSource, SystemClock, SystemIds};
@@ -29,6 +30,8 @@ use crate::{admin, api, sandbox};
 
 /// How long shutdown waits for open generations; what is still open then is found again at the next start.
 const DRAIN: Duration = Duration::from_secs(25);
+/// How long an idle connection is kept, so that clients need not connect for each image.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// The key that our own stand-in is called with.
 const SANDBOX_KEY: &str = "sandbox:sandbox";
 
@@ -80,6 +83,8 @@ pub struct Running {
     pub first_keys: FirstKeys,
     /// Who makes the images.
     pub upstream: Upstream,
+    /// Reads the model files anew.
+    pub reloader: Reloader,
     server: Server,
     tracker: TaskTracker,
     gateway: Arc<Gateway>,
@@ -110,7 +115,7 @@ pub fn load_catalogue(settings: &SalesSettings) -> Result<Catalogue, CatalogueEr
 /// Builds every room and starts listening. Needs an actix system with a tokio runtime beside it for the jobs.
 pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Running, StartError> {
     let (clock, ids) = clock_and_ids();
-    let catalogue = load_catalogue(&config.sales)?;
+    let published = publish(&config.sales)?;
     let store = open_store(&config).await?;
     let accounts = Accounts::load(store.clone(), clock.clone(), ids.clone()).await?;
     let first_keys = Box::pin(set_up_keys(&accounts, &config)).await?;
@@ -126,14 +131,12 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     }
     let provider: Arc<dyn Provider> = Arc::new(fal::Fal::new(&fal_settings)?);
     let providers: Providers = BTreeMap::from([("fal".to_owned(), provider)]);
-    let model_table = ModelTable::of(&catalogue, config.sales.markup);
-    let document = web::Bytes::from(document(&catalogue)?);
     let mut media_hosts = config.fal.media_hosts.clone();
     if sandbox.is_some() {
         media_hosts.push("127.0.0.1".to_owned());
     }
     let gateway = Gateway::start(Parts {
-        catalogue,
+        catalogue: published.catalogue.clone(),
         books,
         providers,
         clock: clock.clone(),
@@ -152,11 +155,44 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         ids: ids.clone(),
         http: config.http.clone(),
         upstream: upstream.clone(),
-        document,
+        published: ArcSwap::from_pointee(published),
     });
     let tools = web::Data::new(FrameTools { clock, ids });
-    let (address, server) = listen(&config.http, services, tools, web::Data::new(model_table))?;
-    Ok(Running { address, first_keys, upstream, server, tracker, gateway, sandbox })
+    let reloader = Reloader { sales: config.sales, services: services.clone().into_inner() };
+    let (address, server) = listen(&config.http, services, tools)?;
+    Ok(Running { address, first_keys, upstream, reloader, server, tracker, gateway, sandbox })
+}
+
+/// Reads the model files and writes what is shown of them.
+fn publish(settings: &SalesSettings) -> Result<Published, StartError> {
+    let catalogue = Arc::new(load_catalogue(settings)?);
+    let models = ModelTable::of(&catalogue, settings.markup);
+    let document = web::Bytes::from(document(&catalogue)?);
+    Ok(Published { catalogue, models, document })
+}
+
+/// Reads the model files anew while the gateway serves.
+#[derive(Clone)]
+pub struct Reloader {
+    sales: SalesSettings,
+    services: Arc<Services>,
+}
+
+impl Reloader {
+    /// Puts the model files as they are now in the place of the catalogue; if one of them is at fault, the catalogue
+    /// stays as it was and the log says where the fault is. Requests under way are not touched.
+    pub async fn reload(&self) {
+        let sales = self.sales.clone();
+        let published = match web::block(move || publish(&sales)).await {
+            Ok(Ok(published)) => published,
+            Ok(Err(fault)) => return error!(%fault, "the model files are not taken; the catalogue stays as it was"),
+            Err(fault) => return error!(%fault, "the model files could not be read; the catalogue stays as it was"),
+        };
+        let (models, version) = (published.catalogue.models().count(), published.catalogue.version().to_owned());
+        self.services.gateway.replace_catalogue(published.catalogue.clone());
+        self.services.published.store(Arc::new(published));
+        info!(models, version, "the model files were read anew");
+    }
 }
 
 impl Running {
@@ -216,7 +252,13 @@ fn upstream(
         config.fal.keys.iter().map(|key| (key.key.expose().to_owned(), key.weight)).collect();
     if !keys.is_empty() || config.fal.addresses_set {
         let keys = if keys.is_empty() { vec![(SANDBOX_KEY.to_owned(), 1)] } else { keys };
-        let settings = fal::Settings { queue_url: config.fal.queue_url.clone(), keys };
+        let settings = fal::Settings {
+            queue_url: config.fal.queue_url.clone(),
+            rest_url: config.fal.rest_url.clone(),
+            keys,
+            key_concurrency: config.fal.key_concurrency,
+            public_url: config.http.public_url.clone(),
+        };
         return Ok((settings, None, Upstream::Fal));
     }
     let settings =
@@ -224,7 +266,13 @@ fn upstream(
     let running = sandbox::start(settings, clock.clone(), ids.clone())?;
     warn!(address = %running.addr(), "FAL_KEY is not set: the built-in sandbox draws the pictures");
     let base = format!("http://{}", running.addr());
-    let settings = fal::Settings { queue_url: running.queue_url(), keys: vec![(SANDBOX_KEY.to_owned(), 1)] };
+    let settings = fal::Settings {
+        queue_url: running.queue_url(),
+        rest_url: running.rest_url(),
+        keys: vec![(SANDBOX_KEY.to_owned(), 1)],
+        key_concurrency: None,
+        public_url: config.http.public_url.clone(),
+    };
     Ok((settings, Some(running), Upstream::Sandbox(base)))
 }
 
@@ -232,7 +280,6 @@ fn listen(
     http: &HttpSettings,
     services: web::Data<Services>,
     tools: web::Data<FrameTools>,
-    models: web::Data<ModelTable>,
 ) -> Result<(SocketAddr, Server), StartError> {
     let settings = http.clone();
     let docs = web::Data::new(utoipa_swagger_ui::Config::from("/openapi.json").validator_url("none"));
@@ -244,7 +291,6 @@ fn listen(
         let known = web::Data::new(KnownPaths::of(&api));
         app.app_data(services.clone())
             .app_data(tools.clone())
-            .app_data(models.clone())
             .app_data(docs.clone())
             .app_data(known)
             .app_data(web::PayloadConfig::new(body_limit))
@@ -263,6 +309,7 @@ fn listen(
     })
     // A client that hangs up must be noticed: half-closed connections look the same until the answer is written.
     .h1_allow_half_closed(false)
+    .keep_alive(KEEP_ALIVE)
     .disable_signals()
     .shutdown_timeout(DRAIN.as_secs())
     .bind(settings.bind)

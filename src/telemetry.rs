@@ -1,5 +1,7 @@
 //! The log: one subscriber for the process. What is logged never holds a key, a prompt or an image.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
@@ -20,12 +22,18 @@ pub enum TelemetryError {
 
 /// Starts the log; it goes to standard error, so that standard output stays free for what a command prints.
 pub fn start(settings: &LogSettings) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(&settings.filter).map_err(|_| TelemetryError::Filter(settings.filter.clone()))?;
+    // How many threads listen where is not worth two lines at every start; the operator's filter may say otherwise.
+    let filter = EnvFilter::try_new(format!("actix_server=warn,{}", settings.filter))
+        .map_err(|_| TelemetryError::Filter(settings.filter.clone()))?;
     let registry = tracing_subscriber::registry().with(filter);
     if settings.json {
         registry.with(fmt::layer().json().with_writer(std::io::stderr)).try_init()?;
     } else {
-        registry.with(fmt::layer().with_target(false).with_writer(std::io::stderr)).try_init()?;
+        registry
+            .with(
+                fmt::layer().with_target(false).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr),
+            )
+            .try_init()?;
     }
     Ok(())
 }

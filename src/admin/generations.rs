@@ -89,5 +89,6 @@ pub async fn retrieve_generation(
     let not_found = || Problem::new(Code::NotFound, format!("there is no generation `{id}`")).param("id");
     let id: GenerationId = id.parse().map_err(|_| not_found())?;
     let record = services.gateway.books().generation(id).await?.ok_or_else(not_found)?;
-    Ok(HttpResponse::Ok().json(GenerationView::for_operator(&record)))
+    let attempts = services.gateway.books().attempts(id).await?;
+    Ok(HttpResponse::Ok().json(GenerationView::for_operator(&record).with_attempts(&attempts)))
 }

@@ -15,7 +15,7 @@ use crate::http::{Code, Problem};
 /// Paths that need no key.
 const OPEN: &[&str] = &["/", "/healthz", "/readyz", "/openapi.json", "/docs", "/v1/models"];
 /// What lies below these needs no key either.
-const OPEN_BELOW: &[&str] = &["/docs/", "/v1/models/", "/sandbox/files/"];
+const OPEN_BELOW: &[&str] = &["/docs/", "/v1/models/", "/sandbox/files/", "/fal/webhooks/"];
 /// What lies below these wants an admin key.
 const ADMIN_BELOW: &[&str] = &["/admin/", "/v1/organization/"];
 
@@ -98,9 +98,16 @@ mod tests {
 
     #[test]
     fn a_path_that_nobody_named_is_closed() {
-        for path in
-            ["/v1/images/generations", "/v1/anything", "/metrics", "/admin", "/docsx", "/sandbox", "/v1/modelsx"]
-        {
+        for path in [
+            "/v1/images/generations",
+            "/v1/anything",
+            "/metrics",
+            "/admin",
+            "/docsx",
+            "/sandbox",
+            "/v1/modelsx",
+            "/fal/proxy",
+        ] {
             assert_ne!(demand_of(path), Demand::Nothing, "{path}");
         }
         for path in ["/healthz", "/v1/models", "/v1/models/flux/dev", "/docs/index.css", "/openapi.json"] {

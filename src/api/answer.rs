@@ -12,9 +12,9 @@ use utoipa::ToSchema;
 use super::{Services, Upstream, errors};
 use crate::catalogue::{ResponseFormat, Switches};
 use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId};
-use crate::gateway::Finished;
+use crate::gateway::{Finished, cost_drift};
 use crate::http::Problem;
-use crate::ledger::{CostSource, GenerationRecord};
+use crate::ledger::{AttemptOutcome, AttemptRecord, CostSource, GenerationRecord};
 use crate::providers::{Delivery, Image};
 
 /// One image of an answer.
@@ -95,6 +95,27 @@ pub struct ImageAnswer {
     produced: Produced,
     /// What it cost, and what of the request counted for nothing.
     pub meta: Meta,
+}
+
+impl ImageAnswer {
+    /// The images.
+    #[must_use]
+    pub fn images(&self) -> &[ImageView] {
+        &self.produced.images
+    }
+
+    /// All but the images: model, seed, timings, safety and cost.
+    #[must_use]
+    pub fn facts(&self) -> Map<String, Value> {
+        let mut facts = match serde_json::to_value(self) {
+            Ok(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        for images in ["images", "data"] {
+            facts.shift_remove(images);
+        }
+        facts
+    }
 }
 
 /// An id as its text.
@@ -210,9 +231,53 @@ pub struct OperatorView {
     pub cost_usd: String,
     /// `billed` by the provider, or `computed` by the catalogue.
     pub cost_source: &'static str,
+    /// What the provider billed beyond what the catalogue computed (below zero: less), where the two differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "0.025000000")]
+    pub drift_usd: Option<String>,
+    /// Every submit that the provider took, where one generation is asked for; fallbacks are numbered on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub attempts: Option<Vec<AttemptView>>,
+}
+
+/// A submit that the provider took.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Attempt)]
+pub struct AttemptView {
+    /// 1 for the first model, 2 for the first fallback, and so on.
+    #[schema(example = 1)]
+    pub n: u32,
+    /// The provider's endpoint.
+    #[schema(example = "fal-ai/flux/dev")]
+    pub endpoint: String,
+    /// The label of the key that was used.
+    pub credential: String,
+    /// fal's id for the request.
+    pub fal_request_id: String,
+    /// How it ended; absent while it is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub outcome: Option<&'static str>,
 }
 
 impl GenerationView {
+    /// With the submits that the provider took, for operators.
+    #[must_use]
+    pub fn with_attempts(mut self, attempts: &[AttemptRecord]) -> Self {
+        let view = |attempt: &AttemptRecord| AttemptView {
+            n: attempt.n,
+            endpoint: attempt.endpoint.clone(),
+            credential: attempt.credential.clone(),
+            fal_request_id: attempt.provider_request_id.clone(),
+            outcome: attempt.outcome.map(AttemptOutcome::as_str),
+        };
+        if let Some(operator) = &mut self.operator {
+            operator.attempts = Some(attempts.iter().map(view).collect());
+        }
+        self
+    }
+
     /// As its own project sees it; with the answer once it has succeeded.
     #[must_use]
     pub fn for_project(services: &Services, request: &HttpRequest, record: &GenerationRecord) -> Self {
@@ -231,6 +296,8 @@ impl GenerationView {
             fal_request_id: record.attempt.as_ref().map(|attempt| attempt.provider_request_id.clone()),
             cost_usd: outcome.map_or(Money::ZERO, |outcome| outcome.cost).to_string(),
             cost_source: outcome.map_or(CostSource::Computed, |outcome| outcome.cost_source).as_str(),
+            drift_usd: cost_drift(record).map(|drift| drift.to_string()),
+            attempts: None,
         };
         Self { operator: Some(operator), ..Self::bare(record) }
     }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::rates::limit_problem;
 use crate::accounts::AccountsError;
-use crate::catalogue::{self, JsonError, Model, PriceError, Rejection};
+use crate::catalogue::{self, JsonError, Kind, Model, Parameter, PriceError, Rejection};
 use crate::domain::GenerationId;
-use crate::gateway::GenerateError;
+use crate::gateway::{CallError, GenerateError};
 use crate::http::{Code, Problem};
 use crate::ledger::{LedgerError, ReserveError};
-use crate::providers::{Failure, FailureKind, MediaError};
+use crate::providers::{Failure, FailureKind, HookError, MediaError};
 
 /// When to come back if the database or the provider is away.
 const COME_BACK: Duration = Duration::from_secs(2);
@@ -27,6 +27,7 @@ impl From<GenerateError> for Problem {
     fn from(fault: GenerateError) -> Self {
         match fault {
             GenerateError::Rejected(rejection) => rejection.into(),
+            GenerateError::FallbackRejected { model, rejection } => fallback_problem(&model, rejection),
             GenerateError::Price(PriceError::Unpriced) => {
                 Self::new(Code::ModelNotFound, "this model is not on offer: it has no known price").param("model")
             }
@@ -52,9 +53,32 @@ impl From<Rejection> for Problem {
                 let message = format!("the model `{model}` was withdrawn{hint}");
                 Self::new(Code::ModelWithdrawn, message).param("model").data(json!({"replaced_by": replaced_by}))
             }
+            Rejection::Unpriced { model } => {
+                let message = format!("the model `{model}` is not on offer: it has no known price");
+                Self::new(Code::ModelNotFound, message).param("model")
+            }
             Rejection::Invalid(problems) => invalid(&problems),
         }
     }
+}
+
+/// What keeps a request from a model that it names as a fallback; each entry names the model.
+fn fallback_problem(model: &str, rejection: Rejection) -> Problem {
+    let Rejection::Invalid(problems) = rejection else {
+        return invalid_field("fallbacks", &rejection.to_string());
+    };
+    let entry = |problem: &catalogue::Problem| {
+        let mut entry = json!(problem);
+        entry["message"] = json!(format!("for the fallback `{model}`: {}", problem.message));
+        entry["model"] = json!(model);
+        entry
+    };
+    let first = problems.first().map(|problem| problem.message.as_str()).unwrap_or_default();
+    let message = format!("Invalid payload provided: it does not fit the fallback `{model}`: {first}");
+    let param = problems.first().map(catalogue::Problem::dotted_path).filter(|path| !path.is_empty());
+    Problem::new(Code::InvalidParameters, message)
+        .param(param.unwrap_or_else(|| "fallbacks".to_owned()))
+        .data(problems.iter().map(entry).collect())
 }
 
 /// Every problem of a request at once.
@@ -158,6 +182,21 @@ impl From<LedgerError> for Problem {
     }
 }
 
+impl From<CallError> for Problem {
+    fn from(fault: CallError) -> Self {
+        let message = fault.to_string();
+        match fault {
+            CallError::Hook(HookError::Replayed) => Self::new(Code::Conflict, message),
+            CallError::Hook(HookError::KeysUnavailable(_)) => {
+                Self::new(Code::ServiceUnavailable, "the call cannot be verified now").retry_after(COME_BACK)
+            }
+            CallError::Hook(_) | CallError::NotOurs => Self::new(Code::PermissionDenied, message),
+            CallError::UnknownGeneration => Self::new(Code::NotFound, message),
+            CallError::Ledger(fault) => fault.into(),
+        }
+    }
+}
+
 fn unavailable(reason: &str) -> Problem {
     tracing::error!(reason, "the database is away");
     Problem::new(Code::ServiceUnavailable, "the request cannot be recorded now, so it was not run; try again soon")
@@ -235,18 +274,33 @@ fn named(problem: Problem, id: GenerationId) -> Problem {
 
 /// The provider's list in our form, with our parameter names.
 fn input_problems(failure: &Failure, model: Option<&Model>) -> Vec<Value> {
-    let ours = |name: &Value| {
-        let found = model.and_then(|model| {
-            model.parameters.iter().find(|parameter| name.as_str() == Some(parameter.provider_name.as_str()))
-        });
-        found.map_or_else(|| name.clone(), |parameter| json!(parameter.name))
-    };
     let entry = |problem: &crate::providers::InputProblem| {
-        let path: Vec<Value> =
-            problem.path.iter().enumerate().map(|(at, part)| if at == 0 { ours(part) } else { part.clone() }).collect();
+        let path = our_path(model.map(|model| model.parameters.as_slice()).unwrap_or_default(), &problem.path);
         json!({"code": "custom", "path": path, "message": problem.message, "provider_code": problem.code})
     };
     failure.problems.iter().map(entry).collect()
+}
+
+/// A path in the provider's names, in ours as far as the model has them.
+fn our_path(mut known: &[Parameter], theirs: &[Value]) -> Vec<Value> {
+    let mut ours = Vec::with_capacity(theirs.len());
+    for part in theirs {
+        let Some(name) = part.as_str() else {
+            ours.push(part.clone());
+            continue;
+        };
+        let found = known.iter().find(|parameter| parameter.provider_name == name);
+        ours.push(found.map_or_else(|| part.clone(), |parameter| json!(parameter.name)));
+        let mut kind = found.map(|parameter| &parameter.kind);
+        while let Some(Kind::List(rule)) = kind {
+            kind = Some(&rule.items);
+        }
+        known = match kind {
+            Some(Kind::Object(rule)) => &rule.fields,
+            _ => &[],
+        };
+    }
+    ours
 }
 
 fn dotted(entry: &Value) -> Option<String> {

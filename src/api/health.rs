@@ -5,6 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Services;
+use crate::providers::{BreakerHealth, Health, KeyHealth};
 
 /// The process lives.
 #[derive(Debug, Serialize, ToSchema)]
@@ -17,7 +18,7 @@ pub struct Liveness {
 /// Whether requests can be served, and by what.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Readiness {
-    /// `ready`, or `unavailable` if requests cannot be recorded.
+    /// `ready`, `degraded` if something at the provider is amiss, or `unavailable` if requests cannot be recorded.
     #[schema(example = "ready")]
     status: &'static str,
     /// `ok` or `unavailable`.
@@ -30,6 +31,79 @@ pub struct Readiness {
     upstream: &'static str,
     /// Generations that this process is working on.
     open_generations: usize,
+    /// Generations of this process that the provider billed otherwise than the catalogue computes.
+    cost_drifts: u64,
+    /// How well each provider is.
+    providers: Vec<ProviderView>,
+}
+
+/// How well a provider is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProviderReadiness)]
+pub struct ProviderView {
+    /// Its name.
+    #[schema(example = "fal")]
+    name: String,
+    /// `ok` or `degraded`.
+    #[schema(example = "ok")]
+    status: &'static str,
+    /// Our keys there.
+    keys: Vec<KeyView>,
+    /// Models of the provider that failed again and again and are left alone for a while.
+    resting_endpoints: Vec<RestingEndpoint>,
+}
+
+/// How one of our keys at a provider is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProviderKeyReadiness)]
+pub struct KeyView {
+    /// Its name in logs and books: the start of its digest, never the key.
+    #[schema(example = "3c9d8f21")]
+    label: String,
+    /// `ready`, `full` (its limit of open requests is reached), `busy` (told to wait) or `refused`.
+    #[schema(example = "ready")]
+    state: &'static str,
+    /// Requests that it has open.
+    open: usize,
+    /// Most that it may have open, if there is a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    limit: Option<usize>,
+    /// Endpoints that it was refused for.
+    refused_for: Vec<String>,
+}
+
+/// An endpoint that is left alone.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RestingEndpoint {
+    /// The provider's endpoint.
+    #[schema(example = "fal-ai/flux/dev")]
+    endpoint: String,
+    /// Seconds until it is tried again.
+    retry_in_seconds: u64,
+}
+
+impl ProviderView {
+    fn of(name: &str, health: Health) -> Self {
+        let status = if health.is_degraded() { "degraded" } else { "ok" };
+        let key = |key: KeyHealth| KeyView {
+            label: key.label,
+            state: key.state.as_str(),
+            open: key.open,
+            limit: key.limit,
+            refused_for: key.refused_for,
+        };
+        let resting = |breaker: BreakerHealth| RestingEndpoint {
+            endpoint: breaker.endpoint,
+            retry_in_seconds: breaker.closes_in.as_secs() + 1,
+        };
+        Self {
+            name: name.to_owned(),
+            status,
+            keys: health.keys.into_iter().map(key).collect(),
+            resting_endpoints: health.open_breakers.into_iter().map(resting).collect(),
+        }
+    }
 }
 
 /// Is the process alive
@@ -58,12 +132,21 @@ pub async fn check_readiness(services: web::Data<Services>) -> HttpResponse {
     let catalogue = services.gateway.catalogue();
     let models = catalogue.models().filter(|model| model.is_offered()).count();
     let ready = database && models > 0;
+    let providers: Vec<ProviderView> =
+        services.gateway.health().map(|(name, health)| ProviderView::of(name, health)).collect();
+    let degraded = providers.iter().any(|provider| provider.status != "ok");
     let body = Readiness {
-        status: if ready { "ready" } else { "unavailable" },
+        status: match (ready, degraded) {
+            (false, _) => "unavailable",
+            (true, true) => "degraded",
+            (true, false) => "ready",
+        },
         database: if database { "ok" } else { "unavailable" },
         models,
         upstream: services.upstream.name(),
         open_generations: services.gateway.open_jobs(),
+        cost_drifts: services.gateway.cost_drifts(),
+        providers,
     };
     if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
 }

@@ -15,9 +15,10 @@ use super::errors::{failure_problem, invalid_field, overdue_problem, reserve_pro
 use super::input::expect_json;
 use super::permission::permit;
 use super::rates::put_rate_headers;
+use super::stream::stream_events;
 use super::{GenerationView, Services};
 use crate::accounts::{Caller, CallerKind};
-use crate::catalogue::{self, Order, Strictness, Switches};
+use crate::catalogue::{self, Json, Order, Strictness, Switches};
 use crate::domain::{GenerationId, ProjectId};
 use crate::gateway::{Accepted, ClientNews, Finished, Gateway, Job, Progress, Request, read_finished};
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
@@ -63,6 +64,7 @@ pub struct ImageRequest(Map<String, Value>);
             ("x-ratelimit-remaining-requests" = String, description = "What is left of them; likewise `-images`."),
             ("x-ratelimit-reset-requests" = String, description = "When all are there again, as in `8.64s`; likewise `-images`."),
          )),
+        (status = 200, description = "With `stream: true`: server-sent events in OpenAI's form. `image_generation.completed` carries each image, `image_generation.queued` and `image_generation.in_progress` tell how far it is, `image_generation.settled` what it cost, `error` why there is no image.", body = String, content_type = "text/event-stream"),
         (status = 202, description = "Taken, as `background` or `Prefer: respond-async` asked.", body = GenerationView,
          headers(("Location" = String, description = "Where it can be fetched."))),
         (status = 400, description = "The request does not fit the model, or its content is refused; `error.data` lists every problem.", body = ProblemBody, content_type = "application/problem+json"),
@@ -88,21 +90,54 @@ pub async fn create_image_generation(
     body: web::Bytes,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let (accepted, project_id) = accept(&request, &caller, &body, &services)?;
+    expect_json(&request)?;
+    let accepted = accept(&request, &caller, &catalogue::parse(&body)?, &services)?;
     drop(body);
+    make_images(
+        Asked {
+            request,
+            services,
+            caller: caller.into_inner(),
+            context: context.into_inner(),
+            events: "image_generation",
+        },
+        accepted,
+    )
+    .await
+}
+
+/// A request on its way: who asks, and in which words the answer is streamed.
+pub(super) struct Asked {
+    /// The HTTP request.
+    pub request: HttpRequest,
+    /// What handlers may use.
+    pub services: web::Data<Services>,
+    /// Who asks.
+    pub caller: Caller,
+    /// The request's frame.
+    pub context: RequestContext,
+    /// What the events' types begin with: `image_generation` or `image_edit`.
+    pub events: &'static str,
+}
+
+/// Makes the images of a checked order, and answers as the request wants to be answered.
+pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<HttpResponse, Problem> {
+    let Asked { request, services, caller, context, events } = asked;
+    let project_id = project_of(&caller)?;
     let switches = &accepted.order.switches;
-    if switches.stream {
-        return Err(invalid_field("stream", "server-sent events are not offered yet; leave it out"));
-    }
     if switches.webhook_url.is_some() {
         return Err(invalid_field("webhook_url", "webhooks are not offered yet; leave it out"));
     }
-    if !switches.fallbacks.is_empty() {
-        return Err(invalid_field("fallbacks", "fallbacks are not offered yet; leave it out"));
-    }
     let in_background = switches.background || prefers_async(request.headers());
+    if in_background && switches.stream {
+        return Err(invalid_field(
+            "stream",
+            "a generation in the background is not streamed; leave one of the two out",
+        ));
+    }
     let idempotency_key = idempotency_key(request.headers())?;
-    let resent = resent(request.headers()).filter(|_| idempotency_key.is_none() && !in_background);
+    let may_join = idempotency_key.is_none() && !in_background && !switches.stream;
+    let resent = resent(request.headers()).filter(|_| may_join);
     let ask = Request {
         project_id,
         api_key_id: caller.api_key_id,
@@ -111,19 +146,21 @@ pub async fn create_image_generation(
         waits: !in_background,
         may_resend: resent.is_some(),
     };
-    let order = accepted.order.clone();
     if resent.is_some_and(|count| count > 0)
-        && let Some(answer) = answer_resent(&services, &request, &caller, &order).await
+        && let Some(answer) = answer_resent(&services, &request, &caller, &accepted.order).await
     {
         return answer;
     }
-    let job = services.gateway.generate(accepted, &ask)?;
+    let job = services.gateway.generate(&accepted, &ask)?;
     if in_background {
         return answer_async(&services, &request, &job).await;
     }
     let waiting = Waiting::of(&services, job.id, ask.idempotency.is_none(), ask.may_resend);
+    if accepted.order.switches.stream {
+        return stream_events(services, request, accepted, job, waiting, events).await;
+    }
     let progress = job.outcome().await;
-    let answer = answer(&services, &request, &order, progress, &job).await;
+    let answer = answer(&services, &request, &accepted, progress, &job).await;
     waiting.ends(&answer).await;
     answer
 }
@@ -180,14 +217,16 @@ pub async fn quote_image_generation(
     body: web::Bytes,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let (accepted, _) = accept(&request, &caller, &body, &services)?;
-    let Accepted { order, quote } = accepted;
+    project_of(&caller)?;
+    expect_json(&request)?;
+    let Accepted { order, fallbacks, quote } = accept(&request, &caller, &catalogue::parse(&body)?, &services)?;
     let prepared = services.gateway.prepare(&order)?;
     let view = QuoteView {
         object: "image.generation.quote",
         model: order.model.id.clone(),
         parameters: order.normalized(),
         provider_request: ProviderRequestView { endpoint: prepared.endpoint, body: prepared.body },
+        fallbacks: fallbacks.iter().map(|fallback| fallback.model.id.clone()).collect(),
         num_images: order.count(),
         megapixels: quote.megapixels.to_string(),
         price_usd: quote.price.to_string(),
@@ -214,11 +253,13 @@ pub struct QuoteView {
     parameters: Map<String, Value>,
     /// What the provider would be sent.
     provider_request: ProviderRequestView,
+    /// Models that are tried in turn while the first is unavailable.
+    fallbacks: Vec<String>,
     /// Images asked for.
     num_images: u32,
     /// Megapixels as they would be charged.
     megapixels: String,
-    /// The most it can cost, in US dollars with nine places.
+    /// The most it can cost, whichever of the models makes it, in US dollars with nine places.
     #[schema(example = "0.035000000")]
     price_usd: String,
     /// The same in AIML's credits.
@@ -239,21 +280,26 @@ pub struct ProviderRequestView {
     body: Map<String, Value>,
 }
 
-/// Reads and checks the body; who pays.
-fn accept(
+/// Checks a wish against the catalogue and the caller's permissions, and prices it.
+pub(super) fn accept(
     request: &HttpRequest,
     caller: &Caller,
-    body: &[u8],
+    wish: &Json<'_>,
     services: &Services,
-) -> Result<(Accepted, ProjectId), Problem> {
-    let CallerKind::Project(project_id) = caller.kind else {
-        return Err(Problem::new(Code::PermissionDenied, "an admin key does not generate; use a project key"));
-    };
-    expect_json(request)?;
-    let wish = catalogue::parse(body)?;
-    let accepted = services.gateway.accept(&wish, strictness(request.headers())?)?;
-    permit(caller, &accepted, services)?;
-    Ok((accepted, project_id))
+) -> Result<Accepted, Problem> {
+    let mut accepted = services.gateway.accept(wish, strictness(request.headers())?)?;
+    permit(caller, &mut accepted)?;
+    Ok(accepted)
+}
+
+/// Who pays.
+fn project_of(caller: &Caller) -> Result<ProjectId, Problem> {
+    match caller.kind {
+        CallerKind::Project(project_id) => Ok(project_id),
+        CallerKind::Admin => {
+            Err(Problem::new(Code::PermissionDenied, "an admin key does not generate; use a project key"))
+        }
+    }
 }
 
 fn strictness(headers: &HeaderMap) -> Result<Strictness, Problem> {
@@ -290,7 +336,7 @@ fn resent(headers: &HeaderMap) -> Option<u32> {
 }
 
 /// A client that waits for a generation. Dropped before its answer is made, the client has hung up.
-struct Waiting {
+pub(super) struct Waiting {
     gateway: Arc<Gateway>,
     generation: GenerationId,
     may_cancel: bool,
@@ -301,6 +347,11 @@ struct Waiting {
 impl Waiting {
     fn of(services: &Services, generation: GenerationId, may_cancel: bool, may_resend: bool) -> Self {
         Self { gateway: services.gateway.clone(), generation, may_cancel, may_resend, ended: false }
+    }
+
+    /// The client has seen the end of it.
+    pub(super) fn seen(mut self) {
+        self.ended = true;
     }
 
     /// The client gets this answer; after a 5xx it may come again.
@@ -334,17 +385,22 @@ impl Drop for Waiting {
     }
 }
 
-/// 202 as soon as the hold is written.
-async fn answer_async(services: &Services, request: &HttpRequest, job: &Job) -> Result<HttpResponse, Problem> {
+/// The generation once its hold is written, and whether it is that of an earlier request with the same key.
+pub(super) async fn reserved(job: &Job) -> Result<(GenerationId, bool), Problem> {
     let mut watcher = job.watch();
     let reserved = watcher.wait_for(|progress| !matches!(progress, Progress::Reserving)).await;
-    let (id, replayed) = match reserved.map(|progress| progress.clone()) {
+    match reserved.map(|progress| progress.clone()) {
         Ok(Progress::Refused(refusal)) => match &*refusal {
-            ReserveError::Duplicate(id) => (*id, true),
-            refusal => return Err(reserve_problem(refusal)),
+            ReserveError::Duplicate(id) => Ok((*id, true)),
+            refusal => Err(reserve_problem(refusal)),
         },
-        _ => (job.id, false),
-    };
+        _ => Ok((job.id, false)),
+    }
+}
+
+/// 202 as soon as the hold is written.
+async fn answer_async(services: &Services, request: &HttpRequest, job: &Job) -> Result<HttpResponse, Problem> {
+    let (id, replayed) = reserved(job).await?;
     let record = services
         .gateway
         .books()
@@ -367,20 +423,21 @@ async fn answer_async(services: &Services, request: &HttpRequest, job: &Job) -> 
 async fn answer(
     services: &Services,
     request: &HttpRequest,
-    order: &Order,
+    accepted: &Accepted,
     progress: Progress,
     job: &Job,
 ) -> Result<HttpResponse, Problem> {
     match progress {
         Progress::Finished(finished) => {
-            let mut answer = answer_finished(services, request, order, &finished, false).await?;
+            let mut answer =
+                answer_finished(services, request, accepted.order_of(&finished.model), &finished, false).await?;
             put_rate_headers(answer.headers_mut(), &job.rates());
             Ok(answer)
         }
         Progress::Refused(refusal) => match &*refusal {
             ReserveError::Duplicate(original) => {
                 let finished = join(services, *original).await?;
-                answer_finished(services, request, order, &finished, true).await
+                answer_finished(services, request, accepted.order_of(&finished.model), &finished, true).await
             }
             refusal => Err(reserve_problem(refusal)),
         },
@@ -389,7 +446,7 @@ async fn answer(
 }
 
 /// Waits for a generation that an earlier request with the same idempotency key started, here or on another replica.
-async fn join(services: &Services, id: GenerationId) -> Result<Arc<Finished>, Problem> {
+pub(super) async fn join(services: &Services, id: GenerationId) -> Result<Arc<Finished>, Problem> {
     loop {
         if let Some(job) = services.gateway.job(id) {
             match job.outcome().await {
@@ -439,7 +496,7 @@ async fn answer_finished(
 }
 
 /// `x-imagegate-ignored`, with characters that a header cannot carry replaced.
-fn put_ignored(response: &mut HttpResponseBuilder, ignored: &[String]) {
+pub(super) fn put_ignored(response: &mut HttpResponseBuilder, ignored: &[String]) {
     if ignored.is_empty() {
         return;
     }

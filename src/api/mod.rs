@@ -3,22 +3,27 @@
 pub mod access;
 mod answer;
 mod billing;
+mod edits;
 pub mod errors;
 mod generations;
 mod health;
+mod hooks;
 mod images;
 mod input;
 mod models;
 mod openapi;
 mod permission;
 mod rates;
+mod stream;
 
 use std::sync::Arc;
 
 use actix_web::web;
+use arc_swap::ArcSwap;
 use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::accounts::Accounts;
+use crate::catalogue::Catalogue;
 use crate::config::HttpSettings;
 use crate::domain::{Clock, IdSource};
 use crate::gateway::Gateway;
@@ -47,7 +52,17 @@ pub struct Services {
     pub http: HttpSettings,
     /// Who makes the images: `fal`, or `sandbox` for the built-in stand-in.
     pub upstream: Upstream,
-    /// The OpenAPI document as it is served.
+    /// What the catalogue's readers are shown.
+    pub published: ArcSwap<Published>,
+}
+
+/// A catalogue as its readers are shown it; replaced as one when the model files change.
+pub struct Published {
+    /// The catalogue itself.
+    pub catalogue: Arc<Catalogue>,
+    /// `GET /v1/models`.
+    pub models: ModelTable,
+    /// `GET /openapi.json`.
     pub document: web::Bytes,
 }
 
@@ -76,6 +91,7 @@ pub fn routes(config: &mut ServiceConfig) {
     config
         .service(images::create_image_generation)
         .service(images::quote_image_generation)
+        .service(edits::create_image_edit)
         .service(generations::list_image_generations)
         .service(generations::retrieve_image_generation)
         .service(generations::cancel_image_generation)
@@ -83,6 +99,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(models::retrieve_model)
         .service(billing::retrieve_billing_balance)
         .service(billing::retrieve_billing)
+        .service(hooks::take_fal_webhook)
         .service(health::check_liveness)
         .service(health::check_readiness)
         .service(openapi::retrieve_openapi_document);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use actix_web::http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH};
 use actix_web::{HttpRequest, HttpResponse, get, web};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{Services, query};
-use crate::catalogue::{Catalogue, Model, Status};
+use crate::catalogue::{Catalogue, Model, Rejection, Status};
 use crate::domain::Fixed;
 use crate::http::{Code, Problem, ProblemBody};
 
@@ -55,6 +55,8 @@ pub struct ModelView {
     takes_images: bool,
     /// Whether the provider streams previews of it.
     streams: bool,
+    /// What its answers carry.
+    output: ModelOutput,
     /// Its parameters, as a JSON Schema that agrees with what is checked.
     #[schema(value_type = Object)]
     parameters: Value,
@@ -79,6 +81,20 @@ pub struct ModelInfo {
     /// The same, as newer clients read it.
     #[serde(rename = "docsUrl")]
     newer_docs_url: String,
+}
+
+/// What a model's answers carry. Fields that a model does not produce are absent from its answers.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ModelOutput {
+    /// Fields of the answer.
+    #[schema(example = json!(["images", "timings", "seed", "has_nsfw_concepts", "prompt"]))]
+    fields: Vec<String>,
+    /// Fields of each image.
+    #[schema(example = json!(["url", "width", "height", "content_type"]))]
+    image_fields: Vec<String>,
+    /// Media types that its images may have.
+    #[schema(example = json!(["image/jpeg", "image/png"]))]
+    content_types: Vec<String>,
 }
 
 /// Every model on offer.
@@ -123,6 +139,11 @@ impl ModelView {
             replaced_by: model.replaced_by.clone(),
             takes_images: model.takes_images,
             streams: model.streams,
+            output: ModelOutput {
+                fields: model.output.fields.clone(),
+                image_fields: model.output.image_fields.clone(),
+                content_types: model.output.content_types.clone(),
+            },
             parameters: model.json_schema(),
             pricing: model.pricing(markup),
         }
@@ -159,7 +180,8 @@ impl ModelTable {
     tag = "models",
     params(
         ("type" = Option<String>, Query, description = "Only models of this type; there is only `image`."),
-        ("q" = Option<String>, Query, description = "Only models with this text in id, name, developer or description."),
+        ("id" = Option<String>, Query, description = "Only the model of this id or alias."),
+        ("q" = Option<String>, Query, description = "Only models with this text in id, alias, name, developer or description, in any letter case."),
     ),
     responses(
         (status = 200, description = "The models.", body = ModelList),
@@ -168,11 +190,12 @@ impl ModelTable {
     ),
 )]
 #[get("/v1/models")]
-pub async fn list_models(request: HttpRequest, table: web::Data<ModelTable>) -> Result<HttpResponse, Problem> {
+pub async fn list_models(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+    let table = &services.published.load().models;
     if is_fresh(&request, &table.etag) {
         return Ok(HttpResponse::NotModified().insert_header((ETAG, table.etag.clone())).finish());
     }
-    let body = if request.query_string().is_empty() { table.list.clone() } else { filtered(&request, &table)?.into() };
+    let body = if request.query_string().is_empty() { table.list.clone() } else { filtered(&request, table)?.into() };
     Ok(HttpResponse::Ok()
         .insert_header((ETAG, table.etag.clone()))
         .insert_header((CACHE_CONTROL, "max-age=60"))
@@ -190,9 +213,10 @@ fn filtered(request: &HttpRequest, table: &ModelTable) -> Result<Vec<u8>, Proble
     let ids = pairs.list("id");
     let kinds = pairs.list("type");
     let matches = |view: &ModelView| {
-        let texts = [&view.id, &view.info.name, &view.info.developer, &view.info.description];
-        (wanted.is_empty() || texts.iter().any(|text| text.to_lowercase().contains(&wanted)))
-            && (ids.is_empty() || ids.iter().any(|id| id.eq_ignore_ascii_case(&view.id)))
+        let names = || std::iter::once(&view.id).chain(&view.aliases);
+        let texts = names().chain([&view.info.name, &view.info.developer, &view.info.description]);
+        (wanted.is_empty() || texts.into_iter().any(|text| text.to_lowercase().contains(&wanted)))
+            && (ids.is_empty() || names().any(|name| ids.iter().any(|id| id.eq_ignore_ascii_case(name))))
             && (kinds.is_empty() || kinds.iter().any(|kind| kind == view.kind))
     };
     let mut data: Vec<ModelView> = table.views.values().filter(|view| matches(view)).cloned().collect();
@@ -219,21 +243,17 @@ pub async fn retrieve_model(
     request: HttpRequest,
     id: web::Path<String>,
     services: web::Data<Services>,
-    table: web::Data<ModelTable>,
 ) -> Result<HttpResponse, Problem> {
-    let catalogue = services.gateway.catalogue();
-    let model = catalogue.model(&id).ok_or_else(|| {
+    let published = services.published.load();
+    let table = &published.models;
+    let model = published.catalogue.model(&id).ok_or_else(|| {
         Problem::new(
             Code::ModelNotFound,
             format!("the model `{id}` does not exist; `GET /v1/models` lists all of them"),
         )
         .param("id")
     })?;
-    let Some(view) = table.views.get(&model.id) else {
-        let hint = model.replaced_by.as_ref().map(|other| format!("; use `{other}`")).unwrap_or_default();
-        let problem = Problem::new(Code::ModelWithdrawn, format!("the model `{}` is not on offer{hint}", model.id));
-        return Err(problem.param("id").data(json!({"replaced_by": model.replaced_by})));
-    };
+    let Some(view) = table.views.get(&model.id) else { return Err(not_on_offer(model)) };
     if is_fresh(&request, &table.etag) {
         return Ok(HttpResponse::NotModified().insert_header((ETAG, table.etag.clone())).finish());
     }
@@ -241,6 +261,15 @@ pub async fn retrieve_model(
         .insert_header((ETAG, table.etag.clone()))
         .insert_header((CACHE_CONTROL, "max-age=60"))
         .json(view))
+}
+
+/// Known, but neither listed nor taken.
+fn not_on_offer(model: &Model) -> Problem {
+    let rejection = match model.status {
+        Status::Unpriced => Rejection::Unpriced { model: model.id.clone() },
+        _ => Rejection::Withdrawn { model: model.id.clone(), replaced_by: model.replaced_by.clone() },
+    };
+    Problem::from(rejection).param("id")
 }
 
 fn is_fresh(request: &HttpRequest, etag: &HeaderValue) -> bool {

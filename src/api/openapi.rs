@@ -30,6 +30,7 @@ pub fn openapi_document(api: &mut OpenApi) {
         ("billing", "What a project may still spend, in AIML's shapes."),
         ("organization", "OpenAI's organization API: usage."),
         ("admin", "What OpenAI's API has no word for: every generation with its cost, terms, limits, credits."),
+        ("webhooks", "What providers call by themselves."),
         ("health", "Whether the gateway lives and serves."),
         ("document", "This document."),
     ];
@@ -114,7 +115,7 @@ fn schema_name(id: &str) -> String {
 )]
 #[get("/openapi.json")]
 pub async fn retrieve_openapi_document(services: web::Data<Services>) -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").body(services.document.clone())
+    HttpResponse::Ok().content_type("application/json").body(services.published.load().document.clone())
 }
 
 /// `/docs`: Swagger UI, embedded; it loads nothing from elsewhere.

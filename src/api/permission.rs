@@ -2,7 +2,6 @@
 
 use serde_json::json;
 
-use super::Services;
 use crate::accounts::Caller;
 use crate::catalogue::Order;
 use crate::gateway::Accepted;
@@ -12,17 +11,19 @@ use crate::http::{Code, Problem};
 const SAFETY_CHECKER: &str = "enable_safety_checker";
 
 /// Refuses what the key or the project's policy does not allow. Nothing has been spent.
-pub fn permit(caller: &Caller, accepted: &Accepted, services: &Services) -> Result<(), Problem> {
+pub fn permit(caller: &Caller, accepted: &mut Accepted) -> Result<(), Problem> {
     let order: &Order = &accepted.order;
     permit_model(caller, &order.model.id)?;
-    let catalogue = services.gateway.catalogue();
-    for asked in &order.switches.fallbacks {
-        permit_model(caller, catalogue.model(asked).map_or(asked.as_str(), |model| &model.id))?;
+    for named in &order.switches.fallbacks {
+        permit_model(caller, named)?;
     }
+    // Fallbacks that only the model's file names are left out where the caller may not use them.
+    accepted.fallbacks.retain(|fallback| permit_model(caller, &fallback.model.id).is_ok());
     let Some(policy) = &caller.policy else { return Ok(()) };
-    let unsafe_ = policy.require_safety_checker
-        && order.normalized().get(SAFETY_CHECKER).is_some_and(|value| value == &json!(false));
-    if unsafe_ {
+    let unchecked = |order: &Order| order.normalized().get(SAFETY_CHECKER).is_some_and(|value| value == &json!(false));
+    if policy.require_safety_checker
+        && (unchecked(&accepted.order) || accepted.fallbacks.iter().any(|other| unchecked(other)))
+    {
         let message = "this project's policy wants the safety checker on; leave `enable_safety_checker` out";
         return Err(Problem::new(Code::PermissionDenied, message).param(SAFETY_CHECKER));
     }

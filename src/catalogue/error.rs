@@ -27,6 +27,14 @@ pub enum CatalogueError {
         /// The other.
         second: String,
     },
+    /// A model falls back to one that is not on offer, or to itself.
+    #[error("`{model}` falls back to `{fallback}`, which is no other model on offer")]
+    Fallback {
+        /// The model.
+        model: String,
+        /// What its file names.
+        fallback: String,
+    },
     /// A file or folder cannot be read.
     #[error("cannot read `{path}`: {cause}")]
     Unreadable {

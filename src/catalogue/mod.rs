@@ -6,6 +6,7 @@
 mod built_in;
 mod error;
 mod file;
+mod import;
 mod json;
 mod model;
 mod nearest;
@@ -26,10 +27,11 @@ mod tests;
 
 pub use error::CatalogueError;
 pub use file::check_file;
+pub use import::{ImportError, import};
 pub use json::{Array, Json, JsonError, Number, Object, parse};
-pub use model::{Example, Model, Output, Parameter, Role, Send, Status};
-pub use order::Order;
-pub use price::{Charge, Condition, Extra, Price, PriceError, Quote, Rate, Rounding, Unit, Variant};
+pub use model::{Example, Model, Output, Parameter, Role, Send, Several, Status};
+pub use order::{Order, Sent};
+pub use price::{Charge, Condition, Extra, InputPrice, Price, PriceError, Quote, Rate, Rounding, Unit, Variant};
 pub use problem::{Code, PathPart, Problem, Rejection};
 pub use rules::{
     AspectRatio, AspectRatioRule, ChoiceRule, CustomSize, IntegerRule, Kind, ListRule, NumberRule, ObjectRule, Preset,

@@ -32,13 +32,17 @@ pub struct Model {
     pub provider: String,
     /// The provider's id for it.
     pub endpoint: String,
+    /// Where the provider has an endpoint of its own for several input images.
+    pub several: Option<Several>,
+    /// Models that are tried in turn while this one is unavailable, if a request names none itself.
+    pub fallbacks: Vec<String>,
     /// Longest wait for one generation, if it differs from the gateway's.
     pub deadline: Option<Duration>,
     /// Whether the provider can stream its progress.
     pub streams: bool,
     /// Whether it takes input images.
     pub takes_images: bool,
-    /// What it costs; `None` only for withdrawn models.
+    /// What it costs; never `None` for a model that is on offer.
     pub price: Option<Price>,
     /// What its answer carries.
     pub output: Output,
@@ -65,6 +69,19 @@ pub enum Status {
     Deprecated,
     /// No more.
     Withdrawn,
+    /// Not yet: nobody knows its price.
+    Unpriced,
+}
+
+/// One image goes to one endpoint by itself, several go to another as a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Several {
+    /// The provider's id for the endpoint that takes several.
+    pub endpoint: String,
+    /// The provider's name for the list there.
+    pub provider_name: String,
+    /// The parameter: a list. A single item is sent without the brackets, under the parameter's own name.
+    pub(super) position: usize,
 }
 
 /// What an answer carries.
@@ -133,6 +150,8 @@ pub enum Role {
     Prompt,
     /// How many images are made.
     Count,
+    /// How many images each of those may become.
+    CountEach,
 }
 
 /// Where each field of a request goes.
@@ -141,6 +160,7 @@ pub(super) struct Index {
     pub(super) fields: HashMap<Box<str>, Field>,
     pub(super) prompt: Option<usize>,
     pub(super) count: Option<usize>,
+    pub(super) count_each: Option<usize>,
     /// The parameter of kind size or aspect ratio.
     pub(super) size: Option<usize>,
     /// Parameters of input images.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 use sha2::{Digest, Sha256};
 
-use super::model::{Model, Parameter, Send};
+use super::model::{Model, Parameter, Send, Several};
 use super::price::{Charge, PriceError, Quote};
 use super::rules::Kind;
 use super::size::Size;
@@ -34,13 +34,44 @@ pub(super) struct Slot {
     pub(super) given: bool,
 }
 
+/// A parameter as the provider is sent it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent<'o> {
+    /// The provider's name.
+    pub name: &'o str,
+    /// What the value is.
+    pub kind: &'o Kind,
+    /// The value, in our names.
+    pub value: &'o Value,
+}
+
 impl Order {
-    /// How many images are asked for; 1 for models without such a parameter.
+    /// How many images are asked for, the most of them where the model may make fewer; 1 for models without such a
+    /// parameter.
     #[must_use]
     pub fn count(&self) -> u32 {
-        match self.at(self.model.index.count) {
+        let number = |place| match self.at(place) {
             Some(Value::Integer(count)) => u32::try_from(*count).unwrap_or(1),
             _ => 1,
+        };
+        number(self.model.index.count).saturating_mul(number(self.model.index.count_each))
+    }
+
+    /// The provider's endpoint for this order.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        match self.several() {
+            Some(several) => &several.endpoint,
+            None => &self.model.endpoint,
+        }
+    }
+
+    /// The endpoint for several images, if several were given and the model has one.
+    fn several(&self) -> Option<&Several> {
+        let several = self.model.several.as_ref()?;
+        match self.at(Some(several.position)) {
+            Some(Value::List(items)) if items.len() > 1 => Some(several),
+            _ => None,
         }
     }
 
@@ -67,15 +98,32 @@ impl Order {
         self.filled().map(|(parameter, slot)| (parameter, &slot.value))
     }
 
-    /// Those of [`Self::parameters`] that the provider is sent.
-    pub fn sent(&self) -> impl Iterator<Item = (&Parameter, &Value)> {
-        self.filled()
-            .filter(|(parameter, slot)| match parameter.send {
+    /// Those of [`Self::parameters`] that the provider is sent, under its names.
+    pub fn sent(&self) -> impl Iterator<Item = Sent<'_>> {
+        self.model.parameters.iter().zip(&self.slots).enumerate().filter_map(|(place, (parameter, slot))| {
+            let slot = slot.as_ref()?;
+            let sent = match parameter.send {
                 Send::Always => true,
                 Send::Given => slot.given,
                 Send::Never => false,
-            })
-            .map(|(parameter, slot)| (parameter, &slot.value))
+            };
+            sent.then(|| self.in_provider_form(place, parameter, &slot.value))
+        })
+    }
+
+    /// A list that has an endpoint of its own goes there under its name there; a single item stands by itself.
+    fn in_provider_form<'o>(&'o self, place: usize, parameter: &'o Parameter, value: &'o Value) -> Sent<'o> {
+        let (name, kind) = (parameter.provider_name.as_str(), &parameter.kind);
+        let own_endpoint = self.model.several.as_ref().filter(|several| several.position == place);
+        match (own_endpoint, kind, value) {
+            (Some(several), _, Value::List(items)) if items.len() > 1 => {
+                Sent { name: &several.provider_name, kind, value }
+            }
+            (Some(_), Kind::List(rule), Value::List(items)) if items.len() == 1 => {
+                Sent { name, kind: &rule.items, value: items.first().unwrap_or(value) }
+            }
+            _ => Sent { name, kind, value },
+        }
     }
 
     /// The input images (URLs or data URIs) that were given, in order.
@@ -125,9 +173,15 @@ impl Order {
     }
 
     /// What was delivered costs: one entry for each image, `None` where its size is not known (the ordered size then
-    /// counts). Never more than [`Self::quote`] at the same markup.
-    pub fn charge(&self, delivered: &[Option<Size>], markup: Fixed) -> Result<Charge, PriceError> {
-        self.model.price.as_ref().ok_or(PriceError::Unpriced)?.charge(self, delivered, markup)
+    /// counts). `units` is what the provider says it bills, which tells how large input images were. Never more than
+    /// [`Self::quote`] at the same markup.
+    pub fn charge(
+        &self,
+        delivered: &[Option<Size>],
+        units: Option<Fixed>,
+        markup: Fixed,
+    ) -> Result<Charge, PriceError> {
+        self.model.price.as_ref().ok_or(PriceError::Unpriced)?.charge(self, delivered, units, markup)
     }
 
     fn filled(&self) -> impl Iterator<Item = (&Parameter, &Slot)> {

@@ -25,7 +25,7 @@ pub struct Price {
     /// What is added per image for certain values; every one whose conditions all hold.
     pub extras: Vec<Extra>,
     /// What each input image adds to the request.
-    pub input_image: Option<Money>,
+    pub input_image: Option<InputPrice>,
     /// The day the price was looked up, `2026-06-11`.
     pub as_of: String,
     /// Where.
@@ -90,6 +90,16 @@ pub struct Condition {
     pub any_of: Vec<Value>,
 }
 
+/// What an input image adds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputPrice {
+    /// For each input image, or for each of its megapixels.
+    pub amount: Money,
+    /// If it is for each megapixel: the most megapixels that one input image counts for. Its size is not known before
+    /// the call, so this many are held; what the provider then bills tells how many are charged, at least one.
+    pub megapixels: Option<Fixed>,
+}
+
 /// The most an order can cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quote {
@@ -127,10 +137,12 @@ pub enum PriceError {
 
 impl Price {
     pub(super) fn quote(&self, order: &Order, markup: Fixed) -> Result<Quote, PriceError> {
-        let mut bill = self.open_bill(order)?;
+        let mut bill = self.open_bill(order);
+        bill.add_extras(order)?;
         for _ in 0..order.count() {
             bill.add_image(order.size())?;
         }
+        bill.add_input_images(order, None)?;
         let price = bill.cost.times(markup).ok_or(PriceError::TooLarge)?;
         Ok(Quote { price, cost: bill.cost, megapixels: bill.megapixels })
     }
@@ -139,6 +151,7 @@ impl Price {
         &self,
         order: &Order,
         delivered: &[Option<Size>],
+        units: Option<Fixed>,
         markup: Fixed,
     ) -> Result<Charge, PriceError> {
         let images = u32::try_from(delivered.len()).map_err(|_| PriceError::TooLarge)?;
@@ -146,39 +159,41 @@ impl Price {
             return Ok(Charge { price: Money::ZERO, cost: Money::ZERO, megapixels: Fixed::ZERO, images });
         }
         let quote = self.quote(order, markup)?;
-        let mut bill = self.open_bill(order)?;
+        let mut bill = self.open_bill(order);
+        bill.add_extras(order)?;
         for size in delivered {
             bill.add_image(size.or_else(|| order.size()))?;
         }
+        bill.add_input_images(order, units)?;
         let price = bill.cost.times(markup).ok_or(PriceError::TooLarge)?.min(quote.price);
         Ok(Charge { price, cost: bill.cost, megapixels: bill.megapixels, images })
     }
 
+    /// Whether the same images may cost more or less, as other values of the request say.
+    pub(super) fn varies(&self) -> bool {
+        !self.variants.is_empty() || !self.extras.is_empty() || self.input_image.is_some() || self.rate.first.is_some()
+    }
+
     /// The provider's price of one billing unit for this order, if nothing else is added to it.
     pub(super) fn unit_cost(&self, order: &Order) -> Option<Money> {
-        let bill = self.open_bill(order).ok()?;
-        let plain = bill.rate.first.is_none() && bill.extra == Money::ZERO && bill.cost == Money::ZERO;
+        let mut bill = self.open_bill(order);
+        bill.add_extras(order).ok()?;
+        // An input image whose megapixels cost what the output's do is only more of the same unit.
+        let same_unit = |input: &InputPrice| input.megapixels.is_some() && input.amount == bill.rate.amount;
+        let inputs = self.input_image.as_ref().is_none_or(same_unit) || order.input_images().next().is_none();
+        // Under a variant it is not known whether the provider counts dearer units or more of them.
+        let plain = bill.rate == self.rate && bill.rate.first.is_none() && bill.extra == Money::ZERO && inputs;
         plain.then_some(bill.rate.amount)
     }
 
-    /// A bill with what the request itself costs, whatever comes of it.
-    fn open_bill<'a>(&'a self, order: &Order) -> Result<Bill<'a>, PriceError> {
+    /// A bill at the rate that this order has.
+    fn open_bill(&self, order: &Order) -> Bill<'_> {
         let rate = self
             .variants
             .iter()
             .find(|variant| all_hold(&variant.when, order))
             .map_or(self.rate, |variant| variant.rate);
-        let mut extra = Money::ZERO;
-        for addition in self.extras.iter().filter(|extra| all_hold(&extra.when, order)) {
-            extra = add(extra, addition.amount)?;
-        }
-        let mut cost = Money::ZERO;
-        if let Some(each) = self.input_image {
-            for _ in order.input_images() {
-                cost = add(cost, each)?;
-            }
-        }
-        Ok(Bill { price: self, rate, extra, cost, megapixels: Fixed::ZERO })
+        Bill { price: self, rate, extra: Money::ZERO, cost: Money::ZERO, megapixels: Fixed::ZERO }
     }
 
     /// The megapixels that an image of this size is charged for.
@@ -217,6 +232,34 @@ struct Bill<'a> {
 }
 
 impl Bill<'_> {
+    /// What certain values add to each image.
+    fn add_extras(&mut self, order: &Order) -> Result<(), PriceError> {
+        for addition in self.price.extras.iter().filter(|extra| all_hold(&extra.when, order)) {
+            self.extra = add(self.extra, addition.amount)?;
+        }
+        Ok(())
+    }
+
+    /// What the input images add, once for the request; called after the images are on the bill. Where they are counted
+    /// by megapixels, `units` tells how many: those that the provider bills beyond the output's.
+    fn add_input_images(&mut self, order: &Order, units: Option<Fixed>) -> Result<(), PriceError> {
+        let Some(input) = self.price.input_image else { return Ok(()) };
+        let images = u32::try_from(order.input_images().count()).map_err(|_| PriceError::TooLarge)?;
+        let count = Fixed::from_whole(images.into()).ok_or(PriceError::TooLarge)?;
+        let counted = match input.megapixels {
+            None => count,
+            Some(most) => {
+                let most = i128::from(most.billionths()) * i128::from(images);
+                let most = i64::try_from(most).map_err(|_| PriceError::TooLarge)?;
+                let billed =
+                    units.map_or(most, |units| units.billionths().saturating_sub(self.megapixels.billionths()));
+                Fixed::from_billionths(billed.max(count.billionths()).min(most))
+            }
+        };
+        self.cost = add(self.cost, input.amount.times(counted).ok_or(PriceError::TooLarge)?)?;
+        Ok(())
+    }
+
     fn add_image(&mut self, size: Option<Size>) -> Result<(), PriceError> {
         let megapixels = match size {
             Some(size) => Some(self.price.megapixels(size).ok_or(PriceError::TooLarge)?),

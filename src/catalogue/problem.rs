@@ -22,6 +22,12 @@ pub enum Rejection {
         /// The model that took its place.
         replaced_by: Option<String>,
     },
+    /// The model is known, but nobody knows its price, so it is not on offer.
+    #[error("the model `{model}` is not on offer: it has no known price")]
+    Unpriced {
+        /// Its id.
+        model: String,
+    },
     /// The model is there, and these are all the problems with what was asked of it; never empty.
     #[error("{}", summary(.0))]
     Invalid(Vec<Problem>),

@@ -38,10 +38,10 @@ impl Order {
 }
 
 impl Model {
-    /// Whether it can be ordered: not withdrawn, and with a known price.
+    /// Whether it can be ordered. Loading a file has made sure that such a model has a price.
     #[must_use]
-    pub fn is_offered(&self) -> bool {
-        self.status != Status::Withdrawn && self.price.is_some()
+    pub const fn is_offered(&self) -> bool {
+        matches!(self.status, Status::Offered | Status::Deprecated)
     }
 
     /// Its price in a few words, such as `0.025000000 USD per megapixel`.
@@ -53,7 +53,7 @@ impl Model {
             Unit::Megapixel => "megapixel",
         };
         let amount = price.rate.amount.times(markup).map_or_else(|| "?".to_owned(), |amount| amount.to_string());
-        let varies = if price.variants.is_empty() && price.extras.is_empty() { "" } else { ", varies" };
+        let varies = if price.varies() { ", varies" } else { "" };
         format!("{amount} USD per {unit}{varies}")
     }
 }
@@ -66,6 +66,7 @@ impl Status {
             Self::Offered => "offered",
             Self::Deprecated => "deprecated",
             Self::Withdrawn => "withdrawn",
+            Self::Unpriced => "unpriced",
         }
     }
 }

@@ -134,6 +134,10 @@ pub struct CustomSize {
     pub multiple_of: u32,
     /// The size whose side is taken where one is missing; `None` if both must be given.
     pub missing_side: Option<Size>,
+    /// Least pixels altogether.
+    pub minimum_pixels: Option<u64>,
+    /// Most pixels altogether.
+    pub maximum_pixels: Option<u64>,
 }
 
 /// Which aspect ratios a model takes.
@@ -150,7 +154,7 @@ pub struct AspectRatioRule {
 pub struct AspectRatio {
     /// As the provider spells it.
     pub name: Arc<str>,
-    /// Units across and down; `None` for words such as `auto`.
+    /// Across and down, in hundredths; `None` for words such as `auto`.
     pub ratio: Option<(u32, u32)>,
 }
 

@@ -266,7 +266,11 @@ impl Price {
             price["rounding"] = json!(self.rounding);
         }
         if let Some(each) = self.input_image {
-            price["input_image_price"] = amount(each, markup);
+            price["input_image_price"] = amount(each.amount, markup);
+            if let Some(most) = each.megapixels {
+                price["input_image_unit"] = json!("megapixel");
+                price["input_image_most_megapixels"] = json!(most);
+            }
         }
         if !self.variants.is_empty() {
             price["variants"] =

@@ -84,6 +84,7 @@ impl Catalogue {
         }
         models.sort_by(|one, another| one.id.cmp(&another.id));
         let places = find_places(&models)?;
+        check_fallbacks(&models, &places)?;
         Ok(Self { models, places, version: hex::encode(version.finalize()) })
     }
 
@@ -98,7 +99,7 @@ impl Catalogue {
         self.models.get(*self.places.get(id.as_ref())?)
     }
 
-    /// Every model, ordered by id; [`Model::status`] tells the withdrawn ones.
+    /// Every model, ordered by id; [`Model::is_offered`] tells those that can be ordered.
     pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
         self.models.iter()
     }
@@ -122,18 +123,36 @@ impl Catalogue {
             let nearest = self.nearest(&model);
             return Err(Rejection::UnknownModel { model, nearest });
         };
-        if known.status == Status::Withdrawn {
-            return Err(Rejection::Withdrawn { model: known.id.clone(), replaced_by: known.replaced_by.clone() });
+        if !known.is_offered() {
+            let model = known.id.clone();
+            return Err(match known.status {
+                Status::Unpriced => Rejection::Unpriced { model },
+                _ => Rejection::Withdrawn { model, replaced_by: known.replaced_by.clone() },
+            });
         }
         validate::order(Some(self), known, wish, strictness).map_err(Rejection::Invalid)
     }
 
     /// The offered id or alias that differs least from this name.
     pub(super) fn nearest(&self, name: &str) -> Option<String> {
-        let offered = self.models.iter().filter(|model| model.status != Status::Withdrawn);
+        let offered = self.models.iter().filter(|model| model.is_offered());
         let names = offered.flat_map(|model| std::iter::once(&model.id).chain(&model.aliases)).map(String::as_str);
         nearest(name, names).map(str::to_owned)
     }
+}
+
+/// Each fallback is a model that is on offer.
+fn check_fallbacks(models: &[Arc<Model>], places: &HashMap<Box<str>, usize>) -> Result<(), CatalogueError> {
+    for model in models {
+        for fallback in &model.fallbacks {
+            let place = places.get(fallback.to_ascii_lowercase().as_str());
+            let known = place.and_then(|place| models.get(*place)).filter(|known| known.is_offered());
+            if known.is_none_or(|known| known.id == model.id) {
+                return Err(CatalogueError::Fallback { model: model.id.clone(), fallback: fallback.clone() });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Where each id and alias leads.

@@ -17,10 +17,18 @@ pub fn serve(config: Config) -> Result<(), Failure> {
     // Jobs have a runtime of their own: a task on a web worker dies with that worker.
     let jobs = tokio::runtime::Builder::new_multi_thread().thread_name("jobs").enable_all().build()?;
     let outcome = actix_web::rt::System::new().block_on(async {
+        // Before anybody is told that we listen: until then a hangup would end the process.
+        let mut hangup = signal(SignalKind::hangup())?;
         let running = startup::start(config, jobs.handle().clone()).await?;
         info!(address = %running.address, upstream = running.upstream.name(), "imagegate is listening");
         print(&welcome(running.address, &running.first_keys))?;
         let stopper = running.stopper();
+        let reloader = running.reloader.clone();
+        actix_web::rt::spawn(async move {
+            while hangup.recv().await.is_some() {
+                reloader.reload().await;
+            }
+        });
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         actix_web::rt::spawn(async move {

@@ -1,20 +1,13 @@
 //! One image request, steps 3 to 8 of `ARCHITECTURE.md`: check, price, reserve, translate, submit, await, settle.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use tracing::{error, warn};
-
-use super::Gateway;
 use super::generation::{Cancellation, Job, Progress};
-use super::wait::Outcome;
+use super::{Gateway, inputs};
 use crate::catalogue::{Json, Order, PriceError, Quote, Rejection, Strictness};
 use crate::domain::{ApiKeyId, GenerationId, ProjectId, RequestId, Timestamp};
-use crate::ledger::{Idempotency, LedgerError, Reservation, ReserveError, Submitted};
-use crate::providers::{Failure, FailureKind, Provider, SubmitError, Ticket};
-
-/// How long a submit of which nobody knows whether the provider took it is waited for, where no webhook can come.
-const UNCLEAR_WAIT: Duration = Duration::from_secs(30);
+use crate::ledger::ReserveError;
+use crate::providers::Provider;
 
 /// Who asks, and how.
 #[derive(Debug, Clone)]
@@ -38,8 +31,23 @@ pub struct Request {
 pub struct Accepted {
     /// The order.
     pub order: Arc<Order>,
-    /// The most it can cost.
+    /// The same for other models, tried in turn while the one before is unavailable.
+    pub fallbacks: Vec<Arc<Order>>,
+    /// The most it can cost, whichever of the models makes it.
     pub quote: Quote,
+}
+
+impl Accepted {
+    /// The order and its fallbacks.
+    pub fn orders(&self) -> impl Iterator<Item = &Arc<Order>> {
+        std::iter::once(&self.order).chain(&self.fallbacks)
+    }
+
+    /// The order of one of the models; the first if none is of that model.
+    #[must_use]
+    pub fn order_of(&self, model: &str) -> &Arc<Order> {
+        self.orders().find(|order| order.model.id == model).unwrap_or(&self.order)
+    }
 }
 
 /// Why there is no job. Nothing was booked and nobody was called.
@@ -48,6 +56,14 @@ pub enum GenerateError {
     /// The catalogue refuses the wish.
     #[error("the request does not fit the model")]
     Rejected(Rejection),
+    /// The wish does not fit a model that it names as a fallback.
+    #[error("the request does not fit the fallback `{model}`")]
+    FallbackRejected {
+        /// The fallback.
+        model: String,
+        /// Why.
+        rejection: Rejection,
+    },
     /// The order cannot be priced.
     #[error("the order cannot be priced: {0}")]
     Price(#[from] PriceError),
@@ -56,31 +72,27 @@ pub enum GenerateError {
     NoProvider(String),
 }
 
-/// Replaces data URIs, at any depth, by a word: they may have megabytes.
-fn leave_out_data(value: &mut serde_json::Value) {
-    match value {
-        serde_json::Value::String(text) if text.starts_with("data:") => "data:,left-out".clone_into(text),
-        serde_json::Value::Array(items) => items.iter_mut().for_each(leave_out_data),
-        serde_json::Value::Object(fields) => fields.values_mut().for_each(leave_out_data),
-        _ => {}
-    }
-}
-
 impl Gateway {
-    /// Steps 3 and 4: checks the wish against the catalogue and prices it. Calls nobody, books nothing.
+    /// Steps 3 and 4: checks the wish against the catalogue, for the model and every fallback, and prices it. Calls
+    /// nobody, books nothing.
     pub fn accept(&self, wish: &Json<'_>, strictness: Strictness) -> Result<Accepted, GenerateError> {
         let order = self.catalogue.load().order(wish, strictness).map_err(GenerateError::Rejected)?;
-        let quote = order.quote(self.markup)?;
-        Ok(Accepted { order: Arc::new(order), quote })
+        inputs::check(&order).map_err(GenerateError::Rejected)?;
+        let fallbacks = self.fallbacks(&order, wish, strictness)?;
+        let mut quote = order.quote(self.markup)?;
+        for fallback in &fallbacks {
+            let other = fallback.quote(self.markup)?;
+            quote = if other.price > quote.price { other } else { quote };
+        }
+        Ok(Accepted { order: Arc::new(order), fallbacks, quote })
     }
 
     /// Steps 5 to 8, on a task of the gateway's own: a client that hangs up changes nothing in the books.
-    pub fn generate(self: &Arc<Self>, accepted: Accepted, request: &Request) -> Result<Arc<Job>, GenerateError> {
-        let Accepted { order, quote } = accepted;
-        let provider = self.provider(&order.model.provider)?;
-        let reservation = self.reservation(&order, &quote, request);
+    pub fn generate(self: &Arc<Self>, accepted: &Accepted, request: &Request) -> Result<Arc<Job>, GenerateError> {
+        let chain = self.chain(accepted)?;
+        let reservation = self.reservation(accepted, request);
         let (id, created_at) = (reservation.id, reservation.created_at);
-        let job = Job::new(id, request.project_id, created_at, reservation.deadline_at, order.model.id.clone());
+        let job = Job::new(id, request.project_id, created_at, reservation.deadline_at, reservation.model.clone());
         self.jobs.insert(job.clone());
         let (gateway, watched) = (self.clone(), job.clone());
         let work = async move {
@@ -88,109 +100,49 @@ impl Gateway {
                 Ok(reserved) => watched.reserved(reserved),
                 Err(refusal) => return gateway.refuse(&watched, refusal),
             }
-            let outcome = gateway.submit_and_follow(&watched, &order, provider).await;
-            gateway.settle(&watched, order.as_ref(), outcome).await;
+            let (order, outcome) = gateway.try_in_turn(&watched, &chain).await;
+            gateway.settle(&watched, order, outcome).await;
         };
         self.tracker.spawn_on(work, &self.runtime);
         Ok(job)
     }
 
-    /// Steps 6 and 7: translate, submit once, store the provider's id, and wait for what becomes of it.
-    async fn submit_and_follow(&self, job: &Arc<Job>, order: &Order, provider: Arc<dyn Provider>) -> Outcome {
-        job.tell(Progress::Queued(None));
-        if job.cancellation() > Cancellation::Never {
-            return Outcome::Cancelled(Failure::new(FailureKind::Cancelled, "cancelled before it was submitted"));
-        }
-        let prepared = provider.prepare(order);
-        match provider.submit(&prepared, job.id, job.deadline_at.since(self.clock.now())).await {
-            Ok(ticket) => {
-                self.remember(job.id, &ticket).await;
-                self.waiter.follow(job.clone(), provider, ticket).await
+    /// The fallbacks that the request names must fit it; those of the model file are used where they do.
+    fn fallbacks(
+        &self,
+        order: &Order,
+        wish: &Json<'_>,
+        strictness: Strictness,
+    ) -> Result<Vec<Arc<Order>>, GenerateError> {
+        let catalogue = self.catalogue.load();
+        let named = &order.switches.fallbacks;
+        let mut fallbacks: Vec<Arc<Order>> = Vec::new();
+        for model in if named.is_empty() { &order.model.fallbacks } else { named } {
+            let ordered = catalogue.order_from(model, wish, strictness);
+            match ordered.and_then(|order| inputs::check(&order).map(|()| order)) {
+                Ok(fallback) => {
+                    let known = |id: &str| id == order.model.id || fallbacks.iter().any(|other| other.model.id == id);
+                    if !known(&fallback.model.id) {
+                        fallbacks.push(Arc::new(fallback));
+                    }
+                }
+                Err(_) if named.is_empty() => {}
+                Err(rejection) => return Err(GenerateError::FallbackRejected { model: model.clone(), rejection }),
             }
-            Err(SubmitError::NotTaken(failure)) => Outcome::Failed(*failure),
-            Err(SubmitError::Unclear(reason)) => self.wait_for_unclear(job, &reason).await,
         }
+        Ok(fallbacks)
     }
 
-    /// Stores the provider's id. Without it a crash would lose the picture, so it is tried until it is written; the
-    /// provider works meanwhile.
-    async fn remember(&self, generation: GenerationId, ticket: &Ticket) {
-        let submitted = Submitted {
-            generation,
-            attempt: 1,
-            owner: self.replica,
-            endpoint: ticket.endpoint.clone(),
-            credential: ticket.credential.clone(),
-            provider_request_id: ticket.request_id.clone(),
-            status_url: ticket.status_url.clone(),
-            response_url: ticket.response_url.clone(),
-            cancel_url: ticket.cancel_url.clone(),
-            submitted_at: self.clock.now(),
-        };
-        match self.books.submitted(submitted.clone()).await {
-            Ok(()) => {}
-            Err(LedgerError::Unavailable(reason)) => {
-                warn!(%generation, reason, "the provider's id is not stored yet; following it in memory");
-                let (books, tracker) = (self.books.clone(), &self.tracker);
-                tracker.spawn_on(super::settle::persist(books, submitted), &self.runtime);
-            }
-            Err(fault) => {
-                error!(%generation, %fault, provider_request_id = ticket.request_id, "the provider's id cannot be stored");
-            }
-        }
-    }
-
-    /// Nobody knows whether the provider took it: it is never sent again. Without a webhook nothing can tell us its id,
-    /// so it ends after a short wait, free, and is reported.
-    async fn wait_for_unclear(&self, job: &Job, reason: &str) -> Outcome {
-        error!(generation = %job.id, reason, "it is unclear whether the provider took the request; it is not sent again");
-        let until = job.created_at.plus(UNCLEAR_WAIT).min(job.deadline_at);
-        tokio::time::sleep(until.since(self.clock.now())).await;
-        let message = "it is not known whether the provider took the request, and nothing came of it";
-        Outcome::Expired(Failure::new(FailureKind::Unclear, message))
+    /// The orders in turn, each with whoever makes it.
+    fn chain(&self, accepted: &Accepted) -> Result<Chain, GenerateError> {
+        let choice =
+            |order: &Arc<Order>| Ok(Choice { order: order.clone(), provider: self.provider(&order.model.provider)? });
+        let fallbacks = accepted.fallbacks.iter().map(choice).collect::<Result<_, GenerateError>>()?;
+        Ok(Chain { first: choice(&accepted.order)?, fallbacks })
     }
 
     pub(super) fn provider(&self, name: &str) -> Result<Arc<dyn Provider>, GenerateError> {
         self.providers.get(name).cloned().ok_or_else(|| GenerateError::NoProvider(name.to_owned()))
-    }
-
-    /// What is written before the provider hears of the request.
-    fn reservation(&self, order: &Order, quote: &Quote, request: &Request) -> Reservation {
-        let created_at = self.clock.now();
-        let deadline = order.model.deadline.unwrap_or(self.deadline);
-        let mut parameters = order.normalized();
-        // Prompts are kept only where a project's data retention says so, and embedded images not at all.
-        for (parameter, _) in order.parameters().filter(|(parameter, _)| parameter.is_prompt()) {
-            parameters.remove(parameter.name.as_ref());
-        }
-        parameters.values_mut().for_each(leave_out_data);
-        Reservation {
-            id: GenerationId::from_uuid(self.ids.uuid()),
-            project_id: request.project_id,
-            api_key_id: request.api_key_id,
-            created_at,
-            deadline_at: created_at.plus(deadline),
-            model: order.model.id.clone(),
-            provider: order.model.provider.clone(),
-            endpoint: order.model.endpoint.clone(),
-            num_images: order.count(),
-            size: order.size().map(|size| size.to_string()),
-            parameters: serde_json::Value::Object(parameters).to_string(),
-            // Kept only where the project's data retention says so, and as long.
-            prompt: order.prompt().map(str::to_owned),
-            user: order.switches.user.clone(),
-            request_id: request.request_id,
-            source: "image.generation".to_owned(),
-            hold: quote.price,
-            owner: self.replica,
-            cancel_if_client_leaves: request.waits && request.idempotency.is_none(),
-            idempotency: request.idempotency.as_ref().map(|(key, expires_at)| Idempotency {
-                key: key.clone(),
-                digest: order.digest(),
-                expires_at: *expires_at,
-            }),
-            resend_digest: request.may_resend.then(|| order.digest()),
-        }
     }
 
     fn refuse(&self, job: &Job, refusal: ReserveError) {
@@ -217,4 +169,16 @@ impl Gateway {
         job.wish_cancellation(Cancellation::Always);
         self.waiter.poke(job.id);
     }
+}
+
+/// The models that may make the image, in the order they are asked.
+pub(super) struct Chain {
+    pub first: Choice,
+    pub fallbacks: Vec<Choice>,
+}
+
+/// One of the models that may make the image, and who runs it.
+pub(super) struct Choice {
+    pub order: Arc<Order>,
+    pub provider: Arc<dyn Provider>,
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::domain::{GenerationId, Money, ProjectId, Timestamp};
 use crate::ledger::{FinalState, RateLimits, ReserveError, Reserved};
@@ -70,6 +70,8 @@ pub struct Job {
     pub deadline_at: Timestamp,
     /// The model that was ordered.
     pub model: String,
+    /// The provider has called and its id was stored.
+    pub(super) called: Notify,
     progress: watch::Sender<Progress>,
     cancellation: AtomicU8,
     rates: OnceLock<RateLimits>,
@@ -89,6 +91,7 @@ impl Job {
             created_at,
             deadline_at,
             model,
+            called: Notify::new(),
             progress: watch::Sender::new(Progress::Reserving),
             cancellation: AtomicU8::new(Cancellation::Never as u8),
             rates: OnceLock::new(),

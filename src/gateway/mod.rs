@@ -1,13 +1,18 @@
 //! What happens to one image request. Read `generate` first.
 
+mod attempt;
+mod call;
 mod generate;
 mod generation;
+mod inputs;
 mod recover;
 mod resend;
+mod reservation;
 mod settle;
 mod wait;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -18,12 +23,13 @@ use uuid::Uuid;
 use crate::catalogue::{Catalogue, Order};
 use crate::domain::{Clock, Fixed, IdSource};
 use crate::ledger::{Books, LedgerError};
-use crate::providers::{Prepared, Providers};
+use crate::providers::{Health, Prepared, Providers};
 
+pub use call::CallError;
 pub use generate::{Accepted, GenerateError, Request};
 pub use generation::{Cancellation, Finished, Job, Progress};
 pub use resend::ClientNews;
-pub use settle::{FinishedError, read_finished};
+pub use settle::{FinishedError, cost_drift, read_finished};
 
 use generation::Jobs;
 use wait::Waiter;
@@ -31,7 +37,7 @@ use wait::Waiter;
 /// What the gateway is built from.
 pub struct Parts {
     /// What is sold.
-    pub catalogue: Catalogue,
+    pub catalogue: Arc<Catalogue>,
     /// The books.
     pub books: Books,
     /// Who makes the images, by the name that model files use.
@@ -65,6 +71,8 @@ pub struct Gateway {
     replica: Uuid,
     jobs: Jobs,
     waiter: Waiter,
+    /// Generations that the provider billed otherwise than the catalogue computes.
+    cost_drifts: AtomicU64,
 }
 
 impl Gateway {
@@ -73,7 +81,7 @@ impl Gateway {
     pub async fn start(parts: Parts) -> Result<Arc<Self>, LedgerError> {
         let waiter = Waiter::start(&parts.tracker, &parts.runtime, parts.clock.clone());
         let gateway = Arc::new(Self {
-            catalogue: ArcSwap::from_pointee(parts.catalogue),
+            catalogue: ArcSwap::new(parts.catalogue),
             books: parts.books,
             providers: parts.providers,
             replica: parts.ids.uuid(),
@@ -85,6 +93,7 @@ impl Gateway {
             deadline: parts.deadline,
             jobs: Jobs::default(),
             waiter,
+            cost_drifts: AtomicU64::new(0),
         });
         gateway.books.heartbeat(gateway.replica, gateway.clock.now()).await?;
         // The month's partition must stand before the first row wants to go there.
@@ -97,6 +106,11 @@ impl Gateway {
     #[must_use]
     pub fn catalogue(&self) -> Arc<Catalogue> {
         self.catalogue.load_full()
+    }
+
+    /// Sells by another catalogue from now on. What was ordered before is seen through as it was ordered.
+    pub fn replace_catalogue(&self, catalogue: Arc<Catalogue>) {
+        self.catalogue.store(catalogue);
     }
 
     /// The exact request that the provider would be sent. Calls nobody.
@@ -114,6 +128,17 @@ impl Gateway {
     #[must_use]
     pub const fn markup(&self) -> Fixed {
         self.markup
+    }
+
+    /// How well each provider is, by its name.
+    pub fn health(&self) -> impl Iterator<Item = (&str, Health)> {
+        self.providers.iter().map(|(name, provider)| (name.as_str(), provider.health()))
+    }
+
+    /// How many generations of this process the provider billed otherwise than the catalogue computes.
+    #[must_use]
+    pub fn cost_drifts(&self) -> u64 {
+        self.cost_drifts.load(Ordering::Relaxed)
     }
 
     /// How many generations this process is working on.

@@ -9,13 +9,15 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::Gateway;
+use super::attempt::ticket_of;
 use super::generation::{Job, Progress};
+use super::reservation::stored_order;
 use super::settle::Terms;
 use super::wait::Outcome;
 use crate::catalogue::{Charge, Order, Size};
 use crate::domain::{Fixed, Money, Timestamp};
 use crate::ledger::GenerationRecord;
-use crate::providers::{Failure, FailureKind, Ticket};
+use crate::providers::{Failure, FailureKind};
 
 /// Time between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -29,8 +31,6 @@ const ORPHANS_EVERY: u64 = 5;
 const ORPHAN_AGE: Duration = Duration::from_secs(10);
 /// How many generations are taken over at once.
 const ADOPTED_AT_ONCE: u32 = 200;
-/// How long a generation without the provider's id is waited for, where no webhook can bring it.
-const WITHOUT_ID: Duration = Duration::from_secs(30);
 
 impl Gateway {
     /// Starts the heartbeat and the recovery. They end with the process.
@@ -110,52 +110,41 @@ impl Gateway {
         job.tell(Progress::Queued(None));
         let gateway = self.clone();
         let work = async move {
-            let terms = gateway.terms_of(&open);
             let outcome = gateway.follow_adopted(&job, &open).await;
+            // Where the provider's id was still to come, only now is it known which model it is.
+            let stored = match open.attempt {
+                Some(_) => None,
+                None => gateway.books.generation(open.id).await.ok().flatten(),
+            };
+            let terms = gateway.terms_of(stored.as_ref().unwrap_or(&open));
             gateway.settle(&job, terms.as_ref(), outcome).await;
         };
         self.tracker.spawn_on(work, &self.runtime);
     }
 
     async fn follow_adopted(&self, job: &Arc<Job>, open: &GenerationRecord) -> Outcome {
-        let mut attempt = open.attempt.clone();
-        if attempt.is_none() {
-            // Nobody knows whether the provider took it. It is never sent again. Its id may still come from the journal
-            // of the process that submitted it.
-            let until = open.created_at.plus(WITHOUT_ID).min(open.deadline_at);
-            tokio::time::sleep(until.since(self.clock.now())).await;
-            attempt = self.books.generation(job.id).await.ok().flatten().and_then(|record| record.attempt);
-        }
-        let Some(submitted) = &attempt else {
-            error!(generation = %job.id, "a generation was found without the provider's id; it ends free, and the provider may have made its image");
-            let message = "it is not known whether the provider took the request, and nothing came of it";
-            return Outcome::Expired(Failure::new(FailureKind::Unclear, message));
-        };
         let Some(provider) = self.providers.get(&open.provider).cloned() else {
             error!(generation = %job.id, provider = open.provider, "there is no such provider any more");
             return Outcome::Expired(Failure::new(FailureKind::Lost, "its provider is not configured any more"));
         };
-        let ticket = Ticket {
-            endpoint: submitted.endpoint.clone(),
-            credential: submitted.credential.clone(),
-            request_id: submitted.provider_request_id.clone(),
-            status_url: submitted.status_url.clone(),
-            response_url: submitted.response_url.clone(),
-            cancel_url: submitted.cancel_url.clone(),
-        };
-        self.waiter.follow(job.clone(), provider, ticket).await
+        match open.attempt.clone() {
+            Some(submitted) => self.waiter.follow(job.clone(), provider, ticket_of(submitted)).await,
+            // Nobody knows whether the provider took it. It is never sent again.
+            None => self.wait_for_call(job, &provider, 1).await,
+        }
     }
 
-    /// How it is charged: as the catalogue says for the stored parameters, or, if the model is gone from the catalogue,
-    /// the hold's share of what was delivered.
+    /// How it is charged: as the catalogue says for the stored parameters of the model that was submitted last, or, if
+    /// the model is gone from the catalogue, the hold's share of what was delivered.
     fn terms_of(&self, open: &GenerationRecord) -> Box<dyn Terms> {
-        let ordered: Option<Order> = serde_json::from_str(&open.parameters)
-            .ok()
-            .and_then(|parameters| self.catalogue.load().restore(&open.model, &parameters));
-        match ordered {
-            Some(order) => Box::new(Restored { order, hold: open.hold }),
-            None => Box::new(Share { hold: open.hold, ordered: open.num_images }),
+        let attempt = open.attempt.as_ref().map_or(1, |attempt| attempt.n);
+        let stored = stored_order(open, attempt);
+        let ordered = stored.as_ref().and_then(|(model, parameters)| self.catalogue.load().restore(model, parameters));
+        if let Some(order) = ordered {
+            return Box::new(Restored { order, hold: open.hold });
         }
+        let model = stored.map_or_else(|| open.model.clone(), |(model, _)| model);
+        Box::new(Share { model, hold: open.hold, ordered: open.num_images })
     }
 }
 
@@ -171,8 +160,12 @@ struct Restored {
 }
 
 impl Terms for Restored {
-    fn charge(&self, delivered: &[Option<Size>], markup: Fixed) -> Option<Charge> {
-        let mut charge = self.order.charge(delivered, markup).ok()?;
+    fn model(&self) -> &str {
+        &self.order.model.id
+    }
+
+    fn charge(&self, delivered: &[Option<Size>], units: Option<Fixed>, markup: Fixed) -> Option<Charge> {
+        let mut charge = self.order.charge(delivered, units, markup).ok()?;
         if charge.price > self.hold {
             warn!(price = %charge.price, hold = %self.hold, "the catalogue has become dearer since the hold; the hold's price counts");
             charge.price = self.hold;
@@ -187,12 +180,17 @@ impl Terms for Restored {
 
 /// A share of the hold for each image delivered, when nothing else is known.
 struct Share {
+    model: String,
     hold: Money,
     ordered: u32,
 }
 
 impl Terms for Share {
-    fn charge(&self, delivered: &[Option<Size>], _markup: Fixed) -> Option<Charge> {
+    fn model(&self) -> &str {
+        &self.model
+    }
+
+    fn charge(&self, delivered: &[Option<Size>], _units: Option<Fixed>, _markup: Fixed) -> Option<Charge> {
         let images = u32::try_from(delivered.len()).ok()?;
         let ordered = i64::from(self.ordered.max(1));
         let price = Money::from_nanos(self.hold.nanos() / ordered * i64::from(images).min(ordered));

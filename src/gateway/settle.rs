@@ -1,6 +1,7 @@
 //! Step 8: charges what was delivered, releases the hold otherwise; one transaction with the final state.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tracing::{error, info, warn};
@@ -16,17 +17,27 @@ use crate::providers::{Delivery, Failure, FailureKind};
 /// First and longest wait between two tries to write what must be written.
 const WRITE_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// The field of a stored answer that holds what the catalogue computed as the cost.
+const COMPUTED_COST: &str = "computed_cost_usd";
+
 /// How the order is charged, wherever it comes from: a request just served, or one found open after a restart.
 pub(super) trait Terms: Send + Sync {
-    /// The charge for what was delivered; `None` stands for an image of the size that was ordered.
-    fn charge(&self, delivered: &[Option<Size>], markup: Fixed) -> Option<Charge>;
+    /// The model that was asked last.
+    fn model(&self) -> &str;
+    /// The charge for what was delivered; `None` stands for an image of the size that was ordered. `units` is what the
+    /// provider says it bills.
+    fn charge(&self, delivered: &[Option<Size>], units: Option<Fixed>, markup: Fixed) -> Option<Charge>;
     /// The provider's price of one of its billing units, if the catalogue knows it.
     fn unit_cost(&self) -> Option<Money>;
 }
 
 impl Terms for Order {
-    fn charge(&self, delivered: &[Option<Size>], markup: Fixed) -> Option<Charge> {
-        Self::charge(self, delivered, markup).ok()
+    fn model(&self) -> &str {
+        &self.model.id
+    }
+
+    fn charge(&self, delivered: &[Option<Size>], units: Option<Fixed>, markup: Fixed) -> Option<Charge> {
+        Self::charge(self, delivered, units, markup).ok()
     }
 
     fn unit_cost(&self) -> Option<Money> {
@@ -81,16 +92,27 @@ impl Gateway {
             Outcome::Delivered(delivery) => {
                 let sizes: Vec<Option<Size>> =
                     delivery.images.iter().map(|image| Size::from_pixels(image.width, image.height)).collect();
-                let Some(charge) = terms.charge(&sizes, self.markup) else {
+                let Some(charge) = terms.charge(&sizes, delivery.billable_units, self.markup) else {
                     error!(generation = %job.id, "what was delivered cannot be priced; it is free");
                     let failure = Failure::new(FailureKind::Run, "what was delivered cannot be priced");
                     return failed(job, FinalState::Failed, failure, terms, now);
                 };
-                delivered(job, terms, &charge, *delivery, now)
+                let ended = delivered(job, terms, &charge, *delivery, now);
+                self.note_drift(&ended.0, charge.cost);
+                ended
             }
             Outcome::Failed(failure) => failed(job, FinalState::Failed, failure, terms, now),
             Outcome::Cancelled(failure) => failed(job, FinalState::Cancelled, failure, terms, now),
             Outcome::Expired(failure) => failed(job, FinalState::Expired, failure, terms, now),
+        }
+    }
+
+    /// Counts and logs where the provider bills another amount than the catalogue computes: its price list has changed, or
+    /// our model file is wrong.
+    fn note_drift(&self, finish: &Finish, computed: Money) {
+        if finish.cost != computed {
+            self.cost_drifts.fetch_add(1, Ordering::Relaxed);
+            warn!(generation = %finish.generation, model = finish.model.as_deref(), %computed, billed = %finish.cost, "the provider bills another amount than the catalogue computes");
         }
     }
 
@@ -114,14 +136,10 @@ impl Gateway {
 fn delivered(job: &Job, terms: &dyn Terms, charge: &Charge, delivery: Delivery, now: Timestamp) -> (Finish, Finished) {
     let unit_cost = terms.unit_cost();
     let billed = billed_cost(delivery.billable_units, unit_cost);
-    if let Some(billed) = billed.filter(|billed| *billed != charge.cost) {
-        warn!(generation = %job.id, computed = %charge.cost, %billed, "the provider bills another amount than the catalogue computes");
-    }
-    let mut stored = delivery.clone();
-    // Prompts are kept only where a project's data retention says so.
-    stored.prompt = None;
+    let drifts = billed.is_some_and(|billed| billed != charge.cost);
     let finish = Finish {
         generation: job.id,
+        model: Some(terms.model().to_owned()),
         state: FinalState::Succeeded,
         settled_at: now,
         price: charge.price,
@@ -131,7 +149,7 @@ fn delivered(job: &Job, terms: &dyn Terms, charge: &Charge, delivery: Delivery, 
         unit_price: unit_cost.map(|cost| Fixed::from_billionths(cost.nanos())),
         images: u32::try_from(delivery.images.len()).unwrap_or(u32::MAX),
         megapixels: charge.megapixels,
-        answer: serde_json::to_string(&stored).ok(),
+        answer: stored_answer(&delivery, drifts.then_some(charge.cost)),
         error: None,
         reason: "delivered".to_owned(),
         release_idempotency_key: false,
@@ -140,7 +158,7 @@ fn delivered(job: &Job, terms: &dyn Terms, charge: &Charge, delivery: Delivery, 
         id: job.id,
         state: FinalState::Succeeded,
         created_at: job.created_at,
-        model: job.model.clone(),
+        model: terms.model().to_owned(),
         delivery: Some(delivery),
         failure: None,
         price: charge.price,
@@ -154,6 +172,7 @@ fn failed(job: &Job, state: FinalState, failure: Failure, terms: &dyn Terms, now
     let billed = billed_cost(failure.billable_units, unit_cost);
     let finish = Finish {
         generation: job.id,
+        model: Some(terms.model().to_owned()),
         state,
         settled_at: now,
         price: Money::ZERO,
@@ -172,7 +191,7 @@ fn failed(job: &Job, state: FinalState, failure: Failure, terms: &dyn Terms, now
         id: job.id,
         state,
         created_at: job.created_at,
-        model: job.model.clone(),
+        model: terms.model().to_owned(),
         delivery: None,
         failure: Some(failure),
         price: Money::ZERO,
@@ -194,6 +213,28 @@ const fn may_succeed_later(kind: FailureKind) -> bool {
             | FailureKind::TimedOut
             | FailureKind::InputUnreadable
     )
+}
+
+/// What is kept of a delivery for replays; beside it what the catalogue computed, where the provider billed otherwise.
+/// Prompts are kept only where a project's data retention says so.
+fn stored_answer(delivery: &Delivery, computed: Option<Money>) -> Option<String> {
+    let mut stored = serde_json::to_value(delivery).ok()?;
+    let fields = stored.as_object_mut()?;
+    fields.remove("prompt");
+    if let Some(computed) = computed {
+        fields.insert(COMPUTED_COST.to_owned(), computed.to_string().into());
+    }
+    Some(stored.to_string())
+}
+
+/// What the provider billed beyond what the catalogue computed (below zero: less), where the two differ.
+#[must_use]
+pub fn cost_drift(record: &GenerationRecord) -> Option<Money> {
+    let outcome = record.outcome.as_ref()?;
+    let answer = outcome.answer.as_deref().filter(|answer| answer.contains(COMPUTED_COST))?;
+    let answer: serde_json::Value = serde_json::from_str(answer).ok()?;
+    let computed: Money = answer.get(COMPUTED_COST)?.as_str()?.parse().ok()?;
+    Some(Money::from_nanos(outcome.cost.nanos().checked_sub(computed.nanos())?))
 }
 
 fn billed_cost(units: Option<Fixed>, unit_cost: Option<Money>) -> Option<Money> {

@@ -1,7 +1,7 @@
 //! Waiting for providers: one task and one timer for all, a small record for each generation that waits.
 //!
-//! Polling is adaptive: the first look at once, then after a tenth of the time already waited, so that a short job is
-//! noticed within milliseconds and a long one costs few reads.
+//! Polling is adaptive: the first look at once, then after a twentieth of the time already waited, later towards a tenth, so
+//! that a short job is noticed within milliseconds and a long one costs few reads.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -260,7 +260,10 @@ impl Followed {
             return Next::Again(Duration::ZERO);
         }
         let to_deadline = self.job.deadline_at.since(now).max(LOOK_INTERVAL.0);
-        let wait = (self.since.elapsed() / 10).clamp(LOOK_INTERVAL.0, LOOK_INTERVAL.1);
+        let waited = self.since.elapsed();
+        // The two lines cross at two seconds, where a look is due every tenth of a second.
+        let wait = (waited / 20).max((waited / 10).saturating_sub(Duration::from_millis(100)));
+        let wait = wait.clamp(LOOK_INTERVAL.0, LOOK_INTERVAL.1);
         Next::Again(if now < self.job.deadline_at { wait.min(to_deadline) } else { wait })
     }
 
@@ -326,7 +329,7 @@ impl Followed {
         if let Some(end) = self.past_deadline(now) {
             return end;
         }
-        Next::Again(backoff(total))
+        Next::Again(backoff(total, generation))
     }
 
     fn after_cancel(&mut self, answer: Result<CancelAnswer, LookError>) -> Next {
@@ -343,15 +346,18 @@ impl Followed {
                 if self.faults.total >= FINAL_AFTER {
                     self.cancel = CancelState::Refused;
                 }
-                return Next::Again(backoff(self.faults.total));
+                return Next::Again(backoff(self.faults.total, generation));
             }
         }
         Next::Again(Duration::ZERO)
     }
 }
 
-fn backoff(faults: u32) -> Duration {
-    FAULT_BACKOFF.0.saturating_mul(1 << faults.saturating_sub(1).min(10)).min(FAULT_BACKOFF.1)
+/// Doubles with each fault, 75 to 125 % of it for each generation, so that many that failed together do not return together.
+fn backoff(faults: u32, generation: GenerationId) -> Duration {
+    let wait = FAULT_BACKOFF.0.saturating_mul(1 << faults.saturating_sub(1).min(10)).min(FAULT_BACKOFF.1);
+    let noise = u32::from(generation.uuid().as_bytes()[15]);
+    wait * (75 + noise * 50 / 255) / 100
 }
 
 async fn sleep_until(at: Option<Instant>) {

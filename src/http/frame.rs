@@ -48,14 +48,15 @@ pub async fn frame<B: MessageBody + 'static>(
     let context = RequestContext { request_id: RequestId::from_uuid(tools.ids.uuid()), received_at: tools.clock.now() };
     request.extensions_mut().insert(context);
     let echo = client_request_id(request.headers());
-    let line = LogLine { method: request.method().clone(), path: request.path().to_owned(), context };
+    let path = request.path().to_owned();
+    let line = LogLine { method: request.method().clone(), path: loggable(&path).to_owned(), context };
 
     // The request itself cannot be kept beside this: the router wants it alone.
     let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
     let now = tools.clock.now();
     let problem = match outcome {
         Ok(Ok(response)) => {
-            let mut response = with_problem_body(response.map_into_boxed_body(), &context, &line.path, now);
+            let mut response = with_problem_body(response.map_into_boxed_body(), &context, &path, now);
             put_ids(response.headers_mut(), &context, echo);
             line.write(response.status().as_u16(), response.headers(), now);
             return Ok(response);
@@ -64,7 +65,7 @@ pub async fn frame<B: MessageBody + 'static>(
         // The panic hook has told where; the client learns only that it was our fault.
         Err(_panic) => Problem::new(Code::InternalError, "this gateway failed on the request; nothing more is known"),
     };
-    let broken = Broken { problem, context, path: line.path.clone(), now, echo };
+    let broken = Broken { problem, context, path, now, echo };
     let response = broken.error_response();
     line.write(response.status().as_u16(), response.headers(), now);
     Err(broken.into())
@@ -147,6 +148,12 @@ fn client_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     ((1..=128).contains(&value.len()) && value.as_bytes().iter().all(fits)).then(|| value.clone())
 }
 
+/// A path as it is logged: the names of the stand-in's files tell what was drawn.
+fn loggable(path: &str) -> &str {
+    const FILES: &str = "/sandbox/files/";
+    if path.starts_with(FILES) { FILES } else { path }
+}
+
 /// The one line per request. Never a key, a prompt or a query string.
 struct LogLine {
     method: Method,
@@ -167,5 +174,43 @@ impl LogLine {
         } else {
             info!(%method, path, status, duration_ms, %request_id, generation, "request");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use actix_web::middleware::from_fn;
+    use actix_web::{App, HttpServer, web};
+
+    use super::*;
+    use crate::domain::{SystemClock, SystemIds};
+
+    async fn panics() -> HttpResponse {
+        panic!("a fault of ours")
+    }
+
+    #[actix_web::test]
+    async fn a_panic_is_answered_in_the_one_shape_with_the_requests_id() {
+        let tools = web::Data::new(FrameTools { clock: Arc::new(SystemClock), ids: Arc::new(SystemIds) });
+        let server = HttpServer::new(move || {
+            App::new().app_data(tools.clone()).route("/panics", web::get().to(panics)).wrap(from_fn(frame))
+        });
+        let server = server.workers(1).bind("127.0.0.1:0").unwrap();
+        let address = server.addrs()[0];
+        let running = server.run();
+        let stopper = running.handle();
+        actix_web::rt::spawn(running);
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().build().unwrap();
+        let answer = client.get(format!("http://{address}/panics")).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 500);
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let body: serde_json::Value = answer.json().await.unwrap();
+        assert_eq!((&body["error"]["code"], &body["requestId"]), (&"internal_error".into(), &id.into()));
+        assert!(!body.to_string().contains("a fault of ours"));
+        stopper.stop(false).await;
     }
 }

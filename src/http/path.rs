@@ -1,13 +1,17 @@
 //! One path for each resource: with and without `/v1`, with and without a trailing slash.
 
 use actix_web::dev::ServiceRequest;
-use actix_web::http::Uri;
+use actix_web::http::{Method, Uri};
 
 /// First segments that belong to `/v1`; AIML's clients often leave the version out.
 const VERSIONED: &[&str] = &["images", "models", "billing", "organization"];
 
-/// Gives the request the path that routes are registered under.
+/// Gives the request the path that routes are registered under. `HEAD` is answered as `GET`; the server leaves the body
+/// out by itself.
 pub fn normalize(request: &mut ServiceRequest) {
+    if request.method() == Method::HEAD {
+        request.head_mut().method = Method::GET;
+    }
     let uri = request.uri();
     let Some(path) = normalized(uri.path()) else { return };
     let path_and_query = match uri.query() {

@@ -203,6 +203,24 @@ impl Problem {
         self.0.code
     }
 
+    /// The error as OpenAI's SDKs and AIML's newer clients read it, for answers that have begun already.
+    #[must_use]
+    pub fn error(&self) -> Value {
+        serde_json::to_value(self.error_body()).unwrap_or_default()
+    }
+
+    fn error_body(&self) -> ErrorBody {
+        let (_, _, kind, name, code) = self.0.code.row();
+        ErrorBody {
+            name: name.to_owned(),
+            message: self.0.message.clone(),
+            kind: kind.to_owned(),
+            code: code.to_owned(),
+            param: self.0.param.clone(),
+            data: self.0.data.clone(),
+        }
+    }
+
     /// For an error that a library made: its status and nothing of its text.
     pub(super) fn from_status(status: StatusCode) -> Self {
         let code = Code::from_status(status);
@@ -218,7 +236,7 @@ impl Problem {
 
     /// The answer, with what only the request's frame knows.
     pub(super) fn render(&self, context: &RequestContext, path: &str, timestamp: String) -> HttpResponse {
-        let (status, title, kind, name, code) = self.0.code.row();
+        let (status, title, ..) = self.0.code.row();
         let body = ProblemBody {
             title: title.to_owned(),
             status,
@@ -228,14 +246,7 @@ impl Problem {
             path: path.to_owned(),
             request_id: context.request_id.to_string(),
             timestamp,
-            error: ErrorBody {
-                name: name.to_owned(),
-                message: self.0.message.clone(),
-                kind: kind.to_owned(),
-                code: code.to_owned(),
-                param: self.0.param.clone(),
-                data: self.0.data.clone(),
-            },
+            error: self.error_body(),
         };
         let mut response = HttpResponseBuilder::new(self.0.code.status());
         for (name, value) in &self.0.headers {

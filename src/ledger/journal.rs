@@ -45,6 +45,7 @@ pub(super) struct SubmittedLine {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct FinishLine {
     generation: GenerationId,
+    model: Option<String>,
     state: String,
     settled_at: i64,
     price: Money,
@@ -98,6 +99,7 @@ impl From<&Finish> for Line {
     fn from(f: &Finish) -> Self {
         Self::Finish(Box::new(FinishLine {
             generation: f.generation,
+            model: f.model.clone(),
             state: f.state.as_str().to_owned(),
             settled_at: f.settled_at.micros(),
             price: f.price,
@@ -121,6 +123,7 @@ impl TryFrom<FinishLine> for Finish {
     fn try_from(f: FinishLine) -> Result<Self, Self::Error> {
         Ok(Self {
             generation: f.generation,
+            model: f.model,
             state: f.state.parse()?,
             settled_at: Timestamp::from_micros(f.settled_at),
             price: f.price,

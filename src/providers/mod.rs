@@ -1,6 +1,8 @@
 //! The seam to whoever makes the images: a trait, a neutral outcome and a neutral error. `fal` is behind it.
 
 pub mod fal;
+mod health;
+mod hook;
 mod media;
 mod outcome;
 
@@ -14,6 +16,8 @@ use serde_json::{Map, Value};
 use crate::catalogue::Order;
 use crate::domain::GenerationId;
 
+pub use health::{BreakerHealth, Health, KeyHealth, KeyState};
+pub use hook::{HookCall, HookError, HookHint};
 pub use media::{Media, MediaError};
 pub use outcome::{Delivery, Failure, FailureKind, Image, InputProblem, Look, LookError, SubmitError};
 
@@ -54,10 +58,19 @@ pub enum CancelAnswer {
     Unknown,
 }
 
+/// Which submit it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// The generation that it is for.
+    pub generation: GenerationId,
+    /// 1 for the first model, 2 for the first fallback, and so on.
+    pub number: u32,
+}
+
 /// Whoever makes the images.
 ///
-/// Four methods rather than the three of the plan: the translation stands alone because a quote shows it without
-/// calling anybody.
+/// More methods than the three of the plan: the translation stands alone because a quote shows it without calling
+/// anybody, and what the provider tells by itself (its hook) comes another way than what it is asked for.
 #[async_trait]
 pub trait Provider: Send + Sync {
     /// Translates an order into the provider's words. Pure.
@@ -67,7 +80,7 @@ pub trait Provider: Send + Sync {
     async fn submit(
         &self,
         prepared: &Prepared,
-        generation: GenerationId,
+        attempt: Attempt,
         start_within: Duration,
     ) -> Result<Ticket, SubmitError>;
 
@@ -76,6 +89,19 @@ pub trait Provider: Send + Sync {
 
     /// Asks the provider to give the request up.
     async fn cancel(&self, ticket: &Ticket) -> Result<CancelAnswer, LookError>;
+
+    /// Whether the provider calls us when a request has ended, so that one whose id was lost can still be found.
+    fn calls_back(&self) -> bool;
+
+    /// Checks that a call to our hook is the provider's own, not old and not a repetition, and gives the provider's id of
+    /// the request that it is about.
+    async fn read_hook(&self, call: &HookCall) -> Result<String, HookError>;
+
+    /// The ticket of a request that only its id is known of.
+    fn ticket(&self, endpoint: &str, request_id: &str, hint: &HookHint) -> Ticket;
+
+    /// How well the provider is, as far as it shows.
+    fn health(&self) -> Health;
 }
 
 /// The providers by the name that model files use.

@@ -136,6 +136,14 @@ pub enum FailureKind {
     Unclear,
 }
 
+impl FailureKind {
+    /// Whether the provider, or this model of it, is unavailable rather than the request wrong: another model may do.
+    #[must_use]
+    pub const fn is_unavailability(self) -> bool {
+        matches!(self, Self::Account | Self::ModelGone | Self::Overloaded | Self::Run)
+    }
+}
+
 /// A failure, told in neutral words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {

@@ -151,8 +151,10 @@ fn plan(endpoint: &Arc<Endpoint>, input: &Map<String, Value>, random_seed: u64) 
     let format = if vector { Some(Format::Svg) } else { Format::named(text("output_format")) };
     let format = format.or_else(|| Format::named(&endpoint.output.format)).unwrap_or(Format::Jpeg);
     let (seed, number) = seed_of(input.get("seed"), random_seed);
-    let count = input.get("num_images").and_then(Value::as_u64).unwrap_or(1);
-    let units = units(endpoint, pixels, count, vector);
+    let number_of = |name: &str| input.get(name).and_then(Value::as_u64).unwrap_or(1);
+    // Where each picture may become several, all of them are made.
+    let count = number_of("num_images") * number_of("max_images");
+    let units = units(endpoint, pixels, count, vector) + input_units(endpoint, input);
     let black = flagged && flag("enable_safety_checker") != Some(false);
     let pictures: Vec<Picture> = (0..count)
         .map(|index| {
@@ -193,6 +195,15 @@ fn units(endpoint: &Endpoint, pixels: u64, count: u64, vector: bool) -> u64 {
         1
     };
     each * count
+}
+
+/// The megapixels that fal bills for input pictures: one for each, since nothing is fetched to see how large it is.
+fn input_units(endpoint: &Endpoint, input: &Map<String, Value>) -> u64 {
+    if !endpoint.billing.as_ref().is_some_and(|billing| billing.counts_inputs) {
+        return 0;
+    }
+    let lists = input.iter().filter(|(name, _)| name.ends_with("image_urls")).filter_map(|(_, list)| list.as_array());
+    lists.map(|list| list.len() as u64).sum()
 }
 
 impl Plan {
@@ -302,11 +313,29 @@ mod tests {
         }
     }
 
+    /// A prompt, and what else the endpoint cannot do without.
+    fn bare(endpoint: &Endpoint) -> Value {
+        let mut body = json!({"prompt": "a red fox"});
+        for name in endpoint.input.required.iter().filter(|name| *name != "prompt") {
+            let link = json!("https://example.com/fox.png");
+            body[name] = if name.ends_with('s') { json!([link]) } else { link };
+        }
+        body
+    }
+
+    #[test]
+    fn input_pictures_are_billed_where_the_endpoint_counts_them() {
+        let links = ["https://example.com/1.png", "https://example.com/2.png"];
+        let body = json!({"prompt": "a", "image_urls": links, "image_size": "square_hd"});
+        assert_eq!(made("fal-ai/flux-2/edit", &body).units, 3);
+        assert_eq!(made("fal-ai/flux-pro/kontext/multi", &body).units, 1);
+    }
+
     #[test]
     fn every_endpoint_answers_a_bare_prompt_in_its_own_shape() {
         let schemas = Schemas::built_in().unwrap();
         for endpoint in schemas.endpoints() {
-            let plan = made(&endpoint.id, &json!({"prompt": "a red fox"}));
+            let plan = made(&endpoint.id, &bare(endpoint));
             let output = plan.output("http://host", 1.5, &[]);
             let fields: Vec<&String> = output.as_object().unwrap().keys().collect();
             assert_eq!(fields, endpoint.output.fields.iter().collect::<Vec<_>>());

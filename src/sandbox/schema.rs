@@ -15,6 +15,10 @@ pub struct Endpoint {
     /// The full id, as a submit names it.
     #[serde(rename = "endpoint_id")]
     pub id: String,
+    /// Where the schema is from, if fal publishes none: `aiml` for AIML's page of the same model.
+    #[serde(default)]
+    #[expect(dead_code, reason = "for whoever reads the file")]
+    pub derived_from: Option<String>,
     /// Owner and alias: all that the paths below `/requests/` name.
     pub request_path_prefix: String,
     /// Where the endpoint streams; absent where it does not.
@@ -143,6 +147,9 @@ pub struct Billing {
     pub unit: String,
     /// US dollars for one unit, a decimal string.
     pub unit_price: String,
+    /// Whether each input picture counts as one megapixel more; its true size is not looked at.
+    #[serde(default)]
+    pub counts_inputs: bool,
 }
 
 /// Every endpoint that the stand-in knows.
@@ -184,6 +191,7 @@ impl Schemas {
 const FILES: &[&str] = &[
     include_str!("schemas/fal-ai_bytedance_seedream_v3_text-to-image.json"),
     include_str!("schemas/fal-ai_bytedance_seedream_v4.5_text-to-image.json"),
+    include_str!("schemas/fal-ai_bytedance_seedream_v4_edit.json"),
     include_str!("schemas/fal-ai_bytedance_seedream_v4_text-to-image.json"),
     include_str!("schemas/fal-ai_f-lite_standard.json"),
     include_str!("schemas/fal-ai_f-lite_texture.json"),
@@ -192,21 +200,35 @@ const FILES: &[&str] = &[
     include_str!("schemas/fal-ai_flux-2.json"),
     include_str!("schemas/fal-ai_flux-2-flex.json"),
     include_str!("schemas/fal-ai_flux-2-max.json"),
+    include_str!("schemas/fal-ai_flux-2-max_edit.json"),
     include_str!("schemas/fal-ai_flux-2-pro.json"),
+    include_str!("schemas/fal-ai_flux-2-pro_edit.json"),
+    include_str!("schemas/fal-ai_flux-2_edit.json"),
+    include_str!("schemas/fal-ai_flux-2_lora.json"),
+    include_str!("schemas/fal-ai_flux-2_lora_edit.json"),
     include_str!("schemas/fal-ai_flux-lora.json"),
+    include_str!("schemas/fal-ai_flux-pro.json"),
+    include_str!("schemas/fal-ai_flux-pro_kontext.json"),
+    include_str!("schemas/fal-ai_flux-pro_kontext_max.json"),
+    include_str!("schemas/fal-ai_flux-pro_kontext_max_multi.json"),
     include_str!("schemas/fal-ai_flux-pro_kontext_max_text-to-image.json"),
+    include_str!("schemas/fal-ai_flux-pro_kontext_multi.json"),
     include_str!("schemas/fal-ai_flux-pro_kontext_text-to-image.json"),
     include_str!("schemas/fal-ai_flux-pro_v1.1.json"),
     include_str!("schemas/fal-ai_flux-pro_v1.1-ultra.json"),
     include_str!("schemas/fal-ai_flux-realism.json"),
     include_str!("schemas/fal-ai_flux_dev.json"),
+    include_str!("schemas/fal-ai_flux_dev_image-to-image.json"),
     include_str!("schemas/fal-ai_flux_schnell.json"),
+    include_str!("schemas/fal-ai_flux_srpo.json"),
+    include_str!("schemas/fal-ai_flux_srpo_image-to-image.json"),
     include_str!("schemas/fal-ai_gpt-image-1-mini.json"),
     include_str!("schemas/fal-ai_gpt-image-1.5.json"),
     include_str!("schemas/fal-ai_gpt-image-1_text-to-image.json"),
     include_str!("schemas/fal-ai_hidream-i1-dev.json"),
     include_str!("schemas/fal-ai_hidream-i1-fast.json"),
     include_str!("schemas/fal-ai_hidream-i1-full.json"),
+    include_str!("schemas/fal-ai_hunyuan-image_v3_text-to-image.json"),
     include_str!("schemas/fal-ai_ideogram_v2.json"),
     include_str!("schemas/fal-ai_ideogram_v2_turbo.json"),
     include_str!("schemas/fal-ai_ideogram_v2a.json"),
@@ -214,6 +236,7 @@ const FILES: &[&str] = &[
     include_str!("schemas/fal-ai_imagen4_preview.json"),
     include_str!("schemas/fal-ai_imagen4_preview_fast.json"),
     include_str!("schemas/fal-ai_imagen4_preview_ultra.json"),
+    include_str!("schemas/fal-ai_kling-image_o1.json"),
     include_str!("schemas/fal-ai_nano-banana.json"),
     include_str!("schemas/fal-ai_nano-banana-pro.json"),
     include_str!("schemas/fal-ai_omnigen-v1.json"),
@@ -227,7 +250,9 @@ const FILES: &[&str] = &[
     include_str!("schemas/fal-ai_stable-diffusion-v3-medium.json"),
     include_str!("schemas/fal-ai_stable-diffusion-v35-large.json"),
     include_str!("schemas/fal-ai_stable-diffusion-v35-medium.json"),
+    include_str!("schemas/fal-ai_uso.json"),
     include_str!("schemas/fal-ai_z-image_turbo.json"),
+    include_str!("schemas/fal-ai_z-image_turbo_lora.json"),
 ];
 
 #[cfg(test)]

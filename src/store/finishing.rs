@@ -331,11 +331,12 @@ async fn finish_postgres(connection: &mut sqlx::PgConnection, rows: &[&Finish]) 
     let touched = sqlx::query(
         "UPDATE generations g SET state = f.state, settled_at = f.settled_at, price = f.price, cost = f.cost,
              cost_source = f.cost_source, billable_units = f.billable_units, unit_price = f.unit_price,
-             images = f.images, megapixels = f.megapixels, answer = f.answer, error = f.error, reason = f.reason
+             images = f.images, megapixels = f.megapixels, answer = f.answer, error = f.error, reason = f.reason,
+             model = COALESCE(f.model, g.model)
          FROM UNNEST($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[],
-             $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[])
+             $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::text[])
          AS f (id, state, settled_at, price, cost, cost_source, billable_units, unit_price, images, megapixels, answer,
-             error, reason)
+             error, reason, model)
          WHERE g.id = f.id AND g.settled_at IS NULL",
     )
     .bind(&ids)
@@ -351,6 +352,7 @@ async fn finish_postgres(connection: &mut sqlx::PgConnection, rows: &[&Finish]) 
     .bind(column(rows, |f| f.answer.as_deref().map(without_nul)))
     .bind(column(rows, |f| f.error.as_deref().map(without_nul)))
     .bind(column(rows, |f| without_nul(&f.reason)))
+    .bind(column(rows, |f| f.model.as_deref().map(without_nul)))
     .execute(&mut *connection)
     .await?
     .rows_affected();
@@ -393,7 +395,7 @@ async fn finish_sqlite(connection: &mut sqlx::SqliteConnection, rows: &[&Finish]
         let touched = sqlx::query(
             "UPDATE generations SET state = $2, settled_at = $3, price = $4, cost = $5, cost_source = $6,
                  billable_units = $7, unit_price = $8, images = $9, megapixels = $10, answer = $11, error = $12,
-                 reason = $13
+                 reason = $13, model = COALESCE($14, model)
              WHERE id = $1 AND settled_at IS NULL",
         )
         .bind(f.generation.uuid())
@@ -409,6 +411,7 @@ async fn finish_sqlite(connection: &mut sqlx::SqliteConnection, rows: &[&Finish]
         .bind(f.answer.as_deref().map(without_nul))
         .bind(f.error.as_deref().map(without_nul))
         .bind(without_nul(&f.reason))
+        .bind(f.model.as_deref().map(without_nul))
         .execute(&mut *connection)
         .await?
         .rows_affected();

@@ -91,6 +91,8 @@ pub struct Submitted {
 pub struct Finish {
     /// Which generation.
     pub generation: GenerationId,
+    /// The model that was asked last: a fallback's where the first one was unavailable. `None` is the one recorded.
+    pub model: Option<String>,
     /// Its last state.
     pub state: FinalState,
     /// When; the time that usage and costs count it under.

@@ -119,6 +119,7 @@ async fn no_key_and_no_prompt_is_in_the_log_or_the_database(kind: Database) {
         client().get(format!("{}/v1/images/generations", house.gateway.base)).bearer_auth("the-wrong-secret-key");
     read(wrong.send().await.unwrap(), StatusCode::UNAUTHORIZED).await;
     let log = house.gateway.log();
+    assert!(log.contains("\"request\""), "nothing was logged: {log}");
     for secret in ["the-secret-prompt", "the-wrong-secret-key", PROJECT_KEY, crate::support::ADMIN_KEY, "test:test"] {
         assert!(!log.contains(secret), "`{secret}` is in the log");
     }

@@ -153,6 +153,8 @@ async fn health_tells_what_serves(kind: Database) {
         (&ready["status"], &ready["database"], &ready["upstream"]),
         (&json!("ready"), &json!("ok"), &json!("fal"))
     );
+    let head = client().head(format!("{}/healthz", house.gateway.base)).send().await.unwrap();
+    assert_eq!(head.status(), StatusCode::OK);
     let echoed = client()
         .get(format!("{}/healthz", house.gateway.base))
         .header("x-client-request-id", "abc:1")

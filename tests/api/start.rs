@@ -112,3 +112,31 @@ fn a_start_that_cannot_be_ends_with_one_clear_sentence() {
         assert!(!said.contains("panicked"), "{said}");
     }
 }
+
+#[tokio::test]
+async fn the_sandbox_runs_alone_and_says_how_to_use_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sandbox = Command::new(env!("CARGO_BIN_EXE_imagegate"))
+        .arg("sandbox")
+        .env_clear()
+        .env("IMAGEGATE_SANDBOX_DELAY", "0")
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stdout(std::fs::File::create(folder.path().join("printed")).unwrap())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let queue_url = crate::support::eventually(Duration::from_secs(20), || async {
+        let printed = std::fs::read_to_string(folder.path().join("printed")).unwrap();
+        let rest = printed.split("FAL_QUEUE_URL=").nth(1)?;
+        Some(rest.split_whitespace().next().unwrap().to_owned())
+    })
+    .await;
+    let submit = client().post(format!("{queue_url}/fal-ai/flux/dev")).header("authorization", "Key a:b");
+    let submit = submit.json(&serde_json::json!({"prompt": "a"})).send().await.unwrap();
+    assert_eq!(read(submit, StatusCode::OK).await["status"], "IN_QUEUE");
+    let stopped = Command::new("kill").arg(sandbox.id().to_string()).status().unwrap();
+    assert!(stopped.success());
+    assert_eq!(sandbox.wait().unwrap().code(), Some(0));
+    assert!(!folder.path().join("data").exists(), "the sandbox alone needs no database");
+}

@@ -1,5 +1,6 @@
 //! Starts the real binary with its own database and its own stand-in for fal, and talks to it.
 
+use std::borrow::Borrow;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -148,6 +149,18 @@ pub struct Gateway {
     _folder: TempDir,
 }
 
+/// The binary that these tests were built with, also while another build puts a newer one in its place.
+fn binary() -> String {
+    static BINARY: std::sync::OnceLock<std::fs::File> = std::sync::OnceLock::new();
+    let path = env!("CARGO_BIN_EXE_imagegate");
+    if cfg!(target_os = "linux") {
+        use std::os::fd::AsRawFd;
+        let file = BINARY.get_or_init(|| std::fs::File::open(path).unwrap());
+        return format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    }
+    path.to_owned()
+}
+
 /// How to start a gateway.
 pub struct Start<'a> {
     pub database_url: &'a str,
@@ -161,6 +174,7 @@ impl<'a> Start<'a> {
             ("IMAGEGATE_ADMIN_KEY", ADMIN_KEY.to_owned()),
             ("IMAGEGATE_BOOTSTRAP_KEY", PROJECT_KEY.to_owned()),
             ("FAL_QUEUE_URL", queue_url.to_owned()),
+            ("FAL_REST_URL", queue_url.to_owned()),
             ("FAL_KEY", "test:test".to_owned()),
         ];
         Self { database_url, settings }
@@ -173,7 +187,7 @@ impl<'a> Start<'a> {
 
     /// A command for the binary with these settings and no others, in an empty folder.
     pub fn command(&self, folder: &TempDir) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_imagegate"));
+        let mut command = Command::new(binary());
         command
             .env_clear()
             .env("DATABASE_URL", self.database_url)
@@ -272,6 +286,12 @@ impl Gateway {
         self.log.lock().unwrap().clone()
     }
 
+    /// Sends the process a signal, such as `HUP`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
     /// Kills the process as a power cut would.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
@@ -334,16 +354,37 @@ impl House {
         Start::new(&self.database.url, &self.fal.queue_url()).run().await
     }
 
-    /// Has the stand-in misbehave by these rules from now on.
-    pub async fn misbehave(&self, rules: &Value) {
-        let url = format!("{}/__sandbox/behaviour", self.fal.queue_url());
-        assert_eq!(client().post(url).json(rules).send().await.unwrap().status(), StatusCode::OK);
-    }
-
     /// What reached the stand-in.
     pub async fn fal_state(&self) -> Value {
         fal_state(&self.fal).await
     }
+
+    /// Adds rules by which the stand-in misbehaves.
+    pub async fn misbehave(&self, rules: impl Borrow<Value>) {
+        misbehave(&self.fal, rules.borrow().clone()).await;
+    }
+
+    /// Asks as the project and gives status and body.
+    pub async fn ask(&self, body: &Value) -> (u16, Value) {
+        let answer = self.gateway.generate(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// `GET /readyz`, which must be 200.
+    pub async fn readiness(&self) -> Value {
+        read(self.gateway.request(Method::GET, "/readyz").send().await.unwrap(), StatusCode::OK).await
+    }
+}
+
+/// Adds rules by which a stand-in misbehaves.
+pub async fn misbehave(fal: &sandbox::Running, rules: Value) {
+    let answer = client().post(format!("{}/__sandbox/behaviour", fal.queue_url())).json(&rules).send().await.unwrap();
+    read(answer, StatusCode::OK).await;
+}
+
+/// A local port that was free a moment ago.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// What reached a stand-in.

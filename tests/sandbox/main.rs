@@ -1,6 +1,7 @@
 //! fal as the stand-in speaks it, over HTTP.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod clients;
 mod fal;
 mod hosts;
 mod misbehaviour;

@@ -23,6 +23,9 @@ pub(super) struct ModelForm {
     pub(super) replaced_by: Option<String>,
     pub(super) provider: String,
     pub(super) endpoint: Spanned<String>,
+    pub(super) several: Option<Spanned<SeveralForm>>,
+    #[serde(default)]
+    pub(super) fallbacks: Vec<String>,
     pub(super) deadline_seconds: Option<u32>,
     #[serde(default)]
     pub(super) streams: bool,
@@ -36,6 +39,15 @@ pub(super) struct ModelForm {
     pub(super) parameters: Vec<Spanned<ParameterForm>>,
     #[serde(default)]
     pub(super) examples: Vec<ExampleForm>,
+}
+
+/// `[several]`: where the provider has an endpoint of its own for several input images.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SeveralForm {
+    pub(super) parameter: String,
+    pub(super) endpoint: Spanned<String>,
+    pub(super) provider_name: String,
 }
 
 /// `[output]`
@@ -70,6 +82,7 @@ pub(super) struct PriceForm {
     #[serde(default)]
     pub(super) extras: Vec<Spanned<ExtraForm>>,
     pub(super) input_image: Option<Spanned<Money>>,
+    pub(super) input_image_megapixels: Option<Spanned<Fixed>>,
     pub(super) as_of: Spanned<String>,
     pub(super) source: String,
 }
@@ -125,6 +138,8 @@ pub(super) struct ParameterForm {
     // Sizes and aspect ratios
     pub(super) presets: Option<Spanned<Table>>,
     pub(super) missing_side: Option<Spanned<String>>,
+    pub(super) minimum_pixels: Option<Spanned<u64>>,
+    pub(super) maximum_pixels: Option<Spanned<u64>>,
     // Lists
     pub(super) items: Option<Spanned<Box<ParameterForm>>>,
     pub(super) min_items: Option<Spanned<usize>>,

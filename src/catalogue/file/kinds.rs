@@ -18,6 +18,7 @@ use super::super::validate::{Findings, check};
 use super::super::value::Value;
 use super::Mistake;
 use super::form::{KindName, ParameterForm};
+use crate::domain::Fixed;
 
 /// One of `[[parameters]]`, or a field of an object.
 pub(super) fn parameter(form: &ParameterForm, span: Range<usize>) -> Result<Parameter, Mistake> {
@@ -132,6 +133,8 @@ fn check_fields(form: &ParameterForm, name: KindName) -> Result<(), Mistake> {
         ("options", span(form.options.as_ref()), &[Choice, AspectRatio]),
         ("presets", span(form.presets.as_ref()), &[Size, AspectRatio]),
         ("missing_side", span(form.missing_side.as_ref()), &[Size]),
+        ("minimum_pixels", span(form.minimum_pixels.as_ref()), &[Size]),
+        ("maximum_pixels", span(form.maximum_pixels.as_ref()), &[Size]),
         ("items", span(form.items.as_ref()), &[List]),
         ("min_items", span(form.min_items.as_ref()), &[List]),
         ("max_items", span(form.max_items.as_ref()), &[List]),
@@ -208,7 +211,8 @@ fn size_rule(form: &ParameterForm) -> Result<SizeRule, Mistake> {
         (Some(minimum), Some(maximum)) => Some(custom_size(form, minimum, maximum)?),
         _ => return Err(Mistake::new(form.kind.span(), "a size has both `minimum` and `maximum`, or neither")),
     };
-    if custom.is_none() && (presets.is_empty() || form.multiple_of.is_some() || form.missing_side.is_some()) {
+    let about_custom = [form.multiple_of.is_some(), form.missing_side.is_some(), form.minimum_pixels.is_some()];
+    if custom.is_none() && (presets.is_empty() || about_custom.contains(&true) || form.maximum_pixels.is_some()) {
         return Err(Mistake::new(form.kind.span(), "a size needs `minimum` and `maximum`, or only `presets`"));
     }
     Ok(SizeRule { presets, custom })
@@ -226,7 +230,14 @@ fn custom_size(form: &ParameterForm, minimum: &Spanned<Toml>, maximum: &Spanned<
         maximum: side(maximum)?,
         multiple_of: form.multiple_of.as_ref().map_or(1, |step| *step.get_ref()),
         missing_side: form.missing_side.as_ref().map(size).transpose()?,
+        minimum_pixels: form.minimum_pixels.as_ref().map(|pixels| *pixels.get_ref()),
+        maximum_pixels: form.maximum_pixels.as_ref().map(|pixels| *pixels.get_ref()),
     };
+    if let (Some(least), Some(most)) = (custom.minimum_pixels, &form.maximum_pixels)
+        && least > *most.get_ref()
+    {
+        return Err(Mistake::new(most.span(), format!("must be at least `minimum_pixels`, `{least}`")));
+    }
     if custom.multiple_of == 0 || custom.minimum.div_ceil(custom.multiple_of) * custom.multiple_of > custom.maximum {
         return Err(Mistake::new(maximum.span(), "no size is within these limits"));
     }
@@ -255,7 +266,9 @@ fn aspect_ratio_rule(form: &ParameterForm) -> Result<AspectRatioRule, Mistake> {
     let options = needed(form, form.options.as_ref(), "options")?;
     let ratio = |name: Arc<str>| {
         let sides = name.split_once(':').and_then(|(across, down)| {
-            let side = |digits: &str| digits.parse::<u32>().ok().filter(|side| *side > 0);
+            // `19.5:9`: counted in hundredths.
+            let hundredths = |side: Fixed| u32::try_from(side.billionths() / 10_000_000).ok();
+            let side = |digits: &str| digits.parse().ok().and_then(hundredths).filter(|side| *side > 0);
             Some((side(across)?, side(down)?))
         });
         if sides.is_none() && name.contains(':') {

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use self::form::{ModelForm, ParameterForm};
+use self::form::{ModelForm, ParameterForm, SeveralForm};
 use super::error::CatalogueError;
+use super::import::unfilled;
 use super::json::parse;
-use super::model::{Example, Field, Index, Model, Output, Parameter, Role, Status};
+use super::model::{Example, Field, Index, Model, Output, Parameter, Role, Several, Status};
 use super::rules::Kind;
 use super::shelf::Strictness;
 use super::switches::Switch;
@@ -35,6 +36,10 @@ impl Mistake {
 /// Reads one model file. `name` is what errors call it.
 pub fn check_file(text: &str, name: &str) -> Result<Model, CatalogueError> {
     let read = || -> Result<Model, Mistake> {
+        if let Some(place) = unfilled(text) {
+            let message = "the document that this file was made from does not say this: fill it in";
+            return Err(Mistake::new(place..place, message));
+        }
         let form: ModelForm =
             toml::from_str(text).map_err(|error| Mistake::new(error.span().unwrap_or_default(), error.message()))?;
         model(form)
@@ -64,9 +69,8 @@ fn model(form: ModelForm) -> Result<Model, Mistake> {
         .map(|form| kinds::parameter(form.get_ref(), form.span()))
         .collect::<Result<Vec<_>, _>>()?;
     let index = index(&form.parameters, &parameters)?;
-    if form.price.is_none() && *form.status.get_ref() != Status::Withdrawn {
-        return Err(Mistake::new(form.status.span(), "a model that is on offer needs a `[price]`"));
-    }
+    check_status(&form)?;
+    let several = form.several.as_ref().map(|several| several_of(several.get_ref(), several.span(), &parameters));
     let price = match &form.price {
         Some(price) => Some(prices::price(price.get_ref(), price.span(), &parameters)?),
         None => None,
@@ -83,6 +87,8 @@ fn model(form: ModelForm) -> Result<Model, Mistake> {
         replaced_by: form.replaced_by,
         provider: form.provider,
         endpoint: form.endpoint.into_inner(),
+        several: several.transpose()?,
+        fallbacks: form.fallbacks,
         deadline: form.deadline_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         streams: form.streams,
         takes_images,
@@ -100,6 +106,35 @@ fn model(form: ModelForm) -> Result<Model, Mistake> {
         index,
     };
     with_examples(model, form.examples)
+}
+
+/// A status promises a price, or that there is none.
+fn check_status(form: &ModelForm) -> Result<(), Mistake> {
+    let mistake = |message: &str| Err(Mistake::new(form.status.span(), message));
+    match (form.status.get_ref(), &form.price) {
+        (Status::Offered | Status::Deprecated, None) => {
+            mistake("a model that is on offer needs a `[price]`; one whose price is not known is `unpriced`")
+        }
+        (Status::Unpriced, Some(_)) => mistake("an `unpriced` model has no `[price]`"),
+        _ => Ok(()),
+    }
+}
+
+fn several_of(form: &SeveralForm, span: Range<usize>, parameters: &[Parameter]) -> Result<Several, Mistake> {
+    check_id(&form.endpoint)?;
+    let position = parameters.iter().position(|parameter| *parameter.name == *form.parameter);
+    let position =
+        position.ok_or_else(|| Mistake::new(span.clone(), format!("there is no parameter `{}`", form.parameter)))?;
+    let fits = parameters.get(position).is_some_and(|parameter| match &parameter.kind {
+        Kind::List(rule) => rule.accepts_single && rule.min_items >= 1 && rule.max_items > 1,
+        _ => false,
+    });
+    if !fits {
+        let message = "this parameter must be a list of one or more items that takes a single one without brackets";
+        return Err(Mistake::new(span, message));
+    }
+    let endpoint = form.endpoint.get_ref().clone();
+    Ok(Several { endpoint, provider_name: form.provider_name.clone(), position })
 }
 
 /// Ids are paths of letters, digits and `-_.`; nothing that would need escaping in a URL.
@@ -168,10 +203,11 @@ fn check_role(
     let (earlier, fits, wanted) = match parameter.role {
         None => return Ok(()),
         Some(Role::Prompt) => (index.prompt.replace(place), matches!(parameter.kind, Kind::Text(_)), "a text"),
-        Some(Role::Count) => {
-            let fits = matches!(&parameter.kind, Kind::Integer(rule) if rule.minimum >= 1 && rule.maximum <= 100)
+        Some(role @ (Role::Count | Role::CountEach)) => {
+            let fits = matches!(&parameter.kind, Kind::Integer(limits) if limits.minimum >= 1 && limits.maximum <= 100)
                 && parameter.default.is_some();
-            (index.count.replace(place), fits, "an integer between 1 and 100 with a default")
+            let slot = if role == Role::Count { &mut index.count } else { &mut index.count_each };
+            (slot.replace(place), fits, "an integer between 1 and 100 with a default")
         }
     };
     if earlier.is_some() {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use toml::{Spanned, Table, Value as Toml};
 
 use super::super::model::Parameter;
-use super::super::price::{Condition, Extra, Price, Rate, Rounding, Unit, Variant};
+use super::super::price::{Condition, Extra, InputPrice, Price, Rate, Rounding, Unit, Variant};
 use super::super::rules::Kind;
 use super::super::value::Value;
 use super::Mistake;
@@ -51,7 +51,7 @@ pub(super) fn price(form: &PriceForm, span: Range<usize>, parameters: &[Paramete
         unsized_megapixels: form.unsized_megapixels,
         variants: variants.collect::<Result<_, _>>()?,
         extras: extras.collect::<Result<_, _>>()?,
-        input_image: form.input_image.as_ref().map(positive).transpose()?,
+        input_image: input_image(form)?,
         as_of: form.as_of.get_ref().clone(),
         source: form.source.clone(),
     })
@@ -59,6 +59,17 @@ pub(super) fn price(form: &PriceForm, span: Range<usize>, parameters: &[Paramete
 
 fn rate(amount: &Spanned<Money>, first: Option<&Spanned<Money>>) -> Result<Rate, Mistake> {
     Ok(Rate { amount: positive(amount)?, first: first.map(positive).transpose()? })
+}
+
+fn input_image(form: &PriceForm) -> Result<Option<InputPrice>, Mistake> {
+    match (&form.input_image, &form.input_image_megapixels) {
+        (Some(amount), megapixels) => {
+            let megapixels = megapixels.as_ref().map(|most| *most.get_ref());
+            Ok(Some(InputPrice { amount: positive(amount)?, megapixels }))
+        }
+        (None, Some(most)) => Err(Mistake::new(most.span(), "this is for an `input_image` price per megapixel")),
+        (None, None) => Ok(None),
+    }
 }
 
 fn positive(amount: &Spanned<Money>) -> Result<Money, Mistake> {

@@ -130,8 +130,23 @@ fn a_model_on_offer_needs_a_price_and_a_withdrawn_one_does_not() {
     let start = SMALL.find("[price]").unwrap();
     let end = SMALL.find("[output]").unwrap();
     let unpriced = format!("{}{}", &SMALL[..start], &SMALL[end..]);
-    assert_eq!(mistake(&unpriced), "small.toml:5:10: a model that is on offer needs a `[price]`");
+    assert!(mistake(&unpriced).starts_with("small.toml:5:10: a model that is on offer needs a `[price]`"));
     assert!(check_file(&unpriced.replace("\"offered\"", "\"withdrawn\""), "small.toml").is_ok());
+    assert!(check_file(&unpriced.replace("\"offered\"", "\"unpriced\""), "small.toml").is_ok());
+    let both = SMALL.replace("\"offered\"", "\"unpriced\"");
+    assert_eq!(mistake(&both), "small.toml:5:10: an `unpriced` model has no `[price]`");
+}
+
+#[test]
+fn a_model_without_a_known_price_is_known_but_not_on_offer() {
+    let catalogue = catalogue();
+    let model = catalogue.model("fal-ai/ideogram/v2a").unwrap();
+    assert!(!model.is_offered());
+    let rejection = order(&json!({ "model": "ideogram/v2a", "prompt": "x" })).unwrap_err();
+    assert_eq!(rejection, Rejection::Unpriced { model: "ideogram/v2a".to_owned() });
+    for model in catalogue.models() {
+        assert_eq!(model.is_offered(), model.price.is_some(), "`{}`", model.id);
+    }
 }
 
 #[test]

@@ -260,3 +260,39 @@ fn a_missing_prompt_is_told_once() {
     }
     assert_eq!(issues(&json!({ "model": "flux-realism", "prompt": 5 })).len(), 1);
 }
+
+#[test]
+fn one_image_goes_to_one_endpoint_and_several_to_another() {
+    let with =
+        |image: Json| order(&json!({ "model": "flux-pro/kontext/max", "prompt": "a", "image_url": image })).unwrap();
+    let (one, two) = ("https://example.com/1.png", "https://example.com/2.png");
+    for alone in [json!(one), json!([one])] {
+        let order = with(alone);
+        assert_eq!(order.endpoint(), "fal-ai/flux-pro/kontext/max");
+        assert_eq!(translate::body(&order)["image_url"], one);
+    }
+    let order = with(json!([one, two]));
+    assert_eq!(order.endpoint(), "fal-ai/flux-pro/kontext/max/multi");
+    let body = translate::body(&order);
+    assert_eq!((&body["image_urls"], body.get("image_url")), (&json!([one, two]), None));
+    assert_eq!(order.normalized()["image_url"], json!([one, two]));
+}
+
+#[test]
+fn the_pixels_altogether_may_be_limited() {
+    let with =
+        |size: Json| json!({ "model": "fal-ai/bytedance/seedream/v4.5/text-to-image", "prompt": "a", "size": size });
+    assert!(order(&with(json!({ "width": 3840, "height": 960 }))).is_ok());
+    for size in [json!({ "width": 3840, "height": 959 }), json!("3840x959")] {
+        let found = issues(&with(size));
+        assert_eq!(
+            found,
+            [json!({
+                "code": "too_small", "path": ["size"], "minimum": 3_686_400, "type": "number", "inclusive": true,
+                "message": "`size` must have at least 3686400 pixels altogether, and 3840x959 has 3682560",
+            })]
+        );
+    }
+    let beside = json!({ "model": "bytedance/seedream/v4.5/text-to-image", "prompt": "a", "width": 99, "height": 99 });
+    assert_eq!(problems(&beside)[0].dotted_path(), "width");
+}

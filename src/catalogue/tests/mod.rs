@@ -4,20 +4,26 @@ mod bad_input;
 mod files;
 mod golden;
 mod habits;
+mod import;
 mod limits;
 mod money;
 mod probes;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::Value as Json;
 
-use super::{Catalogue, Order, Problem, Rejection, Strictness, parse};
+use super::{Catalogue, Model, Order, Problem, Rejection, Strictness, parse};
 
 /// The catalogue that the program carries.
 fn catalogue() -> &'static Catalogue {
     static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue::built_in().expect("the built-in files load"));
     &CATALOGUE
+}
+
+/// The models that can be ordered.
+fn offered(catalogue: &Catalogue) -> impl Iterator<Item = &Arc<Model>> {
+    catalogue.models().filter(|model| model.is_offered())
 }
 
 /// Orders from a request's JSON.

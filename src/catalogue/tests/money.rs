@@ -40,9 +40,9 @@ fn the_markup_changes_the_price_and_not_the_cost() {
 #[test]
 fn what_was_delivered_is_charged() {
     let order = harbour("flux/dev", "1024x768", 4);
-    let half = order.charge(&[None, Some(Size { width: 1024, height: 768 })], Fixed::ONE).unwrap();
+    let half = order.charge(&[None, Some(Size { width: 1024, height: 768 })], None, Fixed::ONE).unwrap();
     assert_eq!((half.price, half.images), (usd("0.05"), 2));
-    let nothing = order.charge(&[], Fixed::ONE).unwrap();
+    let nothing = order.charge(&[], None, Fixed::ONE).unwrap();
     let free = Charge { price: Money::ZERO, cost: Money::ZERO, megapixels: Fixed::ZERO, images: 0 };
     assert_eq!(nothing, free);
 }
@@ -50,9 +50,9 @@ fn what_was_delivered_is_charged() {
 #[test]
 fn more_than_was_ordered_costs_the_provider_s_price_and_no_more_than_the_quote() {
     let order = harbour("flux/dev", "1024x768", 1);
-    let large = order.charge(&[Some(Size { width: 2048, height: 2048 })], Fixed::ONE).unwrap();
+    let large = order.charge(&[Some(Size { width: 2048, height: 2048 })], None, Fixed::ONE).unwrap();
     assert_eq!((large.price, large.cost), (usd("0.025"), usd("0.1")));
-    let many = order.charge(&[None, None, None], Fixed::ONE).unwrap();
+    let many = order.charge(&[None, None, None], None, Fixed::ONE).unwrap();
     assert_eq!((many.price, many.cost), (usd("0.025"), usd("0.075")));
 }
 
@@ -62,7 +62,64 @@ fn an_amount_out_of_range_is_an_error_and_not_a_wrong_amount() {
     let huge = Fixed::from_billionths(i64::MAX);
     assert!(order.quote(huge).is_ok());
     let absurd = [Some(Size { width: u32::MAX, height: u32::MAX }); 1000];
-    assert!(order.charge(&absurd, Fixed::ONE).is_err());
+    assert!(order.charge(&absurd, None, Fixed::ONE).is_err());
+}
+
+fn edit(images: usize) -> Order {
+    let urls = vec!["https://example.com/a.png"; images];
+    let request = json!({ "model": "flux-2/edit", "prompt": "a", "size": "1024x1024", "image_urls": urls });
+    order(&request).unwrap()
+}
+
+#[test]
+fn input_images_are_held_at_their_largest_and_charged_as_the_provider_counts_them() {
+    let order = edit(2);
+    // One megapixel made, four held for each of two input images.
+    assert_eq!(order.quote(Fixed::ONE).unwrap().price, usd("0.108"));
+    let charged = |units: Option<i64>| {
+        let units = units.map(|units| Fixed::from_whole(units).unwrap());
+        order.charge(&[None], units, Fixed::ONE).unwrap().price
+    };
+    assert_eq!(charged(Some(3)), usd("0.036"));
+    assert_eq!(charged(Some(6)), usd("0.072"));
+    assert_eq!(charged(Some(1)), usd("0.036"), "each counts for at least one");
+    assert_eq!(charged(Some(1_000_000)), usd("0.108"), "and for four at most");
+    assert_eq!(charged(None), usd("0.108"));
+    assert_eq!(order.unit_cost(), Some(usd("0.012")));
+}
+
+#[test]
+fn a_price_follows_the_resolution() {
+    for (resolution, price) in [("1K", "0.15"), ("2K", "0.15"), ("4K", "0.3")] {
+        let request = json!({ "model": "nano-banana-pro", "prompt": "a fox", "resolution": resolution });
+        assert_eq!(order(&request).unwrap().quote(Fixed::ONE).unwrap().price, usd(price), "{resolution}");
+    }
+}
+
+#[test]
+fn a_price_follows_quality_and_size() {
+    for (quality, size, price) in [
+        ("low", "1024x1024", "0.009"),
+        ("low", "1536x1024", "0.013"),
+        ("medium", "1024x1024", "0.034"),
+        ("medium", "1024x1536", "0.051"),
+        ("medium", "1536x1024", "0.05"),
+        ("high", "1024x1024", "0.133"),
+        ("high", "1024x1536", "0.2"),
+        ("high", "1536x1024", "0.199"),
+    ] {
+        let request = json!({ "model": "gpt-image-1.5", "prompt": "ab", "quality": quality, "size": size });
+        assert_eq!(order(&request).unwrap().quote(Fixed::ONE).unwrap().price, usd(price), "{quality} {size}");
+    }
+}
+
+#[test]
+fn images_that_may_become_several_are_held_for_all_and_charged_as_delivered() {
+    let request =
+        json!({ "model": "fal-ai/bytedance/seedream/v4/text-to-image", "prompt": "a", "n": 2, "max_images": 3 });
+    let order = order(&request).unwrap();
+    assert_eq!((order.count(), order.quote(Fixed::ONE).unwrap().price), (6, usd("0.18")));
+    assert_eq!(order.charge(&[None; 4], None, Fixed::ONE).unwrap().price, usd("0.12"));
 }
 
 fn any_size() -> impl Strategy<Value = Option<Size>> {
@@ -81,7 +138,7 @@ proptest! {
         let order = harbour(model, &format!("{}x{}", across * 32, down * 32), count);
         let markup = Fixed::from_billionths(markup);
         let quote = order.quote(markup).unwrap();
-        let charge = order.charge(&delivered, markup).unwrap();
+        let charge = order.charge(&delivered, None, markup).unwrap();
         prop_assert!(charge.price <= quote.price);
         prop_assert!(charge.price >= Money::ZERO && charge.cost >= Money::ZERO);
     }
@@ -95,7 +152,7 @@ proptest! {
         let order = harbour("flux-realism", &format!("{}x{}", across * 32, down * 32), count);
         let markup = Fixed::from_billionths(markup);
         let quote = order.quote(markup).unwrap();
-        let charge = order.charge(&vec![order.size(); count as usize], markup).unwrap();
+        let charge = order.charge(&vec![order.size(); count as usize], None, markup).unwrap();
         prop_assert_eq!((charge.price, charge.cost, charge.megapixels), (quote.price, quote.cost, quote.megapixels));
     }
 

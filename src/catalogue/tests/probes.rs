@@ -150,10 +150,27 @@ fn sizes(rule: &SizeRule) -> Vec<Probe> {
     let mut probes: Vec<_> = rule.presets.iter().map(|preset| fits(preset.name.as_ref())).collect();
     probes.push(breaks("no_such_size", Code::InvalidEnumValue));
     probes.push(breaks(1024, Code::InvalidType));
-    if let Some(custom) = &rule.custom {
-        probes.extend(custom_sizes(custom));
+    match &rule.custom {
+        Some(custom) if custom.minimum_pixels.is_some() => probes.extend(sizes_by_area(custom)),
+        Some(custom) => probes.extend(custom_sizes(custom)),
+        None => {}
     }
     probes
+}
+
+/// Where the pixels altogether are limited, which all such models do from both sides.
+fn sizes_by_area(custom: &CustomSize) -> Vec<Probe> {
+    let root = |pixels: Option<u64>| u32::try_from(pixels.expect("both limits").isqrt()).expect("a side");
+    let (least, most) = (root(custom.minimum_pixels), root(custom.maximum_pixels));
+    assert_eq!((custom.minimum_pixels, custom.multiple_of), (Some(u64::from(least).pow(2)), 1));
+    vec![
+        fits(json!({ "width": least, "height": least })),
+        fits(format!("{most}x{most}")),
+        breaks(json!({ "width": least, "height": least - 1 }), Code::TooSmall),
+        breaks(json!({ "width": most + 1, "height": most }), Code::TooBig),
+        breaks(format!("{least}x{}", least - 1), Code::TooSmall),
+        breaks(format!("{most}x{}", most + 1), Code::TooBig),
+    ]
 }
 
 fn custom_sizes(custom: &CustomSize) -> Vec<Probe> {

@@ -60,7 +60,26 @@ fn size_in_limits(custom: &CustomSize, size: Size, findings: &mut Findings<'_>) 
         let near = near.clone();
         findings.note_with(code, message, |problem| set_limit(problem, code, limit, near));
     }
-    fits
+    fits && fits_altogether(custom, size, findings)
+}
+
+/// Checks the pixels altogether, once each side is in its limits.
+fn fits_altogether(custom: &CustomSize, size: Size, findings: &mut Findings<'_>) -> bool {
+    let pixels = size.pixels();
+    let (code, limit) = match (custom.minimum_pixels, custom.maximum_pixels) {
+        (Some(least), _) if pixels < least => (Code::TooSmall, least),
+        (_, Some(most)) if pixels > most => (Code::TooBig, most),
+        _ => return true,
+    };
+    let bound = if code == Code::TooSmall { "at least" } else { "at most" };
+    let message = format!("{} must have {bound} {limit} pixels altogether, and {size} has {pixels}", findings.here());
+    findings.note_with(code, message, |problem| {
+        problem.r#type = Some("number");
+        problem.inclusive = Some(true);
+        let bound = if code == Code::TooSmall { &mut problem.minimum } else { &mut problem.maximum };
+        *bound = Some(limit.into());
+    });
+    false
 }
 
 fn size_from_object<'j>(
@@ -80,7 +99,8 @@ fn size_from_object<'j>(
         findings.note(Code::Custom, format!("{} must be one of the named sizes", findings.here()));
         return None;
     };
-    both_sides(custom, width, height, findings).map(|size| OrderedSize { preset: None, size: Some(size) })
+    let size = both_sides(custom, width, height, findings)?;
+    fits_altogether(custom, size, findings).then_some(OrderedSize { preset: None, size: Some(size) })
 }
 
 /// Both sides checked, the missing one as the file says.
@@ -177,7 +197,8 @@ pub(super) fn sides<'j>(
     match kind {
         Kind::Size(SizeRule { custom: Some(custom), .. }) => {
             let size = both_sides(custom, width, height, findings)?;
-            Some(Value::Size(OrderedSize { preset: None, size: Some(size) }))
+            let fits = findings.within("width", |findings| fits_altogether(custom, size, findings));
+            fits.then_some(Value::Size(OrderedSize { preset: None, size: Some(size) }))
         }
         Kind::Size(SizeRule { presets, custom: None }) => {
             let size = both_sides(&ANY_SIZE, width, height, findings)?;
@@ -197,7 +218,14 @@ pub(super) fn sides<'j>(
 }
 
 /// Where a size only stands for something else, each side need only be a number of pixels, and none may be missing.
-const ANY_SIZE: CustomSize = CustomSize { minimum: 1, maximum: 999_999_999, multiple_of: 1, missing_side: None };
+const ANY_SIZE: CustomSize = CustomSize {
+    minimum: 1,
+    maximum: 999_999_999,
+    multiple_of: 1,
+    missing_side: None,
+    minimum_pixels: None,
+    maximum_pixels: None,
+};
 
 pub(super) fn aspect_ratio<'j>(
     rule: &'j AspectRatioRule,

@@ -1,7 +1,7 @@
 //! The fields that are the gateway's own, and other clients' habits with them.
 
 use super::super::json::Json;
-use super::super::model::{Field, Status};
+use super::super::model::Field;
 use super::super::problem::Code;
 use super::super::shelf::Catalogue;
 use super::super::switches::{ResponseFormat, Switch, Switches};
@@ -107,7 +107,7 @@ fn fallbacks(catalogue: Option<&Catalogue>, json: &Json<'_>, findings: &mut Find
         findings.within_item(index, |findings| {
             let Some(id) = plain_text(item, findings) else { return };
             let known = catalogue.and_then(|catalogue| catalogue.model(id));
-            if let Some(model) = known.filter(|model| model.status != Status::Withdrawn) {
+            if let Some(model) = known.filter(|model| model.is_offered()) {
                 models.push(model.id.clone());
                 return;
             }

@@ -143,6 +143,7 @@ pub(super) fn dollars(text: &str) -> Money {
 pub(super) fn delivered(generation: GenerationId, price: Money, cost: Money) -> Finish {
     Finish {
         generation,
+        model: None,
         state: FinalState::Succeeded,
         settled_at: NOW,
         price,

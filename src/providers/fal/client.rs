@@ -1,49 +1,46 @@
-//! The only I/O with fal's queue: submit once, look often, cancel.
-//!
-//! A submit is repeated only when it is proven that nothing reached fal or that fal did not take it; everything else
-//! about it is [`SubmitError::Unclear`], and what is unclear is never sent again, because fal has no idempotency key.
+//! The I/O with fal's queue: look often, read the result, cancel. The submit, which must happen once, is in `submit.rs`.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
-use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use tracing::{error, warn};
 use url::Url;
 
+use super::breaker::Breakers;
 use super::failure::{self, Answer};
+use super::hooks::Hooks;
+use super::keys::{Key, Keys};
 use super::{translate, wire};
 use crate::catalogue::Order;
-use crate::domain::GenerationId;
 use crate::providers::media::cause_of;
 use crate::providers::outcome::{Delivery, Failure, FailureKind, Look, LookError, SubmitError};
-use crate::providers::{CancelAnswer, Prepared, Provider, Ticket};
+use crate::providers::{Attempt, CancelAnswer, Health, HookCall, HookError, HookHint, Prepared, Provider, Ticket};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for the answer to a submit; past it nobody knows whether fal took the request.
-const SUBMIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Longest wait for the answer to a read or a cancellation.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// Larger answers are not fal's: images come as links.
 const ANSWER_LIMIT: usize = 32 * 1024 * 1024;
-/// How often a submit that was proven not to be taken is tried in all.
-const SUBMIT_TRIES: u32 = 4;
-/// Wait before the second try of a submit; doubles for each further one.
-const SUBMIT_BACKOFF: Duration = Duration::from_millis(250);
-/// Longest `Retry-After` of fal that a submit waits for; a longer one is passed on to the client.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Where fal is and who we are there.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `FAL_QUEUE_URL`, without a trailing slash.
     pub queue_url: String,
+    /// `FAL_REST_URL`, without a trailing slash: storage and the keys that webhooks are signed with.
+    pub rest_url: String,
     /// The keys and their weights, at least one.
     pub keys: Vec<(String, u32)>,
+    /// `FAL_KEY_CONCURRENCY`: most requests that one key may have open; `None` is no limit but what fal teaches.
+    pub key_concurrency: Option<usize>,
+    /// `IMAGEGATE_PUBLIC_URL`, without a trailing slash: where fal can call us; `None` is nowhere.
+    pub public_url: Option<String>,
 }
 
 /// Why the client cannot be built.
@@ -63,20 +60,15 @@ pub enum FalError {
     Client(#[from] reqwest::Error),
 }
 
-/// One of fal's keys.
-struct Credential {
-    label: String,
-    header: HeaderValue,
-}
-
 /// fal.ai's queue.
 pub struct Fal {
-    client: Client,
-    queue_url: Url,
-    credentials: Vec<Credential>,
-    /// Positions in `credentials`, each as often as its weight says.
-    turns: Vec<usize>,
-    next: AtomicUsize,
+    pub(super) client: Client,
+    pub(super) queue_url: Url,
+    pub(super) rest_url: String,
+    pub(super) public_url: Option<String>,
+    pub(super) keys: Arc<Keys>,
+    pub(super) breakers: Breakers,
+    hooks: Hooks,
 }
 
 impl Fal {
@@ -89,34 +81,21 @@ impl Fal {
             .pool_max_idle_per_host(1024)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        let mut credentials = Vec::new();
-        let mut turns = Vec::new();
-        for (key, weight) in &settings.keys {
-            let mut header = HeaderValue::from_str(&format!("Key {key}")).map_err(|_| FalError::BadKey)?;
-            header.set_sensitive(true);
-            turns.extend(std::iter::repeat_n(credentials.len(), usize::try_from(*weight).unwrap_or(1).min(100)));
-            credentials.push(Credential { label: label_of(key), header });
-        }
-        if credentials.is_empty() {
-            return Err(FalError::NoKey);
-        }
-        Ok(Self { client, queue_url: Url::parse(&settings.queue_url)?, credentials, turns, next: AtomicUsize::new(0) })
+        Ok(Self {
+            client,
+            queue_url: Url::parse(&settings.queue_url)?,
+            rest_url: settings.rest_url.clone(),
+            public_url: settings.public_url.clone(),
+            keys: Keys::new(&settings.keys, settings.key_concurrency)?,
+            breakers: Breakers::default(),
+            hooks: Hooks::new(&settings.rest_url),
+        })
     }
 
-    fn take_turn(&self) -> &Credential {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.turns.len();
-        &self.credentials[self.turns[turn]]
-    }
-
-    /// The credential that a ticket was made with, or the first one if that key is gone from the settings.
-    fn credential(&self, label: &str) -> &Credential {
-        self.credentials.iter().find(|credential| credential.label == label).unwrap_or(&self.credentials[0])
-    }
-
-    fn request(&self, method: Method, url: &str, credential: &Credential) -> RequestBuilder {
+    pub(super) fn request(&self, method: Method, url: &str, key: &Key) -> RequestBuilder {
         self.client
             .request(method, url)
-            .header(AUTHORIZATION, credential.header.clone())
+            .header(AUTHORIZATION, key.header.clone())
             .header(ACCEPT, HeaderValue::from_static("application/json"))
     }
 
@@ -144,11 +123,11 @@ impl Fal {
         Url::parse(address).is_ok_and(|url| url.origin() == self.queue_url.origin())
     }
 
-    fn ticket(&self, endpoint: &str, credential: &Credential, answer: wire::Submitted) -> Ticket {
+    pub(super) fn ticket_of(&self, endpoint: &str, label: &str, answer: wire::Submitted) -> Ticket {
         let base = self.request_url(endpoint, &answer.request_id);
         Ticket {
             endpoint: endpoint.to_owned(),
-            credential: credential.label.clone(),
+            credential: label.to_owned(),
             status_url: self.trusted(answer.status_url, || format!("{base}/status")),
             response_url: self.trusted(answer.response_url, || base.clone()),
             cancel_url: self.trusted(answer.cancel_url, || format!("{base}/cancel")),
@@ -156,63 +135,9 @@ impl Fal {
         }
     }
 
-    async fn submit_once(
-        &self,
-        prepared: &Prepared,
-        body: Bytes,
-        start_within: Duration,
-    ) -> Result<Ticket, SubmitError> {
-        let credential = self.take_turn();
-        let url = format!("{}/{}", self.queue_url.as_str().trim_end_matches('/'), prepared.endpoint);
-        let sent = self
-            .request(Method::POST, &url, credential)
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            // How long it may wait before it starts; then fal gives it up by itself.
-            .header("x-fal-request-timeout", start_within.as_secs().max(2).to_string())
-            // Another model's picture is not what was ordered.
-            .header("x-app-fal-disable-fallback", "true")
-            .timeout(SUBMIT_TIMEOUT)
-            .body(body)
-            .send()
-            .await;
-        let response = match sent {
-            Ok(response) => response,
-            Err(fault) if fault.is_connect() => {
-                let message = format!("no connection to fal: {}", cause_of(&fault));
-                return Err(SubmitError::NotTaken(Box::new(Failure::new(FailureKind::Overloaded, message))));
-            }
-            Err(fault) => return Err(SubmitError::Unclear(cause_of(&fault))),
-        };
-        let status = response.status();
-        let headers = response.headers().clone();
-        let body = read_limited(response).await.map_err(SubmitError::Unclear)?;
-        if status.is_success() {
-            let answer = serde_json::from_slice::<wire::Submitted>(&body).map_err(|fault| {
-                SubmitError::Unclear(format!("the answer to the submit has no request id: {fault}"))
-            })?;
-            return Ok(self.ticket(&prepared.endpoint, credential, answer));
-        }
-        // A server error that names a request has perhaps taken it: then its state tells.
-        if status.is_server_error() && !given_up_by_fal(&headers) {
-            if let Ok(answer) = serde_json::from_slice::<wire::Submitted>(&body) {
-                return Ok(self.ticket(&prepared.endpoint, credential, answer));
-            }
-            if status != StatusCode::SERVICE_UNAVAILABLE || headers.contains_key("x-fal-request-id") {
-                return Err(SubmitError::Unclear(format!("fal answered the submit with status {}", status.as_u16())));
-            }
-        }
-        if status == StatusCode::REQUEST_TIMEOUT || status.is_redirection() || status.is_informational() {
-            return Err(SubmitError::Unclear(format!("fal answered the submit with status {}", status.as_u16())));
-        }
-        let mut failure = read_failure(status, &headers, &body);
-        failure.retry_after = retry_after(&headers);
-        Err(SubmitError::NotTaken(Box::new(failure)))
-    }
-
     async fn read(&self, url: &str, ticket: &Ticket) -> Result<(StatusCode, HeaderMap, Bytes), LookError> {
-        let credential = self.credential(&ticket.credential);
         let response = self
-            .request(Method::GET, url, credential)
+            .request(Method::GET, url, self.keys.of(&ticket.credential))
             .timeout(READ_TIMEOUT)
             .send()
             .await
@@ -273,37 +198,69 @@ impl Fal {
 #[async_trait]
 impl Provider for Fal {
     fn prepare(&self, order: &Order) -> Prepared {
-        Prepared { endpoint: order.model.endpoint.clone(), body: translate::body(order) }
+        Prepared { endpoint: order.endpoint().to_owned(), body: translate::body(order) }
     }
 
     async fn submit(
         &self,
         prepared: &Prepared,
-        generation: GenerationId,
+        attempt: Attempt,
         start_within: Duration,
     ) -> Result<Ticket, SubmitError> {
-        let body = serde_json::to_vec(&prepared.body)
-            .map(Bytes::from)
-            .map_err(|fault| not_taken(FailureKind::Run, format!("the request cannot be written: {fault}")))?;
-        let mut wait = SUBMIT_BACKOFF;
-        for attempt in 1.. {
-            let outcome = self.submit_once(prepared, body.clone(), start_within).await;
-            let Err(SubmitError::NotTaken(failure)) = &outcome else { return outcome };
-            if failure.kind == FailureKind::Account {
-                error!(%generation, endpoint = prepared.endpoint, reason = failure.message, "fal refuses our key or account");
-            }
-            let asked = failure.retry_after.unwrap_or(Duration::ZERO);
-            if failure.kind != FailureKind::Overloaded || attempt >= SUBMIT_TRIES || asked > LONGEST_RETRY_AFTER {
-                return outcome;
-            }
-            warn!(%generation, endpoint = prepared.endpoint, attempt, reason = failure.message, "fal has not taken the request; trying again");
-            tokio::time::sleep(asked.max(jittered(wait, generation))).await;
-            wait *= 2;
-        }
-        Err(not_taken(FailureKind::Overloaded, "fal has not taken the request".to_owned()))
+        self.hand_over(prepared, attempt, start_within).await
     }
 
     async fn look(&self, ticket: &Ticket) -> Result<Look, LookError> {
+        let look = self.look_once(ticket).await;
+        self.note(ticket, &look);
+        look
+    }
+
+    async fn cancel(&self, ticket: &Ticket) -> Result<CancelAnswer, LookError> {
+        let url = self.address_for(ticket, &ticket.cancel_url);
+        let response = self
+            .request(Method::PUT, &url, self.keys.of(&ticket.credential))
+            .timeout(READ_TIMEOUT)
+            .send()
+            .await
+            .map_err(|fault| LookError::Transient(cause_of(&fault)))?;
+        let status = response.status();
+        let body = read_limited(response).await.map_err(LookError::Transient)?;
+        let told = serde_json::from_slice::<wire::Cancelled>(&body).unwrap_or_default().status.unwrap_or_default();
+        match (status.as_u16(), told.as_str()) {
+            (_, "ALREADY_COMPLETED") => Ok(CancelAnswer::AlreadyFinished),
+            (404, _) | (_, "NOT_FOUND") => Ok(CancelAnswer::Unknown),
+            (200..=299, _) => Ok(CancelAnswer::Accepted),
+            (other, _) => Err(LookError::Transient(format!("status {other} on the cancellation"))),
+        }
+    }
+
+    fn calls_back(&self) -> bool {
+        self.public_url.is_some()
+    }
+
+    async fn read_hook(&self, call: &HookCall) -> Result<String, HookError> {
+        self.hooks.read(&self.client, call).await
+    }
+
+    fn ticket(&self, endpoint: &str, request_id: &str, hint: &HookHint) -> Ticket {
+        let label = &self.keys.of(hint.credential.as_deref().unwrap_or_default()).label;
+        let answer = wire::Submitted {
+            request_id: request_id.to_owned(),
+            response_url: None,
+            status_url: None,
+            cancel_url: None,
+        };
+        self.ticket_of(endpoint, label, answer)
+    }
+
+    fn health(&self) -> Health {
+        Health { keys: self.keys.health(), open_breakers: self.breakers.health(Instant::now()) }
+    }
+}
+
+impl Fal {
+    async fn look_once(&self, ticket: &Ticket) -> Result<Look, LookError> {
         let (status, _, body) = self.read(&self.address_for(ticket, &ticket.status_url), ticket).await?;
         match status.as_u16() {
             200..=299 => {}
@@ -329,28 +286,28 @@ impl Provider for Fal {
         }
     }
 
-    async fn cancel(&self, ticket: &Ticket) -> Result<CancelAnswer, LookError> {
-        let url = self.address_for(ticket, &ticket.cancel_url);
-        let response = self
-            .request(Method::PUT, &url, self.credential(&ticket.credential))
-            .timeout(READ_TIMEOUT)
-            .send()
-            .await
-            .map_err(|fault| LookError::Transient(cause_of(&fault)))?;
-        let status = response.status();
-        let body = read_limited(response).await.map_err(LookError::Transient)?;
-        let told = serde_json::from_slice::<wire::Cancelled>(&body).unwrap_or_default().status.unwrap_or_default();
-        match (status.as_u16(), told.as_str()) {
-            (_, "ALREADY_COMPLETED") => Ok(CancelAnswer::AlreadyFinished),
-            (404, _) | (_, "NOT_FOUND") => Ok(CancelAnswer::Unknown),
-            (200..=299, _) => Ok(CancelAnswer::Accepted),
-            (other, _) => Err(LookError::Transient(format!("status {other} on the cancellation"))),
+    /// What a look says of the key and of the endpoint.
+    fn note(&self, ticket: &Ticket, look: &Result<Look, LookError>) {
+        let (label, request_id, endpoint) = (&ticket.credential, &ticket.request_id, &ticket.endpoint);
+        match look {
+            Ok(Look::Queued(_) | Look::Running) => self.keys.is_open(label, request_id),
+            Ok(Look::Done(_)) | Err(LookError::Unknown) => {
+                self.keys.has_ended(label, request_id);
+                self.breakers.run_ended(endpoint);
+            }
+            Ok(Look::Failed(failure)) => {
+                self.keys.has_ended(label, request_id);
+                match failure.kind {
+                    FailureKind::Overloaded => self.breakers.run_failed(endpoint, Instant::now()),
+                    _ => self.breakers.run_ended(endpoint),
+                }
+                if failure.kind == FailureKind::Account {
+                    error!(request_id, endpoint, reason = failure.message, "fal refuses our key or account");
+                }
+            }
+            Err(_) => {}
         }
     }
-}
-
-fn not_taken(kind: FailureKind, message: String) -> SubmitError {
-    SubmitError::NotTaken(Box::new(Failure::new(kind, message)))
 }
 
 fn delivered(delivery: Delivery) -> Look {
@@ -368,11 +325,11 @@ fn still_running(body: &[u8]) -> bool {
 }
 
 /// 504 with this header is fal's own deadline, asked for by us: final.
-fn given_up_by_fal(headers: &HeaderMap) -> bool {
+pub(super) fn given_up_by_fal(headers: &HeaderMap) -> bool {
     headers.contains_key("x-fal-request-timeout-type")
 }
 
-fn read_failure(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
+pub(super) fn read_failure(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     failure::read_failure(&Answer {
         status: status.as_u16(),
@@ -386,12 +343,8 @@ fn units(headers: &HeaderMap) -> Option<crate::domain::Fixed> {
     headers.get("x-fal-billable-units").and_then(|value| value.to_str().ok()).and_then(wire::read_units)
 }
 
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
 /// Reads a body up to the limit, piece by piece.
-async fn read_limited(mut response: reqwest::Response) -> Result<Bytes, String> {
+pub(super) async fn read_limited(mut response: reqwest::Response) -> Result<Bytes, String> {
     let mut body = BytesMut::new();
     while let Some(piece) = response.chunk().await.map_err(|fault| cause_of(&fault))? {
         if body.len() + piece.len() > ANSWER_LIMIT {
@@ -408,17 +361,6 @@ fn application_of(endpoint: &str) -> String {
     endpoint.split('/').take(if namespaced { 3 } else { 2 }).collect::<Vec<_>>().join("/")
 }
 
-/// A key's name in the books and logs: eight hex digits of its digest.
-fn label_of(key: &str) -> String {
-    hex::encode(&Sha256::digest(key.as_bytes())[..4])
-}
-
-/// 75 to 125 % of `wait`, different for each generation, so that many that failed together do not return together.
-fn jittered(wait: Duration, generation: GenerationId) -> Duration {
-    let noise = u32::from(generation.uuid().as_bytes()[15]);
-    wait * (75 + noise * 50 / 255) / 100
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -427,7 +369,10 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         Fal::new(&Settings {
             queue_url: "https://queue.fal.run".into(),
+            rest_url: "https://rest.fal.ai".into(),
             keys: vec![("a:b".into(), 2), ("c:d".into(), 1)],
+            key_concurrency: None,
+            public_url: None,
         })
         .unwrap()
     }
@@ -442,11 +387,10 @@ mod tests {
     #[test]
     fn our_key_is_sent_to_the_queue_only() {
         let fal = fal();
-        let credential = fal.take_turn();
         let given = |host: &str| Some(format!("https://{host}/fal-ai/flux/requests/1"));
-        let ticket = fal.ticket(
+        let ticket = fal.ticket_of(
             "fal-ai/flux/dev",
-            credential,
+            "label",
             wire::Submitted {
                 request_id: "1".into(),
                 response_url: given("evil.example"),
@@ -475,9 +419,10 @@ mod tests {
     }
 
     #[test]
-    fn keys_take_turns_by_weight() {
-        let fal = fal();
-        let labels: Vec<_> = (0..6).map(|_| fal.take_turn().label.clone()).collect();
-        assert_eq!(labels.iter().filter(|label| **label == label_of("a:b")).count(), 4);
+    fn a_submit_that_names_no_addresses_is_asked_for_by_fals_rule() {
+        let ticket = fal().ticket("fal-ai/recraft/v2/text-to-image", "9", &HookHint::default());
+        assert_eq!(ticket.status_url, "https://queue.fal.run/fal-ai/recraft/requests/9/status");
+        assert_eq!(ticket.response_url, "https://queue.fal.run/fal-ai/recraft/requests/9");
+        assert_eq!(ticket.cancel_url, "https://queue.fal.run/fal-ai/recraft/requests/9/cancel");
     }
 }

@@ -1,8 +1,14 @@
 //! fal.ai: its queue, its words, its errors. Facts are from fal's public client sources and documents.
 
+mod breaker;
 mod client;
 mod failure;
+mod hooks;
+mod keys;
+mod submit;
 pub mod translate;
+mod uploads;
 mod wire;
 
 pub use client::{Fal, FalError, Settings};
+pub use uploads::UPLOADED_ABOVE;

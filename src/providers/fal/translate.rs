@@ -8,10 +8,7 @@ use crate::catalogue::{Kind, Order, Value};
 /// never among them: its results could not be fetched again.
 #[must_use]
 pub fn body(order: &Order) -> Map<String, Json> {
-    order
-        .sent()
-        .map(|(parameter, value)| (parameter.provider_name.clone(), translate(&parameter.kind, value)))
-        .collect()
+    order.sent().map(|sent| (sent.name.to_owned(), translate(sent.kind, sent.value))).collect()
 }
 
 /// A value in fal's words: the fields of objects under fal's names, all else as it is.

@@ -1,0 +1,244 @@
+//! `POST /v1/images/edits`: OpenAI's multipart form, for models that take input images.
+//!
+//! The form becomes the same wish as a JSON body: its files are data URIs in the model's image parameter, its texts are
+//! read as the kind that the parameter wants. So the same checks, the same books and the same answers follow.
+
+use std::borrow::Cow;
+
+use actix_multipart::{Multipart, MultipartError};
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::{HttpRequest, HttpResponse, post, web};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::TryStreamExt;
+use utoipa::ToSchema;
+
+use super::Services;
+use super::answer::ImageAnswer;
+use super::errors::invalid_field;
+use super::images::{Asked, accept, make_images};
+use crate::accounts::Caller;
+use crate::catalogue::{Json, Kind, Model, Parameter, parse};
+use crate::http::{Code, Problem, ProblemBody, RequestContext};
+
+/// Most parts of a form.
+const MOST_PARTS: usize = 200;
+
+/// A form with one or several images. Further fields are the model's parameters, as in a JSON request.
+#[derive(Debug, ToSchema)]
+#[schema(as = ImageEditRequest)]
+#[expect(dead_code, reason = "describes the form in the document")]
+pub struct EditForm {
+    /// The model; it must take input images.
+    #[schema(example = "flux/kontext-pro/image-to-image")]
+    model: String,
+    /// What to make of the image.
+    #[schema(example = "Make it night")]
+    prompt: String,
+    /// The image, as PNG, JPEG, WebP or GIF; several under the name `image[]`.
+    #[schema(value_type = String, format = Binary, content_media_type = "application/octet-stream")]
+    image: Vec<u8>,
+    /// Where the image may be changed, for models that take a mask.
+    #[schema(value_type = Option<String>, format = Binary, nullable = false, content_media_type = "application/octet-stream")]
+    mask: Option<Vec<u8>>,
+    /// How many images.
+    #[schema(nullable = false)]
+    n: Option<u32>,
+    /// `1024x1024`, or `auto`.
+    #[schema(nullable = false)]
+    size: Option<String>,
+    /// `url` or `b64_json`.
+    #[schema(nullable = false)]
+    response_format: Option<String>,
+    /// Who asks, in your own words.
+    #[schema(nullable = false)]
+    user: Option<String>,
+}
+
+/// Edit images
+///
+/// OpenAI's multipart form: one image as `image`, several as `image[]`, a `mask` for models that take one. Everything
+/// else is as for making images.
+#[utoipa::path(
+    operation_id = "createImageEdit",
+    tag = "images",
+    request_body(content = EditForm, content_type = "multipart/form-data"),
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "Same key and form: one image, one charge, the same answer. Kept 24 hours."),
+        ("x-imagegate-strict" = Option<bool>, Header, description = "`true`: fields that the model does not have are errors."),
+    ),
+    responses(
+        (status = 201, description = "The images. The status is 200 where the operator has set it so.", body = ImageAnswer),
+        (status = 200, description = "With `stream: true`: server-sent events whose types begin with `image_edit.`.", body = String, content_type = "text/event-stream"),
+        (status = 400, description = "The form does not fit the model, or its content is refused; `error.data` lists every problem.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "No credit, a limit reached, or an admin key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "No such model.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "The form is too large.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 415, description = "The body is no multipart form.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "The idempotency key was used with another form.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "Too many requests; see `Retry-After`.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 500, description = "A fault of the gateway.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 502, description = "The provider failed; nothing was charged.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The request cannot be taken now; see `Retry-After`.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 504, description = "Not ready by its deadline; the answer names the generation.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("project_key" = []))
+)]
+#[post("/v1/images/edits")]
+pub async fn create_image_edit(
+    request: HttpRequest,
+    caller: web::ReqData<Caller>,
+    context: web::ReqData<RequestContext>,
+    payload: web::Payload,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    expect_form(&request)?;
+    let form = Form::read(Multipart::new(request.headers(), payload), services.http.body_limit).await?;
+    let catalogue = services.gateway.catalogue();
+    let model = form.text("model").and_then(|id| catalogue.model(id));
+    let accepted = accept(&request, &caller, &form.wish(model.map(AsRef::as_ref))?, &services)?;
+    drop(form);
+    let (caller, context) = (caller.into_inner(), context.into_inner());
+    make_images(Asked { request, services, caller, context, events: "image_edit" }, accepted).await
+}
+
+fn expect_form(request: &HttpRequest) -> Result<(), Problem> {
+    let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if value.trim_start().to_ascii_lowercase().starts_with("multipart/form-data") {
+        return Ok(());
+    }
+    let message =
+        "this path takes `Content-Type: multipart/form-data`; with image links, send JSON to /v1/images/generations";
+    Err(Problem::new(Code::UnsupportedMediaType, message))
+}
+
+/// A form's parts, in its order.
+#[derive(Default)]
+struct Form {
+    texts: Vec<(String, String)>,
+    /// As data URIs.
+    images: Vec<String>,
+    mask: Option<String>,
+}
+
+impl Form {
+    async fn read(mut parts: Multipart, limit: usize) -> Result<Self, Problem> {
+        let mut form = Self::default();
+        let mut room = limit;
+        let mut count = 0;
+        while let Some(mut part) = parts.try_next().await.map_err(|fault| unreadable(&fault))? {
+            count += 1;
+            if count > MOST_PARTS {
+                return Err(Problem::new(Code::InvalidRequest, format!("a form has at most {MOST_PARTS} parts")));
+            }
+            let name = part.name().unwrap_or_default().to_owned();
+            let mut bytes = web::BytesMut::new();
+            while let Some(piece) = part.try_next().await.map_err(|fault| unreadable(&fault))? {
+                room = room
+                    .checked_sub(piece.len())
+                    .ok_or_else(|| Problem::new(Code::PayloadTooLarge, "the form is larger than this gateway takes"))?;
+                bytes.extend_from_slice(&piece);
+            }
+            form.add(&name, &bytes)?;
+        }
+        Ok(form)
+    }
+
+    fn add(&mut self, name: &str, bytes: &[u8]) -> Result<(), Problem> {
+        match name {
+            "image" | "image[]" => self.images.push(data_uri("image", bytes)?),
+            "mask" if self.mask.is_some() => return Err(invalid_field("mask", "given more than once")),
+            "mask" => self.mask = Some(data_uri("mask", bytes)?),
+            "" => return Err(Problem::new(Code::InvalidRequest, "a part of the form has no name")),
+            _ => {
+                let text =
+                    String::from_utf8(bytes.to_vec()).map_err(|_| invalid_field(name, "must be text in UTF-8"))?;
+                self.texts.push((name.trim_end_matches("[]").to_owned(), text));
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.texts.iter().find(|(known, _)| known == name).map(|(_, text)| text.as_str())
+    }
+
+    /// The form as the wish that a JSON body would be. Without a known model the catalogue says what is wrong.
+    fn wish<'a>(&'a self, model: Option<&'a Model>) -> Result<Json<'a>, Problem> {
+        let parameters = model.map(|model| model.parameters.as_slice()).unwrap_or_default();
+        let mut fields: Vec<(Cow<'a, str>, Json<'a>)> = Vec::new();
+        for (name, text) in &self.texts {
+            fields.push((Cow::Borrowed(name.as_str()), value_of(parameters, name, text)));
+        }
+        if model.is_some() {
+            if let Some(value) = self.images_value(parameters)? {
+                fields.push(value);
+            }
+            if let Some(mask) = &self.mask {
+                let takes = |parameter: &&Parameter| parameter.name.contains("mask") && takes_images(&parameter.kind);
+                let parameter = parameters.iter().find(takes);
+                let parameter = parameter.ok_or_else(|| invalid_field("mask", "this model takes no mask"))?;
+                fields.push((Cow::Borrowed(parameter.name.as_ref()), Json::String(Cow::Borrowed(mask))));
+            }
+        }
+        Ok(Json::Object(fields.into_iter().collect()))
+    }
+
+    /// The images under the name of the model's first image parameter.
+    fn images_value<'a>(&'a self, parameters: &'a [Parameter]) -> Result<Option<(Cow<'a, str>, Json<'a>)>, Problem> {
+        if self.images.is_empty() {
+            return Ok(None);
+        }
+        let takes = |parameter: &&Parameter| !parameter.name.contains("mask") && takes_images(&parameter.kind);
+        let parameter = parameters.iter().find(takes);
+        let parameter = parameter.ok_or_else(|| invalid_field("image", "this model takes no input images"))?;
+        let images = self.images.iter().map(|image| Json::String(Cow::Borrowed(image.as_str())));
+        let value = match (&parameter.kind, self.images.as_slice()) {
+            (Kind::Image, [one]) => Json::String(Cow::Borrowed(one.as_str())),
+            (Kind::Image, _) => return Err(invalid_field("image", "this model takes one input image")),
+            _ => Json::Array(images.collect()),
+        };
+        Ok(Some((Cow::Borrowed(parameter.name.as_ref()), value)))
+    }
+}
+
+fn takes_images(kind: &Kind) -> bool {
+    match kind {
+        Kind::Image => true,
+        Kind::List(list) => matches!(*list.items, Kind::Image),
+        _ => false,
+    }
+}
+
+/// A form has only texts: numbers, switches and lists are read as JSON where the parameter is none of the textual kinds.
+fn value_of<'a>(parameters: &[Parameter], name: &str, text: &'a str) -> Json<'a> {
+    let parameter = parameters
+        .iter()
+        .find(|parameter| parameter.name.as_ref() == name || parameter.accepts.iter().any(|other| other == name));
+    let reads_json = match parameter.map(|parameter| &parameter.kind) {
+        Some(Kind::Text(_) | Kind::Choice(_) | Kind::AspectRatio(_) | Kind::Image) => false,
+        Some(Kind::Size(_)) => text.trim_start().starts_with('{'),
+        Some(_) => true,
+        None => matches!(name, "stream" | "partial_images" | "sync_mode" | "fallbacks" | "width" | "height"),
+    };
+    let as_text = || Json::String(Cow::Borrowed(text));
+    if reads_json { parse(text.as_bytes()).unwrap_or_else(|_| as_text()) } else { as_text() }
+}
+
+/// A file as a data URI; its type is told by its first bytes, whatever the form says.
+fn data_uri(field: &str, bytes: &[u8]) -> Result<String, Problem> {
+    let kind = match bytes {
+        [0x89, b'P', b'N', b'G', ..] => "image/png",
+        [0xFF, 0xD8, 0xFF, ..] => "image/jpeg",
+        [b'G', b'I', b'F', b'8', ..] => "image/gif",
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "image/webp",
+        [] => return Err(invalid_field(field, "the file is empty")),
+        _ => return Err(invalid_field(field, "the file is no PNG, JPEG, WebP or GIF image")),
+    };
+    Ok(format!("data:{kind};base64,{}", STANDARD.encode(bytes)))
+}
+
+fn unreadable(fault: &MultipartError) -> Problem {
+    Problem::new(Code::InvalidRequest, format!("the form cannot be read: {fault}"))
+}

@@ -1,0 +1,196 @@
+//! `stream: true`: a generation's way as server-sent events in OpenAI's form, with events of our own beside them.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::Services;
+use super::answer::{ImageAnswer, image_answer};
+use super::errors::{failure_problem, overdue_problem};
+use super::images::{Waiting, join, put_ignored, reserved};
+use crate::catalogue::{Order, ResponseFormat};
+use crate::domain::GenerationId;
+use crate::gateway::{Accepted, Finished, Job, Progress};
+use crate::http::Problem;
+
+/// How often a silent stream shows that it lives, so that proxies keep the line open.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Answers with events. What is refused before there is a generation is an ordinary error.
+pub(super) async fn stream_events(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    accepted: Accepted,
+    job: Arc<Job>,
+    waiting: Waiting,
+    prefix: &'static str,
+) -> Result<HttpResponse, Problem> {
+    let (id, replayed) = match reserved(&job).await {
+        Ok(reserved) => reserved,
+        Err(problem) => {
+            waiting.seen();
+            return Err(problem);
+        }
+    };
+    let mut response = HttpResponse::Ok();
+    response.content_type("text/event-stream");
+    response.insert_header(("cache-control", "no-cache"));
+    // nginx would hold the events back.
+    response.insert_header(("x-accel-buffering", "no"));
+    response.insert_header(("x-imagegate-generation-id", id.to_string()));
+    response.insert_header(("x-imagegate-upstream", services.upstream.name()));
+    if replayed {
+        response.insert_header(("idempotent-replayed", "true"));
+    }
+    put_ignored(&mut response, &accepted.order.ignored);
+    let watcher = job.watch();
+    let events = async_stream::stream! {
+        if replayed {
+            let end = join(&services, id).await;
+            for event in end_events(&services, &request, &accepted, end, prefix).await {
+                yield Ok::<_, Infallible>(event);
+            }
+            return;
+        }
+        for await event in progress_events(id, watcher, prefix) {
+            yield Ok(event);
+        }
+        let end = match job.outcome().await {
+            Progress::Finished(finished) => Ok(finished),
+            _ => Err(overdue_problem(id)),
+        };
+        // Whatever it is, the client has seen the end of it.
+        waiting.seen();
+        for event in end_events(&services, &request, &accepted, end, prefix).await {
+            yield Ok(event);
+        }
+    };
+    Ok(response.streaming(Box::pin(events)))
+}
+
+/// How far it is, until it has come to an end.
+fn progress_events(
+    id: GenerationId,
+    mut watcher: watch::Receiver<Progress>,
+    prefix: &'static str,
+) -> impl futures_util::Stream<Item = web::Bytes> {
+    async_stream::stream! {
+        let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let progress = watcher.borrow_and_update().clone();
+            match progress {
+                Progress::Queued(position) => {
+                    let body = json!({"generation_id": id, "queue_position": position});
+                    yield event(&format!("{prefix}.queued"), body);
+                }
+                Progress::Running => yield event(&format!("{prefix}.in_progress"), json!({"generation_id": id})),
+                Progress::Reserving => {}
+                Progress::Refused(_) | Progress::Overdue | Progress::Finished(_) => return,
+            }
+            loop {
+                tokio::select! {
+                    changed = watcher.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                    _ = heartbeat.tick() => yield web::Bytes::from_static(b": heartbeat\n\n"),
+                }
+            }
+        }
+    }
+}
+
+/// The images and their price, or why there are none.
+async fn end_events(
+    services: &Services,
+    request: &HttpRequest,
+    accepted: &Accepted,
+    end: Result<Arc<Finished>, Problem>,
+    prefix: &str,
+) -> Vec<web::Bytes> {
+    let finished = match end {
+        Ok(finished) => finished,
+        Err(problem) => return vec![error_event(&problem)],
+    };
+    // A fallback may have made the images.
+    let order = accepted.order_of(&finished.model);
+    match finished_answer(services, request, order, &finished).await {
+        Ok(answer) => delivered_events(order, &answer, prefix),
+        Err(problem) => vec![error_event(&problem)],
+    }
+}
+
+/// The answer with the images embedded: that is where OpenAI's streaming clients look for them.
+async fn finished_answer(
+    services: &Services,
+    request: &HttpRequest,
+    order: &Order,
+    finished: &Finished,
+) -> Result<ImageAnswer, Problem> {
+    let Some(delivery) = &finished.delivery else {
+        let failed = |failure| failure_problem(finished.id, failure, Some(&order.model));
+        return Err(finished.failure.as_ref().map_or_else(|| overdue_problem(finished.id), failed));
+    };
+    let mut switches = order.switches.clone();
+    switches.response_format = ResponseFormat::B64Json;
+    image_answer(services, request, finished, delivery, &switches, &order.ignored, order.prompt()).await
+}
+
+fn delivered_events(order: &Order, answer: &ImageAnswer, prefix: &str) -> Vec<web::Bytes> {
+    let mut events = Vec::new();
+    for (index, image) in answer.images().iter().enumerate() {
+        let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
+        let size = match (image.width, image.height) {
+            (Some(width), Some(height)) => Some(format!("{width}x{height}")),
+            _ => order.size().map(|size| size.to_string()),
+        };
+        events.push(event(
+            &format!("{prefix}.completed"),
+            json!({
+                "b64_json": image.b64_json,
+                "url": image.url,
+                "created_at": answer.created,
+                "size": size.unwrap_or_else(|| "auto".to_owned()),
+                "output_format": kind.strip_prefix("image/").unwrap_or(kind),
+                "background": "auto",
+                "quality": "auto",
+                "image_index": index,
+                "generation_id": answer.id,
+                // Images are not billed in tokens here; the price stands in the event after the last image.
+                "usage": {
+                    "input_tokens": 0,
+                    "output_tokens": 0,
+                    "total_tokens": 0,
+                    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+                },
+            }),
+        ));
+    }
+    let mut settled = answer.facts();
+    settled.insert("generation_id".to_owned(), json!(answer.id));
+    events.push(event(&format!("{prefix}.settled"), Value::Object(settled)));
+    events
+}
+
+/// OpenAI's SDKs raise what stands under `error`.
+fn error_event(problem: &Problem) -> web::Bytes {
+    let mut body = Map::new();
+    body.insert("status".to_owned(), json!(problem.status_code().as_u16()));
+    body.insert("error".to_owned(), problem.error());
+    event("error", Value::Object(body))
+}
+
+fn event(kind: &str, body: Value) -> web::Bytes {
+    let mut fields = Map::new();
+    fields.insert("type".to_owned(), json!(kind));
+    if let Value::Object(rest) = body {
+        fields.extend(rest);
+    }
+    web::Bytes::from(format!("event: {kind}\ndata: {}\n\n", Value::Object(fields)))
+}

@@ -1,0 +1,141 @@
+//! Steps 6 and 7: one model after the other until one makes the image or the request itself is at fault.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::Gateway;
+use super::generate::{Chain, Choice};
+use super::generation::{Cancellation, Job, Progress};
+use super::wait::Outcome;
+use crate::catalogue::Order;
+use crate::domain::{Fixed, GenerationId, Timestamp};
+use crate::ledger::{AttemptRecord, LedgerError, Submitted};
+use crate::providers::{Attempt, Failure, FailureKind, Provider, SubmitError, Ticket};
+
+/// How long a submit of which nobody knows whether the provider took it is waited for, where no webhook can come.
+const UNCLEAR_WAIT: Duration = Duration::from_secs(30);
+/// How often the books are asked whether the provider has called, which may have reached another replica.
+const CALL_INTERVAL: Duration = Duration::from_millis(500);
+
+impl Gateway {
+    /// Tries each model in turn; the next one only when the provider has proven that this one made nothing and cannot.
+    pub(super) async fn try_in_turn<'a>(&self, job: &Arc<Job>, chain: &'a Chain) -> (&'a Order, Outcome) {
+        let (mut choice, mut number, mut rest) = (&chain.first, 1, chain.fallbacks.iter());
+        loop {
+            let outcome = self.submit_and_follow(job, choice, Attempt { generation: job.id, number }).await;
+            let Some(next) = rest.next().filter(|_| self.may_go_on(job, &outcome)) else {
+                return (&choice.order, outcome);
+            };
+            let (model, fallback) = (&choice.order.model.id, &next.order.model.id);
+            warn!(generation = %job.id, model, fallback, "the model is unavailable; trying the fallback");
+            (choice, number) = (next, number + 1);
+        }
+    }
+
+    /// Whether a fallback is tried: the model is unavailable, nothing was billed, and somebody still waits for it.
+    fn may_go_on(&self, job: &Job, outcome: &Outcome) -> bool {
+        let Outcome::Failed(failure) = outcome else { return false };
+        failure.kind.is_unavailability()
+            && failure.billable_units.is_none_or(|units| units == Fixed::ZERO)
+            && job.cancellation() == Cancellation::Never
+            && self.clock.now() < job.deadline_at
+    }
+
+    /// Translates, submits once, stores the provider's id, and waits for what becomes of it.
+    async fn submit_and_follow(&self, job: &Arc<Job>, choice: &Choice, attempt: Attempt) -> Outcome {
+        job.tell(Progress::Queued(None));
+        if job.cancellation() > Cancellation::Never {
+            return Outcome::Cancelled(Failure::new(FailureKind::Cancelled, "cancelled before it was submitted"));
+        }
+        let Choice { order, provider } = choice;
+        let prepared = provider.prepare(order);
+        match provider.submit(&prepared, attempt, job.deadline_at.since(self.clock.now())).await {
+            Ok(ticket) => {
+                self.remember(attempt, &ticket).await;
+                self.waiter.follow(job.clone(), provider.clone(), ticket).await
+            }
+            Err(SubmitError::NotTaken(failure)) => Outcome::Failed(*failure),
+            Err(SubmitError::Unclear(reason)) => {
+                error!(generation = %job.id, reason, "it is unclear whether the provider took the request; it is not sent again");
+                self.wait_for_call(job, provider, attempt.number).await
+            }
+        }
+    }
+
+    /// Stores the provider's id. Without it a crash would lose the picture, so it is tried until it is written; the
+    /// provider works meanwhile.
+    async fn remember(&self, attempt: Attempt, ticket: &Ticket) {
+        let (generation, submitted) = (attempt.generation, submitted(attempt, self.replica, ticket, self.clock.now()));
+        match self.books.submitted(submitted.clone()).await {
+            Ok(()) => {}
+            Err(LedgerError::Unavailable(reason)) => {
+                warn!(%generation, reason, "the provider's id is not stored yet; following it in memory");
+                let (books, tracker) = (self.books.clone(), &self.tracker);
+                tracker.spawn_on(super::settle::persist(books, submitted), &self.runtime);
+            }
+            Err(fault) => {
+                error!(%generation, %fault, provider_request_id = ticket.request_id, "the provider's id cannot be stored");
+            }
+        }
+    }
+
+    /// Nobody knows whether the provider took it: it is never sent again. Where the provider calls our hook, its call
+    /// tells the id up to the deadline; else it ends after a short wait, free, and is reported.
+    pub(super) async fn wait_for_call(&self, job: &Arc<Job>, provider: &Arc<dyn Provider>, number: u32) -> Outcome {
+        let without_calls = job.created_at.plus(UNCLEAR_WAIT).min(job.deadline_at);
+        let until = if provider.calls_back() { job.deadline_at } else { without_calls };
+        loop {
+            let called = job.called.notified();
+            if let Some(ticket) = self.stored_ticket(job.id, number).await {
+                info!(generation = %job.id, provider_request_id = ticket.request_id, "the provider has called: it took the request");
+                return self.waiter.follow(job.clone(), provider.clone(), ticket).await;
+            }
+            let left = until.since(self.clock.now());
+            if left.is_zero() {
+                error!(generation = %job.id, "nothing came of a request that the provider may have taken; it ends free");
+                let message = "it is not known whether the provider took the request, and nothing came of it";
+                return Outcome::Expired(Failure::new(FailureKind::Unclear, message));
+            }
+            tokio::select! {
+                () = called => {}
+                () = tokio::time::sleep(left.min(CALL_INTERVAL)) => {}
+            }
+        }
+    }
+
+    /// What a call of the provider has stored for this attempt, here or on another replica.
+    async fn stored_ticket(&self, id: GenerationId, number: u32) -> Option<Ticket> {
+        let record = self.books.generation(id).await.ok().flatten()?;
+        record.attempt.filter(|attempt| attempt.n >= number).map(ticket_of)
+    }
+}
+
+/// The books' line about a submit that the provider took.
+pub(super) fn submitted(attempt: Attempt, owner: uuid::Uuid, ticket: &Ticket, at: Timestamp) -> Submitted {
+    Submitted {
+        generation: attempt.generation,
+        attempt: attempt.number,
+        owner,
+        endpoint: ticket.endpoint.clone(),
+        credential: ticket.credential.clone(),
+        provider_request_id: ticket.request_id.clone(),
+        status_url: ticket.status_url.clone(),
+        response_url: ticket.response_url.clone(),
+        cancel_url: ticket.cancel_url.clone(),
+        submitted_at: at,
+    }
+}
+
+/// The ticket that the books hold.
+pub(super) fn ticket_of(attempt: AttemptRecord) -> Ticket {
+    Ticket {
+        endpoint: attempt.endpoint,
+        credential: attempt.credential,
+        request_id: attempt.provider_request_id,
+        status_url: attempt.status_url,
+        response_url: attempt.response_url,
+        cancel_url: attempt.cancel_url,
+    }
+}

@@ -1,0 +1,84 @@
+//! What is written of a request before any provider hears of it.
+
+use serde_json::{Map, Value, json};
+
+use super::Gateway;
+use super::generate::{Accepted, Request};
+use crate::catalogue::Order;
+use crate::domain::GenerationId;
+use crate::ledger::{GenerationRecord, Idempotency, Reservation};
+
+/// Beside the first model's parameters, the fallbacks: `[{"model": …, "parameters": …}]`. No model has a parameter of that
+/// name, since it is a field of every request.
+const FALLBACKS: &str = "fallbacks";
+
+impl Gateway {
+    pub(super) fn reservation(&self, accepted: &Accepted, request: &Request) -> Reservation {
+        let Accepted { order, fallbacks, quote } = accepted;
+        let created_at = self.clock.now();
+        let deadline = order.model.deadline.unwrap_or(self.deadline);
+        let mut parameters = stored_parameters(order);
+        if !fallbacks.is_empty() {
+            let stored = |order: &std::sync::Arc<Order>| json!({"model": order.model.id, "parameters": stored_parameters(order)});
+            parameters.insert(FALLBACKS.to_owned(), fallbacks.iter().map(stored).collect());
+        }
+        Reservation {
+            id: GenerationId::from_uuid(self.ids.uuid()),
+            project_id: request.project_id,
+            api_key_id: request.api_key_id,
+            created_at,
+            deadline_at: created_at.plus(deadline),
+            model: order.model.id.clone(),
+            provider: order.model.provider.clone(),
+            endpoint: order.endpoint().to_owned(),
+            num_images: order.count(),
+            size: order.size().map(|size| size.to_string()),
+            parameters: Value::Object(parameters).to_string(),
+            // Kept only where the project's data retention says so, and as long.
+            prompt: order.prompt().map(str::to_owned),
+            user: order.switches.user.clone(),
+            request_id: request.request_id,
+            source: "image.generation".to_owned(),
+            hold: quote.price,
+            owner: self.replica,
+            cancel_if_client_leaves: request.waits && request.idempotency.is_none(),
+            idempotency: request.idempotency.as_ref().map(|(key, expires_at)| Idempotency {
+                key: key.clone(),
+                digest: order.digest(),
+                expires_at: *expires_at,
+            }),
+            resend_digest: request.may_resend.then(|| order.digest()),
+        }
+    }
+}
+
+/// The normalized parameters. Prompts are kept only where a project's data retention says so, and embedded images not at
+/// all.
+fn stored_parameters(order: &Order) -> Map<String, Value> {
+    let mut parameters = order.normalized();
+    for (parameter, _) in order.parameters().filter(|(parameter, _)| parameter.is_prompt()) {
+        parameters.remove(parameter.name.as_ref());
+    }
+    parameters.values_mut().for_each(leave_out_data);
+    parameters
+}
+
+/// Replaces data URIs, at any depth, by a word: they may have megabytes.
+fn leave_out_data(value: &mut Value) {
+    match value {
+        Value::String(text) if text.starts_with("data:") => "data:,left-out".clone_into(text),
+        Value::Array(items) => items.iter_mut().for_each(leave_out_data),
+        Value::Object(fields) => fields.values_mut().for_each(leave_out_data),
+        _ => {}
+    }
+}
+
+/// The model and parameters of an attempt as they were stored: 1 is the first model, 2 the first fallback.
+pub(super) fn stored_order(record: &GenerationRecord, attempt: u32) -> Option<(String, Map<String, Value>)> {
+    let mut parameters: Map<String, Value> = serde_json::from_str(&record.parameters).ok()?;
+    let fallbacks = parameters.remove(FALLBACKS);
+    let Some(place) = attempt.checked_sub(2) else { return Some((record.model.clone(), parameters)) };
+    let fallback = fallbacks?.get(usize::try_from(place).ok()?)?.clone();
+    let model = fallback.get("model")?.as_str()?.to_owned();
+    Some((model, fallback.get("parameters")?.as_object()?.clone()))
+}

@@ -1,0 +1,133 @@
+//! Input images that are too large to travel inside a request go through fal's storage first.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Client, StatusCode};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::client::{read_failure, read_limited};
+use crate::providers::media::cause_of;
+use crate::providers::outcome::{Failure, FailureKind};
+
+/// Data URIs longer than this, in characters, are uploaded; shorter ones travel inside the request.
+pub const UPLOADED_ABOVE: usize = 256 * 1024;
+/// Longest wait for one step of an upload.
+const UPLOAD_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Where fal wants the bytes, and where they will lie.
+#[derive(Deserialize)]
+struct Places {
+    upload_url: String,
+    file_url: String,
+}
+
+/// The body with every large data URI replaced by the address of its upload; `None` if it has none. Nothing of this runs a
+/// model, so whatever fails is proven not to have been taken.
+pub(super) async fn uploaded(
+    client: &Client,
+    rest_url: &str,
+    key: &HeaderValue,
+    body: &Map<String, Value>,
+) -> Result<Option<Map<String, Value>>, Box<Failure>> {
+    let mut places = Vec::new();
+    for (name, value) in body {
+        find(value, format!("/{}", escaped(name)), &mut places);
+    }
+    if places.is_empty() {
+        return Ok(None);
+    }
+    let mut changed = Value::Object(body.clone());
+    for place in places {
+        let Some(slot) = changed.pointer_mut(&place) else { continue };
+        let file_url = upload(client, rest_url, key, slot.as_str().unwrap_or_default()).await?;
+        *slot = Value::String(file_url);
+    }
+    match changed {
+        Value::Object(changed) => Ok(Some(changed)),
+        _ => Ok(None),
+    }
+}
+
+/// JSON pointers to the large data URIs.
+fn find(value: &Value, place: String, places: &mut Vec<String>) {
+    match value {
+        Value::String(text) if text.len() > UPLOADED_ABOVE && text.starts_with("data:") => places.push(place),
+        Value::Array(items) => {
+            for (at, item) in items.iter().enumerate() {
+                find(item, format!("{place}/{at}"), places);
+            }
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                find(field, format!("{place}/{}", escaped(name)), places);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+/// `initiate`, then `PUT` to the address that it gives, without our key: the address is the secret.
+async fn upload(client: &Client, rest_url: &str, key: &HeaderValue, uri: &str) -> Result<String, Box<Failure>> {
+    let unreadable = || boxed(FailureKind::InputUnreadable, "an input image is not a base64 data URI");
+    let (head, data) = uri.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,")).ok_or_else(unreadable)?;
+    let bytes = Bytes::from(STANDARD.decode(data).map_err(|_| unreadable())?);
+    // Type by content, whatever the URI says it is.
+    let head = image::guess_format(&bytes).map_or(head, |format| format.to_mime_type());
+    let content_type = HeaderValue::from_str(head).map_err(|_| unreadable())?;
+    let extension = head.rsplit('/').next().filter(|word| word.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    let announced = json!({"content_type": head, "file_name": format!("input.{}", extension.unwrap_or("bin"))});
+    let unreachable =
+        |fault: reqwest::Error| boxed(FailureKind::Overloaded, &format!("fal's storage: {}", cause_of(&fault)));
+    let answer = client
+        .post(format!("{rest_url}/storage/upload/initiate?storage_type=fal-cdn-v3"))
+        .header(AUTHORIZATION, key.clone())
+        .timeout(UPLOAD_TIMEOUT)
+        .json(&announced)
+        .send()
+        .await
+        .map_err(unreachable)?;
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    let body = read_limited(answer).await.map_err(|reason| boxed(FailureKind::Overloaded, &reason))?;
+    if !status.is_success() {
+        return Err(of_storage(&read_failure(status, &headers, &body), status));
+    }
+    let places: Places = serde_json::from_slice(&body)
+        .map_err(|fault| boxed(FailureKind::Overloaded, &format!("fal's storage names no place: {fault}")))?;
+    let put = client
+        .put(&places.upload_url)
+        .header(CONTENT_TYPE, content_type)
+        .timeout(UPLOAD_TIMEOUT)
+        .body(bytes)
+        .send()
+        .await
+        .map_err(unreachable)?;
+    if !put.status().is_success() {
+        let message = format!("fal's storage answers an upload with status {}", put.status().as_u16());
+        return Err(boxed(FailureKind::Overloaded, &message));
+    }
+    Ok(places.file_url)
+}
+
+/// Whatever is wrong with the storage is not the client's fault, and no model is gone because of it.
+#[expect(clippy::unnecessary_box_returns, reason = "failures travel boxed")]
+fn of_storage(failure: &Failure, status: StatusCode) -> Box<Failure> {
+    let kind = match failure.kind {
+        FailureKind::Account => FailureKind::Account,
+        _ => FailureKind::Overloaded,
+    };
+    let message = format!("fal's storage answers with status {}: {}", status.as_u16(), failure.message);
+    boxed(kind, &message)
+}
+
+fn boxed(kind: FailureKind, message: &str) -> Box<Failure> {
+    Box::new(Failure::new(kind, message))
+}

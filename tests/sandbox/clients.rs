@@ -1,0 +1,118 @@
+//! fal's official clients run against the stand-in unchanged: the proof that it is faithful.
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use imagegate::domain::{SystemClock, SystemIds};
+use imagegate::sandbox::{Running, Settings, start};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::{Value, json};
+
+/// What `./test.sh` has installed.
+fn tool(name: &str) -> String {
+    #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is not set, so fal's clients cannot be tested: run ./test.sh"))
+}
+
+/// The last line of a client's output, which must be JSON.
+fn seen_by(mut command: Command) -> Value {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let (told, faults) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{faults}");
+    serde_json::from_str(told.lines().last().unwrap_or_default()).unwrap_or_else(|_| panic!("{told}\n{faults}"))
+}
+
+/// A test authority, as PEM, and a server's settings with a certificate of it for 127.0.0.1.
+fn authority() -> (String, rustls::ServerConfig) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "the tests' authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    (authority.pem(), config)
+}
+
+fn sandbox(tls: Option<rustls::ServerConfig>) -> Running {
+    let run_bind = Some("127.0.0.1:0".parse().unwrap());
+    let settings = Settings { run_bind, delay: Duration::from_millis(300), tls, ..Settings::default() };
+    start(settings, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap()
+}
+
+fn client_file(name: &str) -> String {
+    format!("{}/tests/clients/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn fals_python_client_runs_against_it_unchanged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pem, tls) = authority();
+    let file = folder.path().join("authority.pem");
+    std::fs::write(&file, pem).unwrap();
+    let fal = sandbox(Some(tls));
+    let host = |url: String| url.strip_prefix("https://").unwrap().to_owned();
+    let mut command = Command::new(tool("IMAGEGATE_TEST_PYTHON"));
+    command
+        .arg(client_file("fal_client_python.py"))
+        .env_clear()
+        .env("FAL_RUN_HOST", host(fal.run_url()))
+        .env("FAL_QUEUE_RUN_HOST", host(fal.queue_url()))
+        .env("FAL_KEY", "id:secret")
+        .env("SSL_CERT_FILE", file);
+    let size = json!([[512, 512]]);
+    assert_eq!(
+        seen_by(command),
+        json!({
+            "run": size,
+            "events": ["Completed", "InProgress", "Queued"],
+            "queue": size,
+            "seed": 7,
+            "status": "Completed",
+            "again": size,
+            "subscribe": size,
+            "enqueued": 1,
+            "cancelled": 499,
+            "invalid": [422, ["body", "guidance_scale"], "less_than_equal"],
+            "unknown": 404,
+            "stream": [true, size],
+            "async": size,
+        })
+    );
+}
+
+#[test]
+fn fals_javascript_client_runs_against_it_unchanged_through_its_proxy_setting() {
+    let fal = sandbox(None);
+    let mut command = Command::new("node");
+    command
+        .arg(client_file("fal_client_javascript.cjs"))
+        .env("NODE_PATH", tool("IMAGEGATE_TEST_NODE_MODULES"))
+        .env("QUEUE_URL", fal.queue_url())
+        .env("RUN_URL", fal.run_url())
+        .env("REST_URL", fal.rest_url());
+    let size = json!([[512, 512]]);
+    assert_eq!(
+        seen_by(command),
+        json!({
+            "run": size,
+            "requestId": true,
+            "subscribe": size,
+            "seed": 7,
+            "statuses": ["COMPLETED", "IN_PROGRESS", "IN_QUEUE"],
+            "watched": size,
+            "result": size,
+            "cancelled": 499,
+            "invalid": [422, ["body", "guidance_scale"], "less_than_equal"],
+            "stream": [true, size],
+            "uploaded": "some bytes",
+        })
+    );
+}
