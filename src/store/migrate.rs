@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::migrate::Migrator;
 use sqlx::{ConnectOptions, Connection};
 
-use super::connection::{Either, within};
+use super::connection::{Either, on_both, within};
 use super::{Store, StoreError};
 
 static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
@@ -20,6 +20,9 @@ impl Store {
     /// Waits for another replica that is migrating. Errors: [`StoreError::Migration`] where the database was migrated
     /// by another version or cannot be, [`StoreError::Unreachable`].
     pub async fn migrate(&self) -> Result<(), StoreError> {
+        if self.is_current().await {
+            return Ok(());
+        }
         match &self.inner.pools {
             Either::Postgres(pools) => {
                 // A connection of its own: a migration may take longer than a request's statement, and it waits on
@@ -46,6 +49,20 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+impl Store {
+    /// Whether exactly this version's migrations are applied. Then nothing needs to be asked of a role that may not
+    /// make tables.
+    async fn is_current(&self) -> bool {
+        const APPLIED: &str = "SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version";
+        let Ok(mut reader) = self.reader().await else { return false };
+        let applied = on_both!(reader.connection(), connection =>
+            sqlx::query_as::<_, (i64, Vec<u8>)>(APPLIED).fetch_all(connection).await);
+        let migrator = if self.is_postgres() { &POSTGRES } else { &SQLITE };
+        let ours = migrator.iter().map(|migration| (migration.version, migration.checksum.to_vec()));
+        applied.is_ok_and(|applied| applied.into_iter().eq(ours))
     }
 }
 

@@ -18,6 +18,8 @@ mod resends;
 mod reserving;
 mod rows;
 #[cfg(test)]
+mod statements;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

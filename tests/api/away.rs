@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
+use sqlx::Connection;
+
 use crate::postgres::PrivatePostgres;
 use crate::support::{Database, Gateway, Start, TestDatabase, eventually, fal_state, read, start_sandbox, t_rex};
 
@@ -128,7 +130,6 @@ async fn a_process_that_is_stopped_while_the_database_is_away_ends_soon_and_has_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sqlite_file_that_somebody_else_has_locked_refuses_until_it_is_free() {
-    use sqlx::Connection;
     let database = TestDatabase::new(Database::Sqlite).await;
     let fal = start_sandbox(Duration::from_secs(1));
     let gateway = Start::new(&database.url, &fal.queue_url()).run().await;
@@ -154,4 +155,43 @@ async fn a_sqlite_file_that_somebody_else_has_locked_refuses_until_it_is_free() 
     .await;
     read(gateway.generate(&t_rex()).send().await.unwrap(), StatusCode::CREATED).await;
     assert_eq!(gateway.generations().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_may_only_work_serves_and_cannot_touch_the_past() {
+    let database = TestDatabase::new(Database::Postgres).await;
+    let fal = start_sandbox(Duration::ZERO);
+    Start::new(&database.url, &fal.queue_url()).run().await.stop().await;
+    let manual = include_str!("../../docs/operations.md");
+    let part = manual.split("<!-- least-privilege: begin -->").nth(1).unwrap();
+    let part = part.split("```sql").nth(1).unwrap().split("```").next().unwrap();
+    // Roles belong to the whole server: one of the test's own.
+    let role = format!("app_{}", database.url.rsplit('/').next().unwrap());
+    let statements: &'static str = Box::leak(part.replace("imagegate_app", &role).into_boxed_str());
+    database.execute(statements).await;
+    let mut url = url::Url::parse(&database.url).unwrap();
+    url.set_username(&role).unwrap();
+    url.set_password(Some("change-me")).unwrap();
+    let gateway = Start::new(url.as_str(), &fal.queue_url()).run().await;
+    gateway
+        .set_project(
+            &json!({"limits": {"concurrent_generations": 9, "rates": [{"model": "*", "requests_per_minute": 99}]}}),
+        )
+        .await;
+    let ask = || gateway.generate(&t_rex()).header("idempotency-key", "k").send();
+    read(ask().await.unwrap(), StatusCode::CREATED).await;
+    read(gateway.generate(&t_rex()).header("x-stainless-retry-count", "0").send().await.unwrap(), StatusCode::CREATED)
+        .await;
+    let credit = json!({"amount_usd": "1", "reason": "paid in"});
+    let credits = gateway.admin(Method::POST, "/admin/v1/projects/default/credits").json(&credit).send().await.unwrap();
+    read(credits, StatusCode::CREATED).await;
+    assert_eq!(gateway.stop().await, 0);
+    for past in ["DELETE FROM ledger_entries", "UPDATE ledger_transactions SET reason = 'x'", "DROP TABLE holds"] {
+        let mut connection = sqlx::PgConnection::connect(url.as_str()).await.unwrap();
+        let error = sqlx::raw_sql(past).execute(&mut connection).await.unwrap_err().to_string();
+        assert!(error.contains("permission denied") || error.contains("must be owner"), "{past}: {error}");
+    }
+    let mut owner = sqlx::PgConnection::connect(&database.url).await.unwrap();
+    let drop_role = sqlx::AssertSqlSafe(format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    sqlx::raw_sql(drop_role).execute(&mut owner).await.unwrap();
 }

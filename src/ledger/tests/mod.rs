@@ -5,6 +5,7 @@ mod credits;
 mod finishing;
 mod limits;
 mod listing;
+mod measure;
 mod random;
 mod recovery;
 mod reserving;
