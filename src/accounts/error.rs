@@ -11,6 +11,12 @@ pub enum AccountsError {
     /// There is no such key.
     #[error("the key is unknown")]
     UnknownKey,
+    /// There is no such service account.
+    #[error("the service account is unknown")]
+    UnknownServiceAccount,
+    /// A key that a setting gives is changed by changing the setting.
+    #[error("this key is given by the setting {0}: change the setting instead")]
+    GivenBySetting(&'static str),
     /// An archived project takes no new keys.
     #[error("the project is archived")]
     ProjectArchived,
@@ -32,4 +38,12 @@ pub enum AccountsError {
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl AccountsError {
+    /// Whether the database is away: the same may succeed later.
+    #[must_use]
+    pub const fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Unreachable(_) | StoreError::Conflict(_)))
+    }
 }

@@ -4,7 +4,7 @@ use super::Accounts;
 use super::error::AccountsError;
 use super::keys::{check_budget, check_name};
 use crate::domain::ProjectId;
-use crate::store::{ProjectChange, ProjectRecord, StoreError, WriteTransaction};
+use crate::store::{Cursor, Page, ProjectChange, ProjectRecord, StoreError, WriteTransaction};
 
 /// The name of the project that the first start makes.
 const DEFAULT: &str = "default";
@@ -29,7 +29,12 @@ impl Accounts {
 
     /// One project.
     pub async fn project(&self, id: ProjectId) -> Result<Option<ProjectRecord>, AccountsError> {
-        Ok(self.list_projects().await?.into_iter().find(|project| project.id == id))
+        Ok(self.inner.store.project(id).await?)
+    }
+
+    /// A page of projects, with the archived ones if `archived`.
+    pub async fn projects_page(&self, archived: bool, cursor: Cursor) -> Result<Page<ProjectRecord>, AccountsError> {
+        Ok(self.inner.store.projects_page(archived, cursor).await?)
     }
 
     /// The project `default`, made if it is not there.
@@ -55,12 +60,14 @@ impl Accounts {
         self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             let mut project = transaction.project(id).await?.ok_or(AccountsError::UnknownProject)?;
+            let before = project.clone();
             project.name = change.name.unwrap_or(project.name);
             project.prepaid = change.prepaid.unwrap_or(project.prepaid);
             project.spend_limit = change.spend_limit.unwrap_or(project.spend_limit);
             project.policy = change.policy.unwrap_or(project.policy);
             project.prompt_retention = change.prompt_retention.unwrap_or(project.prompt_retention);
             transaction.update_project(&project).await?;
+            self.record_project(&mut transaction, Some(&before), &project).await?;
             self.commit(transaction).await?;
             Ok(project)
         }))
@@ -76,8 +83,10 @@ impl Accounts {
             if project.is_default {
                 return Err(AccountsError::DefaultProject);
             }
+            let before = project.clone();
             project.archived_at = project.archived_at.or(Some(self.inner.clock.now()));
             transaction.update_project(&project).await?;
+            self.record_project(&mut transaction, Some(&before), &project).await?;
             self.commit(transaction).await?;
             Ok(project)
         }))
@@ -103,7 +112,9 @@ impl Accounts {
         let id = ProjectId::from_uuid(self.inner.ids.uuid());
         transaction.insert_project(id, name, is_default, self.inner.clock.now()).await?;
         let written = transaction.project(id).await?;
-        written
-            .ok_or_else(|| StoreError::Inconsistent(format!("project `{id}` is not there after it was written")).into())
+        let project = written
+            .ok_or_else(|| StoreError::Inconsistent(format!("project `{id}` is not there after it was written")))?;
+        self.record_project(transaction, None, &project).await?;
+        Ok(project)
     }
 }

@@ -1,6 +1,12 @@
 //! The operators' HTTP face: OpenAI's organization API, and what it has no word for.
 
+mod admin_keys;
+mod api_keys;
+mod audit_logs;
 mod generations;
+mod projects;
+mod service_accounts;
+mod shapes;
 mod usage;
 
 use utoipa_actix_web::service_config::ServiceConfig;
@@ -10,5 +16,26 @@ pub fn routes(config: &mut ServiceConfig) {
     config
         .service(generations::list_generations)
         .service(generations::retrieve_generation)
-        .service(usage::list_image_usage);
+        .service(usage::list_image_usage)
+        .service(projects::create_project)
+        .service(projects::list_projects)
+        .service(projects::retrieve_project)
+        .service(projects::update_project)
+        .service(projects::archive_project)
+        .service(service_accounts::create_service_account)
+        .service(service_accounts::list_service_accounts)
+        .service(service_accounts::retrieve_service_account)
+        .service(service_accounts::update_service_account)
+        .service(service_accounts::delete_service_account)
+        .service(service_accounts::create_service_account_api_key)
+        .service(api_keys::list_project_api_keys)
+        .service(api_keys::retrieve_project_api_key)
+        .service(api_keys::update_project_api_key)
+        .service(api_keys::delete_project_api_key)
+        .service(api_keys::rotate_key)
+        .service(admin_keys::create_admin_api_key)
+        .service(admin_keys::list_admin_api_keys)
+        .service(admin_keys::retrieve_admin_api_key)
+        .service(admin_keys::delete_admin_api_key)
+        .service(audit_logs::list_audit_logs);
 }

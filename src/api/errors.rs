@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use std::time::Duration;
 
+use crate::accounts::AccountsError;
 use crate::catalogue::{self, JsonError, Model, PriceError, Rejection};
 use crate::domain::GenerationId;
 use crate::gateway::GenerateError;
@@ -124,6 +125,31 @@ impl From<LedgerError> for Problem {
             other => {
                 tracing::error!(fault = %other, "the books cannot be read");
                 Self::new(Code::InternalError, "the books cannot be read")
+            }
+        }
+    }
+}
+
+impl From<AccountsError> for Problem {
+    fn from(fault: AccountsError) -> Self {
+        let message = fault.to_string();
+        match fault {
+            AccountsError::UnknownProject | AccountsError::UnknownKey | AccountsError::UnknownServiceAccount => {
+                Self::new(Code::NotFound, message)
+            }
+            AccountsError::ProjectArchived
+            | AccountsError::DefaultProject
+            | AccountsError::GivenBySetting(_)
+            | AccountsError::ValueInUse => Self::new(Code::Conflict, message),
+            AccountsError::Invalid(_) | AccountsError::UnusableValue => Self::new(Code::InvalidParameters, message),
+            fault if fault.is_unavailable() => {
+                tracing::error!(%fault, "the database is away");
+                Self::new(Code::ServiceUnavailable, "the database cannot be reached now, so nothing was done; try again soon")
+                    .retry_after(COME_BACK)
+            }
+            fault => {
+                tracing::error!(%fault, "the accounts cannot be read or changed");
+                Self::new(Code::InternalError, "the accounts cannot be read or changed")
             }
         }
     }

@@ -27,8 +27,8 @@ pub fn openapi_document(api: &mut OpenApi) {
     let tags = [
         ("images", "Making images, and what became of them."),
         ("models", "What is on offer, with parameters and prices."),
-        ("organization", "OpenAI's organization API: usage."),
-        ("admin", "What OpenAI's API has no word for: every generation with its cost."),
+        ("organization", "OpenAI's organization API: projects, keys, limits, usage, costs, audit log."),
+        ("admin", "What OpenAI's API has no word for: every generation with its cost, rotating keys."),
         ("health", "Whether the gateway lives and serves."),
         ("document", "This document."),
     ];

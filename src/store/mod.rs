@@ -4,6 +4,7 @@
 //! `BEGIN IMMEDIATE`, batches and partitions differ. Rows come in and go out as the plain values of `rows.rs`; what
 //! may be written is decided above, in `ledger` and `accounts`.
 
+mod audit;
 mod connection;
 mod credits;
 mod error;
@@ -16,6 +17,7 @@ mod open;
 mod projects;
 mod reserving;
 mod rows;
+mod service_accounts;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -26,19 +28,21 @@ mod words;
 
 use std::sync::Arc;
 
+pub use audit::{AuditFilter, AuditRecord};
 pub use error::StoreError;
-pub use keys::KeyRecord;
+pub use keys::{KeyFilter, KeyRecord};
 pub use maintenance::Purged;
 pub use open::StoreOptions;
 pub use projects::{ProjectChange, ProjectRecord};
 pub use rows::{
-    AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry, Outcome,
+    AttemptRecord, Balance, Cursor, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry, Outcome,
     Page, Reservation, Submitted,
 };
+pub use service_accounts::ServiceAccountRecord;
 pub use usage::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow};
 pub use words::{
-    AttemptOutcome, CostSource, FinalState, GenerationState, KeyKind, KeyOrigin, LedgerAccount, TransactionKind,
-    UnknownWord,
+    ActorKind, AttemptOutcome, AuditEvent, CostSource, FinalState, GenerationState, KeyKind, KeyOrigin, LedgerAccount,
+    ServiceAccountRole, TransactionKind, UnknownWord,
 };
 
 pub(crate) use connection::WriteTransaction;

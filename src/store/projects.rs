@@ -1,10 +1,11 @@
 //! Projects: who pays, and on which terms.
 
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
 use super::connection::{WriteTransaction, on_both, within};
 use super::error::must_touch;
+use super::rows::{Cursor, Page};
 use super::{Store, StoreError};
 use crate::domain::{Money, ProjectId, Timestamp};
 
@@ -134,6 +135,39 @@ impl WriteTransaction {
 }
 
 impl Store {
+    /// One project.
+    pub(crate) async fn project(&self, id: ProjectId) -> Result<Option<ProjectRecord>, StoreError> {
+        within(self.options().read_timeout, async {
+            let mut reader = self.reader().await?;
+            let row = on_both!(reader.connection(), connection =>
+                sqlx::query_as::<_, ProjectRow>(select_projects!("WHERE id = $1"))
+                    .bind(id.uuid()).fetch_optional(connection).await)?;
+            Ok(row.map(ProjectRecord::from))
+        })
+        .await
+    }
+
+    /// A page of projects, with the archived ones if `archived`.
+    pub(crate) async fn projects_page(
+        &self,
+        archived: bool,
+        cursor: Cursor,
+    ) -> Result<Page<ProjectRecord>, StoreError> {
+        let rows = within(self.options().report_timeout, async {
+            let mut reader = self.reader().await?;
+            on_both!(reader.connection(), connection => {
+                let mut query = QueryBuilder::new(select_projects!("WHERE TRUE"));
+                if !archived {
+                    query.push(" AND archived_at IS NULL");
+                }
+                cursor.push(&mut query, "id");
+                Ok(query.build_query_as::<ProjectRow>().fetch_all(connection).await?)
+            })
+        })
+        .await?;
+        Ok(cursor.page(rows.into_iter().map(ProjectRecord::from).collect()))
+    }
+
     /// All projects, oldest first.
     pub(crate) async fn projects(&self) -> Result<Vec<ProjectRecord>, StoreError> {
         within(self.options().report_timeout, async {
