@@ -5,7 +5,7 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{Failure, generate, keys, models, serve, usage};
+use commands::{Failure, generate, keys, ledger, models, serve, usage};
 use imagegate::config::Config;
 
 /// One gateway for image generation.
@@ -41,6 +41,11 @@ enum Command {
         #[command(subcommand)]
         action: keys::Action,
     },
+    /// Check the books, and see what money is set aside
+    Ledger {
+        #[command(subcommand)]
+        action: ledger::Action,
+    },
     /// Print what was used and what it cost
     Usage(usage::Arguments),
     /// Make one image through a running gateway
@@ -68,6 +73,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Openapi => models::print_document(&config),
         Command::Models { action } => models::run(&config, action),
         Command::Keys { action } => commands::block_on(keys::run(&config, action)),
+        Command::Ledger { action } => commands::block_on(ledger::run(&config, action)),
         Command::Usage(arguments) => commands::block_on(usage::run(&config, &arguments)),
         Command::Generate(arguments) => commands::block_on(generate::run(&config, &arguments)),
     }

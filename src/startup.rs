@@ -146,6 +146,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         accounts,
         media: Media::new(media_hosts)?,
         clock: clock.clone(),
+        ids: ids.clone(),
         http: config.http.clone(),
         upstream: upstream.clone(),
         document,

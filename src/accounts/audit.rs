@@ -1,5 +1,6 @@
 //! Who changes the accounts, and the audit log that every change leaves.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -8,8 +9,8 @@ use super::Accounts;
 use super::error::AccountsError;
 use crate::domain::{ApiKeyId, AuditLogId, ProjectId};
 use crate::store::{
-    ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyRecord, Page, ProjectRecord, ServiceAccountRecord,
-    WriteTransaction,
+    ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyRecord, Page, ProjectRecord, RateLimit,
+    ServiceAccountRecord, WriteTransaction,
 };
 
 /// The longest `User-Agent` that is kept, in characters.
@@ -133,6 +134,53 @@ impl Accounts {
         self.record(transaction, change).await
     }
 
+    /// Records which rate limits of a project were set and which lifted.
+    pub(super) async fn record_rate_limits(
+        &self,
+        transaction: &mut WriteTransaction,
+        before: &ProjectRecord,
+        after: &ProjectRecord,
+    ) -> Result<(), AccountsError> {
+        let state = |limit: Option<&RateLimit>| {
+            json!({
+                "max_requests_per_1_minute": limit.and_then(|limit| limit.requests_per_minute),
+                "max_images_per_1_minute": limit.and_then(|limit| limit.images_per_minute),
+            })
+        };
+        let find = |limits: &[RateLimit], model: &str| limits.iter().find(|limit| limit.model == model).cloned();
+        let models: BTreeSet<&str> =
+            before.rate_limits.iter().chain(&after.rate_limits).map(|limit| limit.model.as_str()).collect();
+        for model in models {
+            let (old, new) = (find(&before.rate_limits, model), find(&after.rate_limits, model));
+            let change = Change {
+                event: if new.is_some() { AuditEvent::RateLimitUpdated } else { AuditEvent::RateLimitDeleted },
+                project_id: Some(after.id),
+                resource_id: model.to_owned(),
+                before: Some(&state(old.as_ref())),
+                after: &state(new.as_ref()),
+            };
+            self.record(transaction, change).await?;
+        }
+        Ok(())
+    }
+
+    /// Records a change of what all projects together may do.
+    pub(super) async fn record_organization(
+        &self,
+        transaction: &mut WriteTransaction,
+        before: &Value,
+        after: &Value,
+    ) -> Result<(), AccountsError> {
+        let change = Change {
+            event: AuditEvent::OrganizationUpdated,
+            project_id: None,
+            resource_id: "organization".to_owned(),
+            before: Some(before),
+            after,
+        };
+        self.record(transaction, change).await
+    }
+
     /// Records what became of a service account: made, changed or deleted.
     pub(super) async fn record_service_account(
         &self,
@@ -190,6 +238,7 @@ fn project_state(project: &ProjectRecord) -> Value {
         "spend_limit_usd": project.spend_limit,
         "policy": policy,
         "prompt_retention_seconds": project.prompt_retention / 1_000_000,
+        "concurrent_generations": project.concurrency_limit,
         "archived_at": project.archived_at.map(|at| at.seconds()),
     })
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::policy::Policy;
 use crate::domain::{ApiKeyId, ProjectId};
 
 /// Who has presented a key that is good.
@@ -15,6 +16,8 @@ pub struct Caller {
     pub name: Arc<str>,
     /// The models it may use, by our ids; every model when `None`.
     pub allowed_models: Option<Arc<[String]>>,
+    /// What its project's operator has decided for it.
+    pub policy: Option<Arc<Policy>>,
 }
 
 impl Caller {

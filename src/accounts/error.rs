@@ -41,9 +41,9 @@ pub enum AccountsError {
 }
 
 impl AccountsError {
-    /// Whether the database is away: the same may succeed later.
+    /// Whether the database is away: the same may work soon.
     #[must_use]
-    pub const fn is_unavailable(&self) -> bool {
+    pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Store(StoreError::Unreachable(_) | StoreError::Conflict(_)))
     }
 }

@@ -209,7 +209,8 @@ impl Accounts {
                 self.record_key(&mut transaction, Some(&key.record), &record).await?;
                 record
             } else {
-                let record = self.new_record(caller, setting_name(kind).to_owned(), KeyOrigin::Setting, foreign_prefix(value));
+                let record =
+                    self.new_record(caller, setting_name(kind).to_owned(), KeyOrigin::Setting, foreign_prefix(value));
                 transaction.insert_key(&NewKeyRow { record: record.clone(), hash }).await?;
                 self.record_key(&mut transaction, None, &record).await?;
                 record

@@ -8,6 +8,7 @@ mod audit;
 mod caller;
 mod error;
 mod keys;
+mod policy;
 mod projects;
 mod ring;
 mod secret;
@@ -21,12 +22,13 @@ pub use audit::Author;
 pub use caller::{AuthError, Caller, CallerKind};
 pub use error::AccountsError;
 pub use keys::{FirstKeys, KeyChange, NewKey, Rotated};
+pub use policy::Policy;
 pub use secret::Secret;
 pub use service_accounts::ServiceAccountChange;
 
 pub use crate::store::{
     ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyFilter, KeyKind, KeyOrigin, KeyRecord, Page,
-    ProjectChange, ProjectRecord, ServiceAccountRecord, ServiceAccountRole,
+    ProjectChange, ProjectRecord, RateLimit, ServiceAccountRecord, ServiceAccountRole,
 };
 
 /// Projects and keys. Cheap to clone; all clones share the keys in memory.

@@ -1,10 +1,12 @@
 //! Making, listing, changing and archiving projects.
 
+use serde_json::json;
+
 use super::Accounts;
 use super::error::AccountsError;
 use super::keys::{check_budget, check_name};
-use crate::domain::ProjectId;
-use crate::store::{Cursor, Page, ProjectChange, ProjectRecord, StoreError, WriteTransaction};
+use crate::domain::{Money, ProjectId};
+use crate::store::{Cursor, Page, ProjectChange, ProjectRecord, RateLimit, StoreError, WriteTransaction};
 
 /// The name of the project that the first start makes.
 const DEFAULT: &str = "default";
@@ -57,6 +59,12 @@ impl Accounts {
         if change.prompt_retention.is_some_and(|retention| retention < 0) {
             return Err(AccountsError::Invalid("a retention below zero".to_owned()));
         }
+        if let Some(limits) = &change.rate_limits {
+            check_rates(limits)?;
+        }
+        if change.concurrency_limit == Some(Some(0)) {
+            return Err(AccountsError::Invalid("a limit of open generations must be above zero".to_owned()));
+        }
         self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             let mut project = transaction.project(id).await?.ok_or(AccountsError::UnknownProject)?;
@@ -66,10 +74,32 @@ impl Accounts {
             project.spend_limit = change.spend_limit.unwrap_or(project.spend_limit);
             project.policy = change.policy.unwrap_or(project.policy);
             project.prompt_retention = change.prompt_retention.unwrap_or(project.prompt_retention);
+            project.concurrency_limit = change.concurrency_limit.unwrap_or(project.concurrency_limit);
+            project.rate_limits = change.rate_limits.unwrap_or(project.rate_limits);
             transaction.update_project(&project).await?;
             self.record_project(&mut transaction, Some(&before), &project).await?;
+            self.record_rate_limits(&mut transaction, &before, &project).await?;
             self.commit(transaction).await?;
             Ok(project)
+        }))
+        .await
+    }
+
+    /// The most that a month of all projects together may cost.
+    pub async fn organization_limit(&self) -> Result<Option<Money>, AccountsError> {
+        Ok(self.inner.store.organization_limit().await?)
+    }
+
+    /// Sets the most that a month of all projects together may cost; reservations see it at once.
+    pub async fn set_organization_limit(&self, limit: Option<Money>) -> Result<(), AccountsError> {
+        check_budget(limit)?;
+        self.in_time(Box::pin(async {
+            let mut transaction = self.begin().await?;
+            let before = self.inner.store.organization_limit().await?;
+            transaction.set_organization_limit(limit).await?;
+            let state = |limit: Option<Money>| json!({"spend_limit_usd": limit});
+            self.record_organization(&mut transaction, &state(before), &state(limit)).await?;
+            self.commit(transaction).await
         }))
         .await
     }
@@ -117,4 +147,18 @@ impl Accounts {
         self.record_project(transaction, None, &project).await?;
         Ok(project)
     }
+}
+
+fn check_rates(limits: &[RateLimit]) -> Result<(), AccountsError> {
+    let invalid = |what: &str| Err(AccountsError::Invalid(format!("rate limits: {what}")));
+    for (at, limit) in limits.iter().enumerate() {
+        let given = [limit.requests_per_minute, limit.images_per_minute];
+        if limit.model.is_empty() || given.contains(&Some(0)) || given == [None, None] {
+            return invalid("each names a model and a number above zero of requests or images");
+        }
+        if limits[..at].iter().any(|other| other.model == limit.model) {
+            return invalid(&format!("`{}` is there twice", limit.model));
+        }
+    }
+    Ok(())
 }

@@ -13,6 +13,7 @@ use super::Accounts;
 use super::audit::Author;
 use super::caller::{AuthError, Caller, CallerKind};
 use super::error::AccountsError;
+use super::policy::Policy;
 use super::secret::digest;
 use crate::domain::{Clock, IdSource, Timestamp};
 use crate::store::{ACCOUNTS, Store, StoreError, StoredKey};
@@ -47,6 +48,13 @@ struct Entry {
 
 impl From<StoredKey> for Entry {
     fn from(key: StoredKey) -> Self {
+        // A policy that cannot be read allows nothing rather than everything.
+        let policy = key.policy.as_deref().map(|text| {
+            Policy::read(text).unwrap_or_else(|error| {
+                tracing::error!(%error, key = %key.record.id, "the policy of a project cannot be read; it may use no model");
+                Policy { allowed_models: Some(Vec::new()), ..Policy::default() }
+            })
+        });
         Self {
             hash: key.hash,
             caller: Caller {
@@ -54,6 +62,7 @@ impl From<StoredKey> for Entry {
                 kind: key.record.project_id.map_or(CallerKind::Admin, CallerKind::Project),
                 name: key.record.name.into(),
                 allowed_models: key.record.allowed_models.map(Into::into),
+                policy: policy.map(Arc::new),
             },
             expires_at: key.record.expires_at,
             revoked_at: key.record.revoked_at,

@@ -159,8 +159,7 @@ pub async fn list_project_api_keys(
     services.accounts.project(project).await?.ok_or_else(|| not_found(&path, "project"))?;
     let (keys, has_more) = match pairs.one("owner_project_access")? {
         None | Some("active" | "any") => {
-            let filter =
-                KeyFilter { project_id: Some(project), kind: Some(KeyKind::Project), ..KeyFilter::default() };
+            let filter = KeyFilter { project_id: Some(project), kind: Some(KeyKind::Project), ..KeyFilter::default() };
             let page = services.accounts.keys_page(&filter, cursor).await?;
             (page.items, page.has_more)
         }

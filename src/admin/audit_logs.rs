@@ -157,9 +157,7 @@ impl AuditLogView {
                     user: AuditUser { id: user },
                 },
             },
-            project: entry
-                .project_id
-                .map(|id| AuditProject { id: id.to_string(), name: projects.get(&id).cloned() }),
+            project: entry.project_id.map(|id| AuditProject { id: id.to_string(), name: projects.get(&id).cloned() }),
             resource_id: entry.resource_id.clone(),
             before,
             after,
@@ -178,8 +176,10 @@ fn of_type(entry: &AuditRecord, before: Option<&Value>, after: Option<&Value>) -
             details.insert("data".to_owned(), Value::Object(titled(after.clone())));
         }
         (Some(before), Some(after)) => {
-            let changed =
-                after.iter().filter(|(name, value)| before.get(*name) != Some(*value)).map(|(n, v)| (n.clone(), v.clone()));
+            let changed = after
+                .iter()
+                .filter(|(name, value)| before.get(*name) != Some(*value))
+                .map(|(n, v)| (n.clone(), v.clone()));
             let ends = matches!(
                 entry.event,
                 AuditEvent::ApiKeyDeleted | AuditEvent::ProjectArchived | AuditEvent::ServiceAccountDeleted
@@ -265,8 +265,8 @@ fn read_query(pairs: &QueryPairs) -> Result<(Option<AuditFilter>, Cursor, bool),
     let at = |bound: Option<i64>| bound.map(Timestamp::from_seconds);
     let from = after(seconds("effective_at[gt]")?).max(at(seconds("effective_at[gte]")?));
     let ends = [at(seconds("effective_at[lt]")?), after(seconds("effective_at[lte]")?)];
-    let impossible = !pairs.list("actor_emails").is_empty()
-        || pairs.parsed("tenant_only", "true or false")?.unwrap_or(false);
+    let impossible =
+        !pairs.list("actor_emails").is_empty() || pairs.parsed("tenant_only", "true or false")?.unwrap_or(false);
     // A type that OpenAI has and imagegate has not matches nothing; so does the id of a person.
     let known = |name: &str| (pairs.list(name), pairs.list(name).iter().filter_map(|word| word.parse().ok()).collect());
     let (events, known_events): (Vec<String>, Vec<AuditEvent>) = known("event_types");

@@ -4,6 +4,8 @@ mod admin_keys;
 mod api_keys;
 mod audit_logs;
 mod generations;
+mod keys;
+mod organization_projects;
 mod projects;
 mod service_accounts;
 mod shapes;
@@ -16,12 +18,17 @@ pub fn routes(config: &mut ServiceConfig) {
     config
         .service(generations::list_generations)
         .service(generations::retrieve_generation)
-        .service(usage::list_image_usage)
-        .service(projects::create_project)
-        .service(projects::list_projects)
         .service(projects::retrieve_project)
         .service(projects::update_project)
-        .service(projects::archive_project)
+        .service(projects::create_project_credit)
+        .service(projects::update_organization)
+        .service(keys::update_key)
+        .service(usage::list_image_usage)
+        .service(organization_projects::create_project)
+        .service(organization_projects::list_projects)
+        .service(organization_projects::retrieve_project)
+        .service(organization_projects::update_project)
+        .service(organization_projects::archive_project)
         .service(service_accounts::create_service_account)
         .service(service_accounts::list_service_accounts)
         .service(service_accounts::retrieve_service_account)

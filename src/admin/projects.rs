@@ -1,175 +1,454 @@
-//! `/v1/organization/projects`: OpenAI's projects.
+//! `/admin/v1/projects/{id}`: a project's terms and limits, and its credits; `/admin/v1/organization`: what all may spend.
 
-use actix_web::{HttpRequest, HttpResponse, get, post, web};
-use serde::{Deserialize, Serialize};
+#![expect(clippy::option_option, reason = "in a patch, absent leaves and null lifts")]
+
+use actix_web::{HttpRequest, HttpResponse, get, patch, post, web};
+use serde::{Deserialize, Deserializer, Serialize};
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
+use uuid::Uuid;
 use validator::Validate;
 
-use super::shapes::{Refusals, RefusalsOfOne, accounts_of, cursor, id_of, list, not_found};
-use crate::accounts::{Caller, ProjectChange, ProjectRecord};
-use crate::api::{Services, fixed_body, query};
-use crate::domain::ProjectId;
-use crate::http::Problem;
+use super::shapes::accounts_of;
+use crate::accounts::{Caller, Policy, ProjectChange, ProjectRecord, RateLimit};
+use crate::api::errors::invalid_field;
+use crate::api::{Services, fixed_body, idempotency_key};
+use crate::domain::{Money, ProjectId};
+use crate::http::{Code, Problem, ProblemBody};
+use crate::ledger::{ANY_MODEL, Applied, Credit, CreditKind};
 
-/// A project: who pays.
+/// Longest retention of prompts: ten years, in seconds.
+const LONGEST_RETENTION: u64 = 315_360_000;
+
+/// Tells "null" (lift it) from "absent" (leave it).
+pub fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Some)
+}
+
+/// What is to be different about a project. What is absent stays; null lifts.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectPatch {
+    /// Its name.
+    #[validate(length(min = 1, max = 200, message = "has 1 to 200 characters"))]
+    name: Option<String>,
+    /// Whether it may spend no more than its balance.
+    prepaid: Option<bool>,
+    /// The most that a calendar month (UTC) may cost, in US dollars as a decimal string; null lifts the limit.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, example = "100.00")]
+    spend_limit_usd: Option<Option<Money>>,
+    /// What its callers may not change; null lifts it.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<PolicyBody>)]
+    policy: Option<Option<Policy>>,
+    /// For how many seconds prompts are kept; zero keeps none.
+    #[validate(range(max = 315_360_000, message = "is at most 315360000 (ten years)"))]
+    prompt_retention_seconds: Option<u64>,
+    /// How much may be asked for and be open at once.
+    #[validate(nested)]
+    limits: Option<LimitsPatch>,
+}
+
+/// How much may be asked for and be open at once.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsPatch {
+    /// How many generations may be open at once; null lifts the limit.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    concurrent_generations: Option<Option<u32>>,
+    /// All rate limits, in place of those before.
+    rates: Option<Vec<RateBody>>,
+}
+
+/// How much of a model a project may ask for in any minute.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RateLimit)]
+pub struct RateBody {
+    /// A model's id; `*` stands for each model without a rate limit of its own.
+    #[schema(example = "*")]
+    model: String,
+    /// Requests, above zero.
+    #[schema(minimum = 1)]
+    requests_per_minute: Option<u32>,
+    /// Images, above zero.
+    #[schema(minimum = 1)]
+    images_per_minute: Option<u32>,
+}
+
+/// What the callers of a project may not change.
+#[derive(Debug, ToSchema)]
+#[schema(as = Policy)]
+#[expect(dead_code, reason = "the document's picture of accounts::Policy")]
+pub struct PolicyBody {
+    /// The models it may use; every model when absent.
+    allowed_models: Option<Vec<String>>,
+    /// Whether no request may switch the safety checker off.
+    require_safety_checker: Option<bool>,
+    /// The most that one request may cost, in US dollars as a decimal string.
+    max_price_usd: Option<String>,
+}
+
+/// A project and its terms.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Project)]
 pub struct ProjectView {
     /// Its id.
-    #[schema(example = "proj_019e1951c77871209c8216efcf40ec82")]
     id: String,
     /// Always `organization.project`.
     #[schema(example = "organization.project")]
     object: &'static str,
-    /// Its name; not unique.
+    /// Its name.
     name: String,
+    /// `active` or `archived`.
+    status: &'static str,
     /// When it was made, in Unix seconds.
     created_at: i64,
-    /// When it was archived, in Unix seconds; null while it is active.
+    /// Since when it may not be used, in Unix seconds.
     archived_at: Option<i64>,
-    /// `active` or `archived`.
-    #[schema(example = "active")]
-    status: &'static str,
+    /// Whether it may spend no more than its balance.
+    prepaid: bool,
+    /// The sum of its ledger entries in US dollars; below zero what it owes.
+    balance_usd: String,
+    /// What is set aside for open generations, in US dollars.
+    held_usd: String,
+    /// What this month (UTC) was charged, in US dollars.
+    spent_this_month_usd: String,
+    /// The most that a month may cost.
+    spend_limit_usd: Option<String>,
+    /// What its callers may not change.
+    #[schema(value_type = Option<PolicyBody>)]
+    policy: Option<Policy>,
+    /// For how many seconds prompts are kept.
+    prompt_retention_seconds: i64,
+    /// How much may be asked for and be open at once.
+    limits: LimitsView,
 }
 
-impl ProjectView {
-    fn of(project: &ProjectRecord) -> Self {
-        Self {
-            id: project.id.to_string(),
-            object: "organization.project",
-            name: project.name.clone(),
-            created_at: project.created_at.seconds(),
-            archived_at: project.archived_at.map(|at| at.seconds()),
-            status: if project.archived_at.is_some() { "archived" } else { "active" },
-        }
-    }
+/// How much may be asked for and be open at once.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct LimitsView {
+    /// Generations at once.
+    concurrent_generations: Option<u32>,
+    /// In any minute.
+    rates: Vec<RateBody>,
 }
 
-list!(
-    /// A page of projects, newest first.
-    ProjectList of ProjectView
-);
-
-/// A project to be made.
+/// Money for a project, or a correction.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct NewProject {
-    /// What to call it.
-    #[validate(length(min = 1, max = 200, message = "must have 1 to 200 characters"))]
-    #[schema(min_length = 1, max_length = 200)]
-    name: String,
+pub struct CreditBody {
+    /// US dollars as a decimal string: above zero a top-up, below zero a correction.
+    #[schema(value_type = String, example = "25.00")]
+    amount_usd: Money,
+    /// Why, for those who read the ledger later.
+    #[validate(length(min = 1, max = 500, message = "has 1 to 500 characters"))]
+    reason: String,
 }
 
-/// What is to be different about a project.
-#[derive(Debug, Deserialize, Validate, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ProjectUpdate {
-    /// What to call it; the same as before if not given.
-    #[validate(length(min = 1, max = 200, message = "must have 1 to 200 characters"))]
-    #[schema(min_length = 1, max_length = 200)]
-    name: Option<String>,
-}
-
-/// Create a project
-///
-/// It pays afterwards and has no limits until some are set.
-#[utoipa::path(
-    operation_id = "createProject",
-    tag = "organization",
-    request_body = NewProject,
-    responses((status = 200, description = "The new project.", body = ProjectView), Refusals),
-    security(("admin_key" = []))
-)]
-#[post("/v1/organization/projects")]
-pub async fn create_project(
-    request: HttpRequest,
-    body: web::Bytes,
-    caller: web::ReqData<Caller>,
-    services: web::Data<Services>,
-) -> Result<HttpResponse, Problem> {
-    let new: NewProject = fixed_body(&request, &body)?;
-    let project = accounts_of(&request, &caller, &services).create_project(&new.name).await?;
-    Ok(HttpResponse::Ok().json(ProjectView::of(&project)))
-}
-
-/// List projects
-#[utoipa::path(
-    operation_id = "listProjects",
-    tag = "organization",
-    params(
-        ("limit" = Option<u32>, Query, description = "How many, 1 to 100; 20 if not given.", minimum = 1, maximum = 100),
-        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
-        ("include_archived" = Option<bool>, Query, description = "Whether archived projects are listed too."),
-    ),
-    responses((status = 200, description = "A page of projects, newest first.", body = ProjectList), Refusals),
-    security(("admin_key" = []))
-)]
-#[get("/v1/organization/projects")]
-pub async fn list_projects(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
-    let pairs = query(&request, &["limit", "after", "include_archived"])?;
-    let archived = pairs.parsed("include_archived", "true or false")?.unwrap_or(false);
-    let cursor = cursor(&pairs, "a project", ProjectId::uuid, 100)?;
-    let page = services.accounts.projects_page(archived, cursor).await?;
-    Ok(HttpResponse::Ok().json(ProjectList::of(page.items.iter().map(ProjectView::of).collect(), page.has_more)))
+/// A booked credit.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProjectCredit)]
+pub struct CreditView {
+    /// Of the ledger transaction.
+    id: String,
+    /// Always `organization.project.credit`.
+    #[schema(example = "organization.project.credit")]
+    object: &'static str,
+    /// The project.
+    project_id: String,
+    /// `top_up` or `correction`.
+    kind: &'static str,
+    /// US dollars with nine places.
+    amount_usd: String,
+    /// Why.
+    reason: String,
+    /// The key that booked it.
+    author: String,
+    /// The balance after it, in US dollars.
+    balance_usd: String,
 }
 
 /// Retrieve a project
 #[utoipa::path(
     operation_id = "retrieveProject",
-    tag = "organization",
-    params(("project_id" = String, Path, description = "The project's id.")),
-    responses((status = 200, description = "The project.", body = ProjectView), RefusalsOfOne),
+    tag = "admin",
+    params(("id" = String, Path, description = "The project's id, or `default`.")),
+    responses(
+        (status = 200, description = "The project.", body = ProjectView),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "No such project.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
     security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}")]
-pub async fn retrieve_project(path: web::Path<String>, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
-    let project = services.accounts.project(id_of(&path, "project")?).await?;
-    let project = project.ok_or_else(|| not_found(&path, "project"))?;
-    Ok(HttpResponse::Ok().json(ProjectView::of(&project)))
+#[get("/admin/v1/projects/{id}")]
+pub async fn retrieve_project(id: web::Path<String>, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+    let project = find(&services, &id).await?;
+    Ok(HttpResponse::Ok().json(view(&services, project).await?))
 }
 
-/// Update a project
+/// Change a project's terms
+///
+/// What is absent stays as it is; null lifts. Reservations see the change at once, on every replica.
 #[utoipa::path(
     operation_id = "updateProject",
-    tag = "organization",
-    params(("project_id" = String, Path, description = "The project's id.")),
-    request_body = ProjectUpdate,
-    responses((status = 200, description = "The project as it is now.", body = ProjectView), RefusalsOfOne),
+    tag = "admin",
+    params(("id" = String, Path, description = "The project's id, or `default`.")),
+    request_body(content = ProjectPatch, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The project as it is now.", body = ProjectView),
+        (status = 400, description = "The body is wrong.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "No such project.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
     security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}")]
+#[patch("/admin/v1/projects/{id}")]
 pub async fn update_project(
     request: HttpRequest,
-    path: web::Path<String>,
+    id: web::Path<String>,
     body: web::Bytes,
     caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let id = id_of(&path, "project")?;
-    let update: ProjectUpdate = fixed_body(&request, &body)?;
-    let change = ProjectChange { name: update.name, ..ProjectChange::default() };
-    let project = accounts_of(&request, &caller, &services).update_project(id, change).await?;
-    Ok(HttpResponse::Ok().json(ProjectView::of(&project)))
+    let patch: ProjectPatch = fixed_body(&request, &body)?;
+    let (concurrency_limit, rates) = match patch.limits {
+        Some(limits) => (limits.concurrent_generations, limits.rates),
+        None => (None, None),
+    };
+    let policy = match patch.policy {
+        Some(Some(mut policy)) => {
+            if let Some(models) = &mut policy.allowed_models {
+                known_models(&services, models, "policy.allowed_models")?;
+            }
+            Some(Some(policy.text()))
+        }
+        lifted => lifted.map(|_| None),
+    };
+    let seconds = patch.prompt_retention_seconds.map(|seconds| seconds.min(LONGEST_RETENTION));
+    let change = ProjectChange {
+        name: patch.name,
+        prepaid: patch.prepaid,
+        spend_limit: patch.spend_limit_usd,
+        policy,
+        prompt_retention: seconds.and_then(|seconds| i64::try_from(seconds * 1_000_000).ok()),
+        concurrency_limit,
+        rate_limits: rates.map(|rates| rate_limits(&services, rates)).transpose()?,
+    };
+    let project = find(&services, &id).await?;
+    let project = accounts_of(&request, &caller, &services).update_project(project.id, change).await?;
+    Ok(HttpResponse::Ok().json(view(&services, project).await?))
 }
 
-/// Archive a project
+/// Add credits to a project
 ///
-/// For good: its keys stop working within a second on every replica. What is open goes on.
+/// Books a top-up (above zero) or a correction (below zero) with its reason and who did it. Past entries are never
+/// edited. With an `Idempotency-Key` a resend books nothing.
 #[utoipa::path(
-    operation_id = "archiveProject",
-    tag = "organization",
-    params(("project_id" = String, Path, description = "The project's id.")),
-    responses((status = 200, description = "The project, archived.", body = ProjectView), RefusalsOfOne),
+    operation_id = "createProjectCredit",
+    tag = "admin",
+    params(
+        ("id" = String, Path, description = "The project's id, or `default`."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Same key: booked once, for ever."),
+    ),
+    request_body(content = CreditBody, content_type = "application/json"),
+    responses(
+        (status = 201, description = "It is booked.", body = CreditView),
+        (status = 400, description = "The body is wrong.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "No such project.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "The idempotency key was used with another amount.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
     security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/archive")]
-pub async fn archive_project(
+#[post("/admin/v1/projects/{id}/credits")]
+pub async fn create_project_credit(
     request: HttpRequest,
-    path: web::Path<String>,
+    id: web::Path<String>,
+    caller: web::ReqData<Caller>,
+    body: web::Bytes,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let asked: CreditBody = fixed_body(&request, &body)?;
+    if asked.amount_usd == Money::ZERO {
+        return Err(invalid_field("amount_usd", "must not be zero"));
+    }
+    let project = find(&services, &id).await?;
+    let kind = if asked.amount_usd > Money::ZERO { CreditKind::TopUp } else { CreditKind::Correction };
+    let credit = Credit {
+        id: match idempotency_key(request.headers())? {
+            Some(key) => credit_id(project.id, &key),
+            None => services.ids.uuid(),
+        },
+        project_id: project.id,
+        kind,
+        amount: asked.amount_usd,
+        reason: asked.reason,
+        author: format!("{} ({})", caller.name, caller.api_key_id),
+        at: services.clock.now(),
+    };
+    let applied = services.gateway.books().credit(&credit).await?;
+    let mut response = HttpResponse::Created();
+    if applied == Applied::Already {
+        response.insert_header(("idempotent-replayed", "true"));
+    }
+    let balance = services.gateway.books().balance(project.id, credit.at).await?;
+    Ok(response.json(CreditView {
+        id: credit.id.to_string(),
+        object: "organization.project.credit",
+        project_id: project.id.to_string(),
+        kind: match kind {
+            CreditKind::TopUp => "top_up",
+            CreditKind::Correction => "correction",
+        },
+        amount_usd: credit.amount.to_string(),
+        reason: credit.reason,
+        author: credit.author,
+        balance_usd: balance.map_or(Money::ZERO, |balance| balance.posted).to_string(),
+    }))
+}
+
+/// What is to be different about the organization.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrganizationPatch {
+    /// The most that a calendar month (UTC) of all projects may cost, in US dollars as a decimal string; null lifts it.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, example = "1000.00")]
+    spend_limit_usd: Option<Option<Money>>,
+}
+
+/// What all projects together may do.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Organization)]
+pub struct OrganizationView {
+    /// Always `organization`.
+    #[schema(example = "organization")]
+    object: &'static str,
+    /// The most that a month may cost.
+    spend_limit_usd: Option<String>,
+}
+
+/// Change the organization's spend limit
+#[utoipa::path(
+    operation_id = "updateOrganization",
+    tag = "admin",
+    request_body(content = OrganizationPatch, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The organization as it is now.", body = OrganizationView),
+        (status = 400, description = "The body is wrong.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("admin_key" = []))
+)]
+#[patch("/admin/v1/organization")]
+pub async fn update_organization(
+    request: HttpRequest,
+    body: web::Bytes,
     caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let id = id_of(&path, "project")?;
-    let project = accounts_of(&request, &caller, &services).archive_project(id).await?;
-    Ok(HttpResponse::Ok().json(ProjectView::of(&project)))
+    let patch: OrganizationPatch = fixed_body(&request, &body)?;
+    let spend_limit = match patch.spend_limit_usd {
+        Some(limit) => {
+            accounts_of(&request, &caller, &services).set_organization_limit(limit).await?;
+            limit
+        }
+        None => services.accounts.organization_limit().await?,
+    };
+    let view = OrganizationView { object: "organization", spend_limit_usd: spend_limit.map(|limit| limit.to_string()) };
+    Ok(HttpResponse::Ok().json(view))
+}
+
+/// The id of a credit that is booked under a key: the same for the same key and project.
+fn credit_id(project: ProjectId, key: &str) -> Uuid {
+    let mut hash = Sha256::new();
+    hash.update(project.uuid().as_bytes());
+    hash.update(key.as_bytes());
+    let digest: [u8; 32] = hash.finalize().into();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+}
+
+async fn find(services: &Services, id: &str) -> Result<ProjectRecord, Problem> {
+    let not_found = || Problem::new(Code::NotFound, format!("there is no project `{id}`")).param("id");
+    let projects = services.accounts.list_projects().await?;
+    let found = if id == "default" {
+        projects.into_iter().find(|project| project.is_default)
+    } else {
+        let id: ProjectId = id.parse().map_err(|_| not_found())?;
+        projects.into_iter().find(|project| project.id == id)
+    };
+    found.ok_or_else(not_found)
+}
+
+/// Our ids for the models that are named, in whatever letter case or alias.
+pub fn known_models(services: &Services, models: &mut [String], field: &str) -> Result<(), Problem> {
+    let catalogue = services.gateway.catalogue();
+    for name in models {
+        let model = catalogue.model(name);
+        *name = model.ok_or_else(|| invalid_field(field, &format!("there is no model `{name}`")))?.id.clone();
+    }
+    Ok(())
+}
+
+fn rate_limits(services: &Services, rates: Vec<RateBody>) -> Result<Vec<RateLimit>, Problem> {
+    rates
+        .into_iter()
+        .map(|rate| {
+            let mut model = [rate.model];
+            if model != [ANY_MODEL] {
+                known_models(services, &mut model, "limits.rates")?;
+            }
+            let [model] = model;
+            Ok(RateLimit {
+                model,
+                requests_per_minute: rate.requests_per_minute,
+                images_per_minute: rate.images_per_minute,
+            })
+        })
+        .collect()
+}
+
+async fn view(services: &Services, project: ProjectRecord) -> Result<ProjectView, Problem> {
+    let balance = services.gateway.books().balance(project.id, services.clock.now()).await?;
+    let balance = balance.ok_or_else(|| Problem::new(Code::InternalError, "the project has no balance"))?;
+    Ok(ProjectView {
+        id: project.id.to_string(),
+        object: "organization.project",
+        name: project.name,
+        status: if project.archived_at.is_some() { "archived" } else { "active" },
+        created_at: project.created_at.seconds(),
+        archived_at: project.archived_at.map(crate::domain::Timestamp::seconds),
+        prepaid: project.prepaid,
+        balance_usd: balance.posted.to_string(),
+        held_usd: balance.held.to_string(),
+        spent_this_month_usd: balance.spent_this_month.to_string(),
+        spend_limit_usd: project.spend_limit.map(|limit| limit.to_string()),
+        policy: project.policy.as_deref().and_then(|text| Policy::read(text).ok()),
+        prompt_retention_seconds: project.prompt_retention / 1_000_000,
+        limits: LimitsView {
+            concurrent_generations: project.concurrency_limit,
+            rates: project
+                .rate_limits
+                .into_iter()
+                .map(|limit| RateBody {
+                    model: limit.model,
+                    requests_per_minute: limit.requests_per_minute,
+                    images_per_minute: limit.images_per_minute,
+                })
+                .collect(),
+        },
+    })
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use std::time::Duration;
 
+use super::rates::limit_problem;
 use crate::accounts::AccountsError;
 use crate::catalogue::{self, JsonError, Model, PriceError, Rejection};
 use crate::domain::GenerationId;
@@ -86,7 +87,7 @@ pub fn reserve_problem(fault: &ReserveError) -> Problem {
     match fault {
         ReserveError::InsufficientCredit { available, needed } => Problem::new(
             Code::InsufficientCredits,
-            format!("You've run out of credits: this request may cost {needed} USD, and {available} USD are left."),
+            format!("You've run out of credits. This request may cost {needed} USD, and {available} USD are left."),
         )
         // AIML's own spelling; its clients match on it.
         .data(json!({"kind": "err_insufficent_credits", "available_usd": available, "needed_usd": needed})),
@@ -102,6 +103,11 @@ pub fn reserve_problem(fault: &ReserveError) -> Problem {
             format!("{used} of this key's budget of {budget} USD are used, and this request may cost {needed} USD"),
         )
         .data(json!({"kind": "err_key_budget_reached", "limit_usd": budget, "used_usd": used, "needed_usd": needed})),
+        ReserveError::OrganizationLimitReached => {
+            let message = "this month's spend limit of the whole organization does not cover this request";
+            Problem::new(Code::InsufficientCredits, message).data(json!({"kind": "err_organization_limit_reached"}))
+        }
+        ReserveError::LimitReached(reached) => limit_problem(reached),
         ReserveError::ProjectArchived | ReserveError::KeyRevoked | ReserveError::UnknownCaller => {
             Problem::new(Code::InvalidApiKey, "this API key is not valid")
         }
@@ -118,38 +124,37 @@ pub fn reserve_problem(fault: &ReserveError) -> Problem {
     }
 }
 
-impl From<LedgerError> for Problem {
-    fn from(fault: LedgerError) -> Self {
+impl From<AccountsError> for Problem {
+    fn from(fault: AccountsError) -> Self {
         match fault {
-            LedgerError::Unavailable(reason) => unavailable(&reason),
+            AccountsError::UnknownProject | AccountsError::UnknownKey | AccountsError::UnknownServiceAccount => {
+                Self::new(Code::NotFound, fault.to_string())
+            }
+            AccountsError::Invalid(message) => Self::new(Code::InvalidParameters, message),
+            AccountsError::ProjectArchived | AccountsError::DefaultProject | AccountsError::GivenBySetting(_) => {
+                Self::new(Code::Conflict, fault.to_string())
+            }
+            other if other.is_unavailable() => unavailable(&other.to_string()),
             other => {
-                tracing::error!(fault = %other, "the books cannot be read");
-                Self::new(Code::InternalError, "the books cannot be read")
+                tracing::error!(fault = %other, "the accounts cannot be changed");
+                Self::new(Code::InternalError, "the accounts cannot be read or changed")
             }
         }
     }
 }
 
-impl From<AccountsError> for Problem {
-    fn from(fault: AccountsError) -> Self {
-        let message = fault.to_string();
+impl From<LedgerError> for Problem {
+    fn from(fault: LedgerError) -> Self {
         match fault {
-            AccountsError::UnknownProject | AccountsError::UnknownKey | AccountsError::UnknownServiceAccount => {
-                Self::new(Code::NotFound, message)
-            }
-            AccountsError::ProjectArchived
-            | AccountsError::DefaultProject
-            | AccountsError::GivenBySetting(_)
-            | AccountsError::ValueInUse => Self::new(Code::Conflict, message),
-            AccountsError::Invalid(_) | AccountsError::UnusableValue => Self::new(Code::InvalidParameters, message),
-            fault if fault.is_unavailable() => {
-                tracing::error!(%fault, "the database is away");
-                Self::new(Code::ServiceUnavailable, "the database cannot be reached now, so nothing was done; try again soon")
-                    .retry_after(COME_BACK)
-            }
-            fault => {
-                tracing::error!(%fault, "the accounts cannot be read or changed");
-                Self::new(Code::InternalError, "the accounts cannot be read or changed")
+            LedgerError::SameIdOtherAmount => Self::new(
+                Code::IdempotencyKeyReused,
+                "this `Idempotency-Key` was used with another amount; send another key for another credit",
+            )
+            .param("Idempotency-Key"),
+            LedgerError::Unavailable(reason) => unavailable(&reason),
+            other => {
+                tracing::error!(fault = %other, "the books cannot be read");
+                Self::new(Code::InternalError, "the books cannot be read")
             }
         }
     }

@@ -13,6 +13,8 @@ use utoipa::ToSchema;
 use super::answer::{ImageAnswer, image_answer, put_cost_headers};
 use super::errors::{failure_problem, invalid_field, overdue_problem, reserve_problem};
 use super::input::expect_json;
+use super::permission::permit;
+use super::rates::put_rate_headers;
 use super::{GenerationView, Services};
 use crate::accounts::{Caller, CallerKind};
 use crate::catalogue::{self, Order, Strictness, Switches};
@@ -57,6 +59,9 @@ pub struct ImageRequest(Map<String, Value>);
             ("x-imagegate-ignored" = String, description = "Fields of the request that counted for nothing, if any."),
             ("x-imagegate-upstream" = String, description = "`fal`, or `sandbox` where no key of fal is set."),
             ("idempotent-replayed" = String, description = "`true` if this is the answer to an earlier request with the same key."),
+            ("x-ratelimit-limit-requests" = String, description = "Requests for this model in any minute, where they are limited; likewise `-images`."),
+            ("x-ratelimit-remaining-requests" = String, description = "What is left of them; likewise `-images`."),
+            ("x-ratelimit-reset-requests" = String, description = "When all are there again, as in `8.64s`; likewise `-images`."),
          )),
         (status = 202, description = "Taken, as `background` or `Prefer: respond-async` asked.", body = GenerationView,
          headers(("Location" = String, description = "Where it can be fetched."))),
@@ -118,7 +123,7 @@ pub async fn create_image_generation(
     if let Some(leaves) = leaves {
         leaves.stayed();
     }
-    answer(&services, &request, &order, progress, job.id).await
+    answer(&services, &request, &order, progress, &job).await
 }
 
 /// Ask for the price
@@ -220,6 +225,7 @@ fn accept(
     expect_json(request)?;
     let wish = catalogue::parse(body)?;
     let accepted = services.gateway.accept(&wish, strictness(request.headers())?)?;
+    permit(caller, &accepted, services)?;
     Ok((accepted, project_id))
 }
 
@@ -240,7 +246,8 @@ fn prefers_async(headers: &HeaderMap) -> bool {
     preferences.map(str::trim).any(|preference| preference.eq_ignore_ascii_case("respond-async"))
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+/// The request's `Idempotency-Key`, if it has one that can be used.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().unwrap_or_default().trim();
     if key.is_empty() || key.len() > IDEMPOTENCY_KEY_LIMIT {
@@ -296,7 +303,9 @@ async fn answer_async(services: &Services, request: &HttpRequest, job: &Job) -> 
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }
-    Ok(response.json(GenerationView::for_project(services, request, &record)))
+    let mut answer = response.json(GenerationView::for_project(services, request, &record));
+    put_rate_headers(answer.headers_mut(), &job.rates());
+    Ok(answer)
 }
 
 /// The answer to a client that waits.
@@ -305,10 +314,14 @@ async fn answer(
     request: &HttpRequest,
     order: &Order,
     progress: Progress,
-    id: GenerationId,
+    job: &Job,
 ) -> Result<HttpResponse, Problem> {
     match progress {
-        Progress::Finished(finished) => answer_finished(services, request, order, &finished, false).await,
+        Progress::Finished(finished) => {
+            let mut answer = answer_finished(services, request, order, &finished, false).await?;
+            put_rate_headers(answer.headers_mut(), &job.rates());
+            Ok(answer)
+        }
         Progress::Refused(refusal) => match &*refusal {
             ReserveError::Duplicate(original) => {
                 let finished = join(services, *original).await?;
@@ -316,7 +329,7 @@ async fn answer(
             }
             refusal => Err(reserve_problem(refusal)),
         },
-        _ => Err(overdue_problem(id)),
+        _ => Err(overdue_problem(job.id)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod access;
 mod answer;
+mod billing;
 pub mod errors;
 mod generations;
 mod health;
@@ -9,6 +10,8 @@ mod images;
 mod input;
 mod models;
 mod openapi;
+mod permission;
+mod rates;
 
 use std::sync::Arc;
 
@@ -17,13 +20,13 @@ use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::accounts::Accounts;
 use crate::config::HttpSettings;
-use crate::domain::Clock;
+use crate::domain::{Clock, IdSource};
 use crate::gateway::Gateway;
 use crate::providers::Media;
 
 pub use answer::GenerationView;
 pub use generations::{GenerationList, state_filter, time_filter};
-pub use images::ImageRequest;
+pub use images::{ImageRequest, idempotency_key};
 pub use input::{QueryPairs, fixed_body, query};
 pub use models::ModelTable;
 pub use openapi::{docs_page, openapi_document, render_document};
@@ -38,6 +41,8 @@ pub struct Services {
     pub media: Media,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// Makes ids.
+    pub ids: Arc<dyn IdSource>,
     /// How the gateway is reached.
     pub http: HttpSettings,
     /// Who makes the images: `fal`, or `sandbox` for the built-in stand-in.
@@ -76,6 +81,8 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(generations::cancel_image_generation)
         .service(models::list_models)
         .service(models::retrieve_model)
+        .service(billing::retrieve_billing_balance)
+        .service(billing::retrieve_billing)
         .service(health::check_liveness)
         .service(health::check_readiness)
         .service(openapi::retrieve_openapi_document);

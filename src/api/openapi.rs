@@ -27,8 +27,9 @@ pub fn openapi_document(api: &mut OpenApi) {
     let tags = [
         ("images", "Making images, and what became of them."),
         ("models", "What is on offer, with parameters and prices."),
+        ("billing", "What a project may still spend, in AIML's shapes."),
         ("organization", "OpenAI's organization API: projects, keys, limits, usage, costs, audit log."),
-        ("admin", "What OpenAI's API has no word for: every generation with its cost, rotating keys."),
+        ("admin", "What OpenAI's API has no word for: every generation with its cost, terms, limits, credits."),
         ("health", "Whether the gateway lives and serves."),
         ("document", "This document."),
     ];

@@ -2,6 +2,7 @@
 
 pub mod generate;
 pub mod keys;
+pub mod ledger;
 pub mod models;
 pub mod serve;
 pub mod usage;

@@ -82,8 +82,9 @@ impl Gateway {
         self.jobs.insert(job.clone());
         let (gateway, watched) = (self.clone(), job.clone());
         let work = async move {
-            if let Err(refusal) = gateway.books.reserve(reservation).await {
-                return gateway.refuse(&watched, refusal);
+            match gateway.books.reserve(reservation).await {
+                Ok(reserved) => watched.reserved(reserved),
+                Err(refusal) => return gateway.refuse(&watched, refusal),
             }
             let outcome = gateway.submit_and_follow(&watched, &order, provider).await;
             gateway.settle(&watched, order.as_ref(), outcome).await;

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
 use crate::domain::{GenerationId, Money, ProjectId, Timestamp};
-use crate::ledger::{FinalState, ReserveError};
+use crate::ledger::{FinalState, RateLimits, ReserveError, Reserved};
 use crate::providers::{Delivery, Failure};
 
 /// What the watchers of a job are told.
@@ -72,6 +72,7 @@ pub struct Job {
     pub model: String,
     progress: watch::Sender<Progress>,
     cancellation: AtomicU8,
+    rates: OnceLock<RateLimits>,
 }
 
 impl Job {
@@ -90,7 +91,18 @@ impl Job {
             model,
             progress: watch::Sender::new(Progress::Reserving),
             cancellation: AtomicU8::new(Cancellation::Never as u8),
+            rates: OnceLock::new(),
         })
+    }
+
+    /// How the rate limits stood with it, once it was reserved; nothing where there are none.
+    #[must_use]
+    pub fn rates(&self) -> RateLimits {
+        self.rates.get().copied().unwrap_or_default()
+    }
+
+    pub(super) fn reserved(&self, reserved: Reserved) {
+        let _ = self.rates.set(reserved.rates);
     }
 
     /// What is known now, and every change of it.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::credit::{self, Credit, Refund};
 use super::error::{LedgerError, ReserveError};
+use super::limits::RateLimits;
 use super::month::Month;
 use super::writer::{Command, Writer};
 use crate::domain::{GenerationId, ProjectId, Timestamp};
@@ -35,6 +36,13 @@ pub enum Applied {
     Now,
     /// It had been done before, perhaps by somebody else.
     Already,
+}
+
+/// A reservation that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reserved {
+    /// How the rate limits stand with it.
+    pub rates: RateLimits,
 }
 
 /// The books. Cheap to clone.
@@ -70,7 +78,7 @@ impl Books {
     }
 
     /// Records a generation and holds its money, if the caller may; durable when this returns.
-    pub async fn reserve(&self, reservation: Reservation) -> Result<(), ReserveError> {
+    pub async fn reserve(&self, reservation: Reservation) -> Result<Reserved, ReserveError> {
         let (caller, answer) = oneshot::channel();
         self.send(Command::Reserve(Box::new(reservation), caller)).map_err(ReserveError::Unavailable)?;
         answer.await.unwrap_or_else(|_| Err(ReserveError::Unavailable(closed())))

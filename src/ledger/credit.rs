@@ -88,10 +88,10 @@ async fn credit_once(store: &Store, credit: &Credit) -> Decided {
     if transaction.lock_balances(&[project]).await?.is_empty() {
         return Ok(Err(LedgerError::UnknownProject));
     }
-    if transaction.transaction_exists(credit.id).await? {
-        return Ok(Ok(Applied::Already));
-    }
     let amount = credit.amount.nanos();
+    if let Some(moved) = transaction.moved(credit.id).await? {
+        return Ok(if moved == amount { Ok(Applied::Already) } else { Err(LedgerError::SameIdOtherAmount) });
+    }
     transaction
         .insert_transactions(&[NewTransaction {
             id: credit.id,
@@ -135,8 +135,9 @@ async fn refund_once(store: &Store, refund: &Refund) -> Decided {
         return Ok(Err(LedgerError::UnknownGeneration(refund.generation)));
     };
     transaction.lock_balances(&[generation.project_id]).await?;
-    if transaction.transaction_exists(refund.id).await? {
-        return Ok(Ok(Applied::Already));
+    if let Some(moved) = transaction.moved(refund.id).await? {
+        let same = moved == refund.amount.nanos();
+        return Ok(if same { Ok(Applied::Already) } else { Err(LedgerError::SameIdOtherAmount) });
     }
     let charged = transaction.charged(refund.generation).await?;
     if refund.amount > charged {

@@ -7,11 +7,12 @@ use uuid::Uuid;
 
 use super::books::Applied;
 use super::error::{LedgerError, ReserveError};
+use super::limits::{LimitReached, RateLimits, Rates, check_concurrency};
 use super::month::Month;
 use crate::domain::{GenerationId, Money, Timestamp};
 use crate::store::{
     BalanceRow, Existing, FinalState, Finish, GenerationState, KeyTerms, LedgerAccount, MonthRow, NewTransaction,
-    OpenRow, ProjectTerms, Reservation, Submitted, TransactionKind,
+    OpenRow, OrganizationRows, ProjectTerms, Reservation, Submitted, TransactionKind,
 };
 
 /// What is known of those who want to reserve, kept up to date from one decision of a batch to the next.
@@ -22,6 +23,44 @@ pub(super) struct Standing {
     pub(super) months: HashMap<(Uuid, i64), i64>,
     pub(super) keys: HashMap<Uuid, KeyTerms>,
     pub(super) idempotency: HashMap<(Uuid, String), Existing>,
+    /// How many generations of a project are open; only of those with such a limit.
+    pub(super) open: HashMap<Uuid, i64>,
+    pub(super) rates: Rates,
+    pub(super) organization: Option<Organization>,
+}
+
+/// What all projects together may spend and have used.
+#[derive(Debug)]
+pub(super) struct Organization {
+    limit: i64,
+    held: i64,
+    months: HashMap<i64, i64>,
+}
+
+impl Organization {
+    /// `None` where there is no limit.
+    pub(super) fn of(rows: OrganizationRows) -> Option<Self> {
+        let limit = rows.spend_limit?;
+        Some(Self { limit, held: rows.held, months: rows.months.into_iter().collect() })
+    }
+
+    fn check(&self, r: &Reservation) -> Result<(), ReserveError> {
+        let month = Month::of(r.created_at).start().micros();
+        let used = self.held.saturating_add(self.months.get(&month).copied().unwrap_or(0));
+        if used.saturating_add(r.hold.nanos()) > self.limit {
+            return Err(ReserveError::OrganizationLimitReached);
+        }
+        Ok(())
+    }
+}
+
+/// What is allowed to a reservation.
+#[derive(Debug)]
+pub(super) struct Allowed {
+    /// Until when its prompt may be kept.
+    pub(super) prompt_until: Option<Timestamp>,
+    /// How the rate limits stand, where there are any.
+    pub(super) rates: Option<RateLimits>,
 }
 
 impl Standing {
@@ -29,9 +68,9 @@ impl Standing {
         self.months.extend(rows.into_iter().map(|row| ((row.project_id, row.starts_at), row.spent)));
     }
 
-    /// Whether a reservation may be made; if so it is taken into account from now on. Gives until when its prompt may
-    /// be kept. Idempotency comes first, then the caller's state, then money.
-    pub(super) fn reserve(&mut self, r: &Reservation) -> Result<Option<Timestamp>, ReserveError> {
+    /// Whether a reservation may be made; if so it is taken into account from now on. Idempotency comes first, then the
+    /// caller's state, then money, then the limits that time lifts.
+    pub(super) fn reserve(&mut self, r: &Reservation) -> Result<Allowed, ReserveError> {
         self.check_idempotency(r)?;
         let project = self.projects.get(&r.project_id.uuid()).ok_or(ReserveError::UnknownCaller)?;
         if project.archived_at.is_some() {
@@ -49,12 +88,16 @@ impl Standing {
             return Err(ReserveError::Refused(format!("a hold of `{}`", r.hold)));
         }
         self.check_money(r, project, key)?;
+        let limited = |reached: LimitReached| ReserveError::LimitReached(Box::new(reached));
+        let rates = self.rates.check(r).map_err(limited)?;
+        let open = self.open.get(&r.project_id.uuid()).copied().unwrap_or(0);
+        check_concurrency(project.concurrency_limit, open).map_err(limited)?;
         let prompt_until = (project.prompt_retention > 0).then(|| {
             let retention = u64::try_from(project.prompt_retention).unwrap_or(0);
             r.created_at.plus(Duration::from_micros(retention))
         });
-        self.take_into_account(r);
-        Ok(prompt_until)
+        self.take_into_account(r, rates.is_some());
+        Ok(Allowed { prompt_until, rates })
     }
 
     fn check_idempotency(&self, r: &Reservation) -> Result<(), ReserveError> {
@@ -92,6 +135,9 @@ impl Standing {
                 needed: r.hold,
             });
         }
+        if let Some(organization) = &self.organization {
+            organization.check(r)?;
+        }
         let used = key.spent.saturating_add(key.held);
         if let Some(budget) = key.budget
             && used.saturating_add(needed) > budget
@@ -105,8 +151,15 @@ impl Standing {
         Ok(())
     }
 
-    fn take_into_account(&mut self, r: &Reservation) {
+    fn take_into_account(&mut self, r: &Reservation, rated: bool) {
         let project = r.project_id.uuid();
+        if rated {
+            self.rates.count(r);
+        }
+        *self.open.entry(project).or_default() += 1;
+        if let Some(organization) = &mut self.organization {
+            organization.held = organization.held.saturating_add(r.hold.nanos());
+        }
         if let Some(balance) = self.balances.get_mut(&project) {
             balance.held = balance.held.saturating_add(r.hold.nanos());
         }
@@ -139,6 +192,13 @@ impl Standing {
             key.spent = key.spent.saturating_add(price);
         }
         let month = Month::of(finish.settled_at).start().micros();
+        if let Some(open) = self.open.get_mut(&row.project_id) {
+            *open -= 1;
+        }
+        if let Some(organization) = &mut self.organization {
+            organization.held = organization.held.saturating_sub(row.hold);
+            *organization.months.entry(month).or_default() += price;
+        }
         let spent = self.months.entry((row.project_id, month)).or_default();
         *spent = spent.saturating_add(price);
     }

@@ -1,5 +1,6 @@
 //! Why the books refuse something.
 
+use super::limits::LimitReached;
 use crate::domain::{GenerationId, Money};
 use crate::store::StoreError;
 
@@ -34,6 +35,12 @@ pub enum ReserveError {
         /// What was to be held.
         needed: Money,
     },
+    /// The month of all projects together would cost more than the organization's spend limit.
+    #[error("the organization's monthly limit is reached")]
+    OrganizationLimitReached,
+    /// Too much was asked for in the last minute, or too much is open.
+    #[error("a limit of `{}` is reached, `{}` are used", .0.limit, .0.used)]
+    LimitReached(Box<LimitReached>),
     /// The project may no longer be used.
     #[error("the project is archived")]
     ProjectArchived,
@@ -85,6 +92,9 @@ pub enum LedgerError {
         /// What was charged, less what was given back before.
         charged: Money,
     },
+    /// A transaction of this id moved another amount.
+    #[error("a transaction of this id moved another amount")]
+    SameIdOtherAmount,
     /// An amount, number or word that cannot be booked.
     #[error("this cannot be booked: {0}")]
     Invalid(String),

@@ -16,14 +16,16 @@ mod books;
 mod credit;
 mod decide;
 mod error;
+mod limits;
 mod month;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-pub use books::{Applied, Books};
+pub use books::{Applied, Books, Reserved};
 pub use credit::{Credit, CreditKind, Refund};
 pub use error::{LedgerError, ReserveError};
+pub use limits::{ANY_MODEL, LimitReached, Limited, RateLimits, RateState};
 
 pub use crate::store::{
     AttemptOutcome, AttemptRecord, Balance, BucketWidth, CostSource, Discrepancy, FinalState, Finish, GenerationFilter,

@@ -12,14 +12,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::books::Applied;
-use super::decide::{self, Standing, Submit};
+use super::books::{Applied, Reserved};
+use super::decide::{self, Organization, Standing, Submit};
 use super::error::{LedgerError, ReserveError};
+use super::limits::{Rates, WINDOW_SECONDS};
 use super::month::Month;
 use crate::domain::{GenerationId, Timestamp};
 use crate::store::{
-    BalanceChange, Finish, Idempotency, MonthlyCharge, NewTransaction, OpenRow, Reservation, Store, StoreError,
-    Submitted, WriteTransaction, within,
+    BalanceChange, CountRow, Finish, Idempotency, MonthlyCharge, NewTransaction, OpenRow, Reservation, Store,
+    StoreError, Submitted, WriteTransaction, within,
 };
 
 /// The most calls that one transaction takes.
@@ -34,7 +35,7 @@ const PROBE_EVERY: Duration = Duration::from_millis(200);
 /// A call, and where its answer goes.
 #[derive(Debug)]
 pub(super) enum Command {
-    Reserve(Box<Reservation>, oneshot::Sender<Result<(), ReserveError>>),
+    Reserve(Box<Reservation>, oneshot::Sender<Result<Reserved, ReserveError>>),
     Submitted(Box<Submitted>, oneshot::Sender<Result<(), LedgerError>>),
     Running(GenerationId, Timestamp, oneshot::Sender<Result<(), LedgerError>>),
     Finish(Box<Finish>, oneshot::Sender<Result<Applied, LedgerError>>),
@@ -43,7 +44,7 @@ pub(super) enum Command {
 /// The answer to a call.
 #[derive(Debug)]
 enum Answer {
-    Reserve(Result<(), ReserveError>),
+    Reserve(Result<Reserved, ReserveError>),
     Other(Result<Applied, LedgerError>),
 }
 
@@ -225,6 +226,7 @@ struct Writes<'b> {
     balances: BTreeMap<Uuid, BalanceChange>,
     keys: BTreeMap<Uuid, BalanceChange>,
     months: BTreeMap<(Uuid, Month), i64>,
+    counts: BTreeMap<(Uuid, i64, &'b str), (i64, i64)>,
 }
 
 async fn apply(transaction: &mut WriteTransaction, batch: &[Command]) -> Result<Vec<Answer>, StoreError> {
@@ -307,6 +309,18 @@ async fn read_standing(
         if terms.iter().any(|terms| terms.spend_limit.is_some()) {
             standing.add_months(transaction.months(&projects, Month::of(earliest).start()).await?);
         }
+        if terms.iter().any(|terms| terms.organized) {
+            let rows = transaction.lock_organization(Month::of(earliest).start()).await?;
+            standing.organization = Organization::of(rows);
+        }
+        if terms.iter().any(|terms| terms.concurrency_limit.is_some()) {
+            standing.open = transaction.open_counts(&projects).await?.into_iter().collect();
+        }
+        if terms.iter().any(|terms| terms.rated) {
+            let rules = transaction.rate_limits(&projects).await?;
+            let counts = transaction.request_counts(&projects, earliest.seconds() - WINDOW_SECONDS).await?;
+            standing.rates = Rates::new(rules, counts);
+        }
         standing.projects = terms.into_iter().map(|row| (row.id, row)).collect();
         let rows = transaction.key_terms(&list(keys)).await?;
         standing.keys = rows.into_iter().map(|row| (row.id, row)).collect();
@@ -320,9 +334,15 @@ async fn read_standing(
 }
 
 impl<'b> Writes<'b> {
-    fn reserve(&mut self, standing: &mut Standing, r: &'b Reservation) -> Result<(), ReserveError> {
-        let prompt_until = standing.reserve(r)?;
-        self.generations.push((r, prompt_until));
+    fn reserve(&mut self, standing: &mut Standing, r: &'b Reservation) -> Result<Reserved, ReserveError> {
+        let allowed = standing.reserve(r)?;
+        self.generations.push((r, allowed.prompt_until));
+        if allowed.rates.is_some() {
+            let key = (r.project_id.uuid(), r.created_at.seconds(), r.model.as_str());
+            let (requests, images) = self.counts.entry(key).or_default();
+            *requests += 1;
+            *images += i64::from(r.num_images);
+        }
         if let Some(idempotency) = &r.idempotency {
             // The last one of a name wins: an expired one may have been replaced within this batch.
             self.idempotency.insert((r.project_id.uuid(), &idempotency.key), (r, idempotency));
@@ -330,7 +350,7 @@ impl<'b> Writes<'b> {
         let hold = r.hold.nanos();
         self.balances.entry(r.project_id.uuid()).or_default().held += hold;
         self.keys.entry(r.api_key_id.uuid()).or_default().held += hold;
-        Ok(())
+        Ok(Reserved { rates: allowed.rates.unwrap_or_default() })
     }
 
     fn submit(&mut self, row: Option<&mut OpenRow>, s: &'b Submitted) -> Result<Applied, LedgerError> {
@@ -408,6 +428,18 @@ impl<'b> Writes<'b> {
         if !self.keys.is_empty() {
             transaction.change_key_balances(&self.keys.into_iter().collect::<Vec<_>>()).await?;
         }
+        let counts: Vec<_> = self
+            .counts
+            .into_iter()
+            .map(|((project_id, second, model), (requests, images))| CountRow {
+                project_id,
+                model: model.to_owned(),
+                second,
+                requests,
+                images,
+            })
+            .collect();
+        transaction.count_requests(&counts).await?;
         let charges: Vec<_> = self
             .months
             .into_iter()

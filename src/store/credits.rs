@@ -4,7 +4,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::connection::{WriteTransaction, on_both, within};
-use super::rows::{Balance, LedgerEntry};
+use super::rows::{Balance, LedgerEntry, OpenHold};
 use super::{LedgerAccount, Store, StoreError, TransactionKind};
 use crate::domain::{GenerationId, Money, ProjectId, Timestamp};
 
@@ -43,12 +43,13 @@ struct StandingRow {
 }
 
 impl WriteTransaction {
-    /// Whether a ledger transaction of this id is there already.
-    pub(crate) async fn transaction_exists(&mut self, id: Uuid) -> Result<bool, StoreError> {
+    /// By how much the ledger transaction of this id has changed its project's balance, if it is there already.
+    pub(crate) async fn moved(&mut self, id: Uuid) -> Result<Option<i64>, StoreError> {
         Ok(on_both!(self.connection(), connection =>
-            sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM ledger_transactions WHERE id = $1")
-                .bind(id).fetch_one(connection).await)?
-            > 0)
+            sqlx::query_scalar::<_, i64>(
+                "SELECT COALESCE(e.amount, 0) FROM ledger_transactions t
+                 LEFT JOIN ledger_entries e ON e.transaction_id = t.id AND e.account = 'project' WHERE t.id = $1")
+                .bind(id).fetch_optional(connection).await)?)
     }
 
     /// What a generation was charged, less what was given back.
@@ -83,6 +84,31 @@ impl Store {
             }))
         })
         .await
+    }
+
+    /// The open holds, oldest first.
+    pub async fn open_holds(&self, limit: u32) -> Result<Vec<OpenHold>, StoreError> {
+        let rows = within(self.options().report_timeout, async {
+            let mut reader = self.reader().await?;
+            Ok(on_both!(reader.connection(), connection =>
+                sqlx::query_as::<_, (Uuid, Uuid, i64, i64, String)>(
+                    "SELECT h.generation_id, h.project_id, h.amount, h.opened_at, g.state
+                     FROM holds h JOIN generations g ON g.id = h.generation_id
+                     WHERE h.ended_at IS NULL ORDER BY h.generation_id LIMIT $1")
+                    .bind(i64::from(limit)).fetch_all(connection).await)?)
+        })
+        .await?;
+        rows.into_iter()
+            .map(|(generation, project, amount, opened_at, state)| {
+                Ok(OpenHold {
+                    generation: GenerationId::from_uuid(generation),
+                    project_id: ProjectId::from_uuid(project),
+                    amount: Money::from_nanos(amount),
+                    opened_at: Timestamp::from_micros(opened_at),
+                    state: state.parse()?,
+                })
+            })
+            .collect()
     }
 
     /// The ledger entries about a generation, oldest first.

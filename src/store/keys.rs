@@ -80,6 +80,7 @@ struct KeyRow {
     expires_at: Option<i64>,
     revoked_at: Option<i64>,
     archived_at: Option<i64>,
+    policy: Option<String>,
 }
 
 /// A key with what authentication needs to know.
@@ -88,6 +89,8 @@ pub(crate) struct StoredKey {
     pub(crate) record: KeyRecord,
     pub(crate) hash: [u8; 32],
     pub(crate) project_archived: bool,
+    /// Its project's policy.
+    pub(crate) policy: Option<String>,
 }
 
 impl TryFrom<KeyRow> for StoredKey {
@@ -98,6 +101,7 @@ impl TryFrom<KeyRow> for StoredKey {
         Ok(Self {
             hash: row.hash.try_into().map_err(|_| broken("hash"))?,
             project_archived: row.archived_at.is_some(),
+            policy: row.policy,
             record: KeyRecord {
                 id: ApiKeyId::from_uuid(row.id),
                 kind: row.kind.parse()?,
@@ -125,7 +129,7 @@ macro_rules! select_keys {
     ($rest:literal) => {
         concat!(
             "SELECT k.id, k.kind, k.project_id, k.service_account_id, k.name, k.hash, k.prefix, k.origin, k.budget, b.spent,
-                 k.allowed_models, k.created_at, k.expires_at, k.revoked_at, p.archived_at
+                 k.allowed_models, k.created_at, k.expires_at, k.revoked_at, p.archived_at, p.policy
              FROM api_keys k JOIN key_balances b ON b.api_key_id = k.id
              LEFT JOIN projects p ON p.id = k.project_id ",
             $rest

@@ -11,6 +11,9 @@ use crate::domain::Timestamp;
 /// How long a replica that gives no sign of life is remembered.
 const REPLICA_MEMORY: Duration = Duration::from_hours(24);
 
+/// How long what was reserved in a second is kept, for replicas whose clocks differ.
+const COUNTS_MEMORY_SECONDS: i64 = 600;
+
 /// Serializes the making of partitions between replicas; any number will do that nothing else in this database uses.
 const PARTITIONS_LOCK: i64 = 0x696d_6167_6567_6174;
 
@@ -21,6 +24,10 @@ pub struct Purged {
     pub idempotency_keys: u64,
     /// Prompts.
     pub prompts: u64,
+    /// Seconds that were counted for rate limits.
+    pub counts: u64,
+    /// Requests that nobody resent.
+    pub requests: u64,
     /// Replicas that have long been gone.
     pub replicas: u64,
 }
@@ -90,6 +97,11 @@ impl Store {
                     "UPDATE generations SET prompt = NULL, prompt_expires_at = NULL WHERE id IN (
                          SELECT id FROM generations WHERE prompt_expires_at <= $1 LIMIT $2)")
                     .bind(now.micros()).bind(limit).execute(&mut *connection).await?.rows_affected(),
+                counts: sqlx::query("DELETE FROM request_counts WHERE second < $1")
+                    .bind(now.seconds() - COUNTS_MEMORY_SECONDS)
+                    .execute(&mut *connection).await?.rows_affected(),
+                requests: sqlx::query("DELETE FROM unanswered_requests WHERE created_at < $1")
+                    .bind(gone.micros()).execute(&mut *connection).await?.rows_affected(),
                 replicas: sqlx::query("DELETE FROM replicas WHERE heartbeat_at < $1")
                     .bind(gone.micros()).execute(&mut *connection).await?.rows_affected(),
             });

@@ -33,10 +33,10 @@ pub use error::StoreError;
 pub use keys::{KeyFilter, KeyRecord};
 pub use maintenance::Purged;
 pub use open::StoreOptions;
-pub use projects::{ProjectChange, ProjectRecord};
+pub use projects::{ProjectChange, ProjectRecord, RateLimit};
 pub use rows::{
-    AttemptRecord, Balance, Cursor, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry, Outcome,
-    Page, Reservation, Submitted,
+    AttemptRecord, Balance, Cursor, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry,
+    OpenHold, Outcome, Page, Reservation, Submitted,
 };
 pub use service_accounts::ServiceAccountRecord;
 pub use usage::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow};
@@ -50,7 +50,9 @@ pub(crate) use connection::within;
 pub(crate) use credits::NewTransaction;
 pub(crate) use finishing::{BalanceChange, MonthlyCharge, OpenRow};
 pub(crate) use keys::{ACCOUNTS, NewKeyRow, StoredKey};
-pub(crate) use reserving::{BalanceRow, Existing, KeyTerms, MonthRow, ProjectTerms};
+pub(crate) use reserving::{
+    BalanceRow, CountRow, Existing, KeyTerms, MonthRow, OrganizationRows, ProjectTerms, RateRow,
+};
 
 /// The database. Cheap to clone; all clones share the connections.
 ///

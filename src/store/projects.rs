@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::connection::{WriteTransaction, on_both, within};
 use super::error::must_touch;
+use super::reserving::RateRow;
 use super::rows::{Cursor, Page};
 use super::{Store, StoreError};
 use crate::domain::{Money, ProjectId, Timestamp};
@@ -26,10 +27,25 @@ pub struct ProjectRecord {
     pub policy: Option<String>,
     /// For how many microseconds prompts are kept; zero keeps none.
     pub prompt_retention: i64,
+    /// How many of its generations may be open at once.
+    pub concurrency_limit: Option<u32>,
+    /// How much of a model it may ask for in a minute.
+    pub rate_limits: Vec<RateLimit>,
     /// When it was made.
     pub created_at: Timestamp,
     /// Since when it may not be used.
     pub archived_at: Option<Timestamp>,
+}
+
+/// How much of a model a project may ask for in any minute; limits something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Our id of the model; `*` stands for each model without a limit of its own.
+    pub model: String,
+    /// Requests, above zero.
+    pub requests_per_minute: Option<u32>,
+    /// Images, above zero.
+    pub images_per_minute: Option<u32>,
 }
 
 /// What is to be different about a project; `None` leaves it.
@@ -45,6 +61,10 @@ pub struct ProjectChange {
     pub policy: Option<Option<String>>,
     /// For how many microseconds prompts are kept.
     pub prompt_retention: Option<i64>,
+    /// How many of its generations may be open at once; `Some(None)` lifts the limit.
+    pub concurrency_limit: Option<Option<u32>>,
+    /// All its rate limits, in place of those before.
+    pub rate_limits: Option<Vec<RateLimit>>,
 }
 
 #[derive(FromRow)]
@@ -56,6 +76,7 @@ struct ProjectRow {
     spend_limit: Option<i64>,
     policy: Option<String>,
     prompt_retention: i64,
+    concurrency_limit: Option<i64>,
     created_at: i64,
     archived_at: Option<i64>,
 }
@@ -70,16 +91,39 @@ impl From<ProjectRow> for ProjectRecord {
             spend_limit: row.spend_limit.map(Money::from_nanos),
             policy: row.policy,
             prompt_retention: row.prompt_retention,
+            concurrency_limit: row.concurrency_limit.map(small),
+            rate_limits: Vec::new(),
             created_at: Timestamp::from_micros(row.created_at),
             archived_at: row.archived_at.map(Timestamp::from_micros),
         }
     }
 }
 
+/// A limit as it was written: above zero, and never beyond 32 bits.
+fn small(limit: i64) -> u32 {
+    u32::try_from(limit).unwrap_or(u32::MAX)
+}
+
+/// Puts rate limits to their projects.
+fn with_rates(mut projects: Vec<ProjectRecord>, rates: Vec<RateRow>) -> Vec<ProjectRecord> {
+    for row in rates {
+        let owner = projects.iter_mut().find(|project| project.id.uuid() == row.project_id);
+        if let Some(project) = owner {
+            project.rate_limits.push(RateLimit {
+                model: row.model,
+                requests_per_minute: row.requests_per_minute.map(small),
+                images_per_minute: row.images_per_minute.map(small),
+            });
+        }
+    }
+    projects
+}
+
 macro_rules! select_projects {
     ($rest:literal) => {
         concat!(
-            "SELECT id, name, is_default, prepaid, spend_limit, policy, prompt_retention, created_at, archived_at
+            "SELECT id, name, is_default, prepaid, spend_limit, policy, prompt_retention, concurrency_limit,
+                 created_at, archived_at
              FROM projects ",
             $rest
         )
@@ -118,23 +162,62 @@ impl WriteTransaction {
         let row = on_both!(self.connection(), connection =>
             sqlx::query_as::<_, ProjectRow>(select_projects!("WHERE id = $1"))
                 .bind(id.uuid()).fetch_optional(connection).await)?;
-        Ok(row.map(ProjectRecord::from))
+        let rates = self.rate_limits(&[id.uuid()]).await?;
+        Ok(with_rates(row.map(ProjectRecord::from).into_iter().collect(), rates).pop())
     }
 
     /// Writes what may change about a project.
     pub(crate) async fn update_project(&mut self, project: &ProjectRecord) -> Result<(), StoreError> {
         let touched = on_both!(self.connection(), connection =>
             sqlx::query("UPDATE projects SET name = $2, prepaid = $3, spend_limit = $4, policy = $5,
-                             prompt_retention = $6, archived_at = $7 WHERE id = $1")
+                             prompt_retention = $6, archived_at = $7, concurrency_limit = $8 WHERE id = $1")
                 .bind(project.id.uuid()).bind(project.name.as_str()).bind(project.prepaid)
                 .bind(project.spend_limit.map(Money::nanos)).bind(project.policy.as_deref())
                 .bind(project.prompt_retention).bind(project.archived_at.map(Timestamp::micros))
+                .bind(project.concurrency_limit.map(i64::from))
                 .execute(connection).await.map(|done| done.rows_affected()))?;
-        must_touch("projects", touched, 1)
+        must_touch("projects", touched, 1)?;
+        self.write_rate_limits(project).await
+    }
+
+    /// Writes a project's rate limits in place of those before.
+    async fn write_rate_limits(&mut self, project: &ProjectRecord) -> Result<(), StoreError> {
+        on_both!(self.connection(), connection => {
+            sqlx::query("DELETE FROM rate_limits WHERE project_id = $1")
+                .bind(project.id.uuid()).execute(&mut *connection).await?;
+            for limit in &project.rate_limits {
+                sqlx::query("INSERT INTO rate_limits (project_id, model, requests_per_minute, images_per_minute)
+                             VALUES ($1, $2, $3, $4)")
+                    .bind(project.id.uuid()).bind(limit.model.as_str())
+                    .bind(limit.requests_per_minute.map(i64::from)).bind(limit.images_per_minute.map(i64::from))
+                    .execute(&mut *connection).await?;
+            }
+        });
+        Ok(())
+    }
+
+    /// Writes the most that a month of all projects together may cost.
+    pub(crate) async fn set_organization_limit(&mut self, limit: Option<Money>) -> Result<(), StoreError> {
+        let touched = on_both!(self.connection(), connection =>
+            sqlx::query("UPDATE organization SET spend_limit = $1").bind(limit.map(Money::nanos))
+                .execute(connection).await.map(|done| done.rows_affected()))?;
+        must_touch("organization", touched, 1)
     }
 }
 
 impl Store {
+    /// The most that a month of all projects together may cost.
+    pub(crate) async fn organization_limit(&self) -> Result<Option<Money>, StoreError> {
+        within(self.options().read_timeout, async {
+            let mut reader = self.reader().await?;
+            let limit = on_both!(reader.connection(), connection =>
+                sqlx::query_scalar::<_, Option<i64>>("SELECT spend_limit FROM organization")
+                    .fetch_one(connection).await)?;
+            Ok(limit.map(Money::from_nanos))
+        })
+        .await
+    }
+
     /// One project.
     pub(crate) async fn project(&self, id: ProjectId) -> Result<Option<ProjectRecord>, StoreError> {
         within(self.options().read_timeout, async {
@@ -142,12 +225,16 @@ impl Store {
             let row = on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, ProjectRow>(select_projects!("WHERE id = $1"))
                     .bind(id.uuid()).fetch_optional(connection).await)?;
-            Ok(row.map(ProjectRecord::from))
+            let rates = on_both!(reader.connection(), connection =>
+                sqlx::query_as::<_, RateRow>(
+                    "SELECT project_id, model, requests_per_minute, images_per_minute FROM rate_limits
+                     WHERE project_id = $1 ORDER BY model").bind(id.uuid()).fetch_all(connection).await)?;
+            Ok(with_rates(row.map(ProjectRecord::from).into_iter().collect(), rates).pop())
         })
         .await
     }
 
-    /// A page of projects, with the archived ones if `archived`.
+    /// A page of projects without their rate limits, with the archived ones if `archived`.
     pub(crate) async fn projects_page(
         &self,
         archived: bool,
@@ -174,7 +261,11 @@ impl Store {
             let mut reader = self.reader().await?;
             let rows = on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, ProjectRow>(select_projects!("ORDER BY id")).fetch_all(connection).await)?;
-            Ok(rows.into_iter().map(ProjectRecord::from).collect())
+            let rates = on_both!(reader.connection(), connection =>
+                sqlx::query_as::<_, RateRow>(
+                    "SELECT project_id, model, requests_per_minute, images_per_minute FROM rate_limits
+                     ORDER BY project_id, model").fetch_all(connection).await)?;
+            Ok(with_rates(rows.into_iter().map(ProjectRecord::from).collect(), rates))
         })
         .await
     }

@@ -4,7 +4,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::connection::{Either, WriteTransaction, on_both, select_by_ids};
+use super::connection::{Either, WriteTransaction, json_list, on_both, select_by_ids};
 use super::error::must_touch;
 use super::rows::{Idempotency, Reservation};
 use crate::domain::Timestamp;
@@ -25,6 +25,38 @@ pub(crate) struct ProjectTerms {
     pub(crate) prepaid: bool,
     pub(crate) spend_limit: Option<i64>,
     pub(crate) prompt_retention: i64,
+    pub(crate) concurrency_limit: Option<i64>,
+    /// Whether it has rate limits.
+    pub(crate) rated: bool,
+    /// Whether the organization has a spend limit.
+    pub(crate) organized: bool,
+}
+
+/// How much of a model a project may ask for in a minute.
+#[derive(Debug, Clone, FromRow)]
+pub(crate) struct RateRow {
+    pub(crate) project_id: Uuid,
+    pub(crate) model: String,
+    pub(crate) requests_per_minute: Option<i64>,
+    pub(crate) images_per_minute: Option<i64>,
+}
+
+/// What a project reserved of a model in a second.
+#[derive(Debug, Clone, FromRow)]
+pub(crate) struct CountRow {
+    pub(crate) project_id: Uuid,
+    pub(crate) model: String,
+    pub(crate) second: i64,
+    pub(crate) requests: i64,
+    pub(crate) images: i64,
+}
+
+/// What all projects may spend together, and have: a row for each month, and one for what is held (month zero).
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OrganizationRows {
+    pub(crate) spend_limit: Option<i64>,
+    pub(crate) months: Vec<(i64, i64)>,
+    pub(crate) held: i64,
 }
 
 /// What a project was charged in a month.
@@ -75,7 +107,10 @@ impl WriteTransaction {
         Ok(select_by_ids!(
             self.connection(),
             ProjectTerms,
-            "SELECT id, archived_at, prepaid, spend_limit, prompt_retention FROM projects WHERE id",
+            "SELECT id, archived_at, prepaid, spend_limit, prompt_retention, concurrency_limit,
+                 EXISTS (SELECT 1 FROM rate_limits WHERE project_id = projects.id) AS rated,
+                 EXISTS (SELECT 1 FROM organization WHERE spend_limit IS NOT NULL) AS organized
+             FROM projects WHERE id",
             projects,
             "",
             ""
@@ -94,6 +129,103 @@ impl WriteTransaction {
         )?;
         rows.retain(|row| row.starts_at >= month.micros());
         Ok(rows)
+    }
+
+    /// Reads what all projects together may spend and have used in the months from `month` on, and keeps every other
+    /// reservation waiting. Locked after the balances, by every writer.
+    pub(crate) async fn lock_organization(&mut self, month: Timestamp) -> Result<OrganizationRows, StoreError> {
+        let spend_limit = match self.connection() {
+            Either::Postgres(connection) => {
+                sqlx::query_scalar("SELECT spend_limit FROM organization FOR UPDATE").fetch_one(connection).await?
+            }
+            Either::Sqlite(connection) => {
+                sqlx::query_scalar("SELECT spend_limit FROM organization").fetch_one(connection).await?
+            }
+        };
+        // One statement, so that a settlement is seen whole: it moves money from what is held to what was spent.
+        let sums = on_both!(self.connection(), connection =>
+            sqlx::query_as::<_, (i64, i64)>(
+                "SELECT CAST(0 AS BIGINT) AS month, CAST(COALESCE(SUM(held), 0) AS BIGINT) AS amount FROM balances
+                 UNION ALL
+                 SELECT starts_at, CAST(SUM(spent) AS BIGINT) FROM monthly_spend WHERE starts_at >= $1
+                 GROUP BY starts_at")
+                .bind(month.micros().max(1)).fetch_all(connection).await)?;
+        let mut rows = OrganizationRows { spend_limit, ..OrganizationRows::default() };
+        for (month, amount) in sums {
+            if month == 0 {
+                rows.held = amount;
+            } else {
+                rows.months.push((month, amount));
+            }
+        }
+        Ok(rows)
+    }
+
+    /// How many generations of these projects are open.
+    pub(crate) async fn open_counts(&mut self, projects: &[Uuid]) -> Result<Vec<(Uuid, i64)>, StoreError> {
+        Ok(select_by_ids!(
+            self.connection(),
+            (Uuid, i64),
+            "SELECT project_id, COUNT(*) FROM holds WHERE ended_at IS NULL AND project_id",
+            projects,
+            "GROUP BY project_id",
+            ""
+        )?)
+    }
+
+    /// The rate limits of these projects.
+    pub(crate) async fn rate_limits(&mut self, projects: &[Uuid]) -> Result<Vec<RateRow>, StoreError> {
+        Ok(select_by_ids!(
+            self.connection(),
+            RateRow,
+            "SELECT project_id, model, requests_per_minute, images_per_minute FROM rate_limits WHERE project_id",
+            projects,
+            "",
+            ""
+        )?)
+    }
+
+    /// What these projects reserved under rate limits since a second.
+    pub(crate) async fn request_counts(&mut self, projects: &[Uuid], since: i64) -> Result<Vec<CountRow>, StoreError> {
+        Ok(match self.connection() {
+            Either::Postgres(connection) => {
+                sqlx::query_as(
+                    "SELECT project_id, model, second, requests, images FROM request_counts
+                     WHERE project_id = ANY($1) AND second >= $2",
+                )
+                .bind(projects)
+                .bind(since)
+                .fetch_all(connection)
+                .await?
+            }
+            Either::Sqlite(connection) => {
+                sqlx::query_as(
+                    "SELECT project_id, model, second, requests, images FROM request_counts
+                     WHERE project_id IN (SELECT unhex(value) FROM json_each($1)) AND second >= $2",
+                )
+                .bind(json_list(projects))
+                .bind(since)
+                .fetch_all(connection)
+                .await?
+            }
+        })
+    }
+
+    /// Adds to what was reserved under rate limits.
+    pub(crate) async fn count_requests(&mut self, rows: &[CountRow]) -> Result<(), StoreError> {
+        for row in rows {
+            let touched = on_both!(self.connection(), connection =>
+                sqlx::query("INSERT INTO request_counts (project_id, second, model, requests, images)
+                             VALUES ($1, $2, $3, $4, $5)
+                             ON CONFLICT (project_id, second, model) DO UPDATE
+                             SET requests = request_counts.requests + excluded.requests,
+                                 images = request_counts.images + excluded.images")
+                    .bind(row.project_id).bind(row.second).bind(row.model.as_str())
+                    .bind(row.requests).bind(row.images)
+                    .execute(connection).await.map(|done| done.rows_affected()))?;
+            must_touch("request_counts", touched, 1)?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn key_terms(&mut self, keys: &[Uuid]) -> Result<Vec<KeyTerms>, StoreError> {

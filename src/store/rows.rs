@@ -316,6 +316,21 @@ pub struct Discrepancy {
     pub expected: String,
 }
 
+/// Money that is set aside for a generation that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenHold {
+    /// The generation.
+    pub generation: GenerationId,
+    /// Who would pay.
+    pub project_id: ProjectId,
+    /// The most it can cost.
+    pub amount: Money,
+    /// Since when.
+    pub opened_at: Timestamp,
+    /// Where the generation stands.
+    pub state: GenerationState,
+}
+
 /// One entry of the ledger, with its transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerEntry {

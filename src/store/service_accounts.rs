@@ -124,14 +124,7 @@ impl Store {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
         let rows = within(self.options().report_timeout, async {
             let mut reader = self.reader().await?;
-            Ok(super::connection::select_by_ids!(
-                reader.connection(),
-                Row,
-                select_accounts!("WHERE id"),
-                &ids,
-                "",
-                ""
-            )?)
+            Ok(super::connection::select_by_ids!(reader.connection(), Row, select_accounts!("WHERE id"), &ids, "", "")?)
         })
         .await?;
         rows.into_iter().map(ServiceAccountRecord::try_from).collect()

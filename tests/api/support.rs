@@ -2,11 +2,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use imagegate::domain::{SystemClock, SystemIds};
 use imagegate::sandbox;
+use imagegate::store::{Discrepancy, Store, StoreOptions};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -50,10 +52,12 @@ pub fn start_sandbox(delay: Duration) -> sandbox::Running {
     sandbox::start(settings, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap()
 }
 
-/// A database of the test's own.
+/// A database of the test's own. When the test is over, its books must add up, and no money may still be set aside
+/// unless the test has said so.
 pub struct TestDatabase {
     pub url: String,
-    _folder: TempDir,
+    may_hold: AtomicBool,
+    folder: TempDir,
 }
 
 impl TestDatabase {
@@ -63,7 +67,54 @@ impl TestDatabase {
             Database::Sqlite => format!("sqlite://{}", folder.path().join("books.db").display()),
             Database::Postgres => new_postgres_database().await,
         };
-        Self { url, _folder: folder }
+        Self { url, may_hold: AtomicBool::new(false), folder }
+    }
+
+    /// The test ends while something is still open.
+    pub fn leave_holds(&self) {
+        self.may_hold.store(true, Ordering::SeqCst);
+    }
+
+    /// The folder of a SQLite file, for what should lie beside it.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Does to the database what no gateway would.
+    pub async fn execute(&self, statement: &'static str) {
+        use sqlx::Connection;
+        if self.url.starts_with("sqlite:") {
+            let mut connection = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+            sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+        } else {
+            let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
+            sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+        }
+    }
+
+    /// What does not add up, and how many holds are open.
+    pub async fn check(url: &str) -> (Vec<Discrepancy>, usize) {
+        let store = Store::connect(url, StoreOptions::default()).await.unwrap();
+        let found = (store.verify().await.unwrap(), store.open_holds(1000).await.unwrap().len());
+        store.close().await;
+        found
+    }
+}
+
+impl Drop for TestDatabase {
+    /// Every gateway of the test has been dropped before: it was made later.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let url = self.url.clone();
+        let checked = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(Self::check(&url))
+        });
+        let (differences, holds) = checked.join().expect("the books could not be checked");
+        assert!(differences.is_empty(), "the books do not add up: {differences:?}");
+        assert!(holds == 0 || self.may_hold.load(Ordering::SeqCst), "{holds} holds are open after the test");
     }
 }
 
@@ -205,6 +256,12 @@ impl Gateway {
         .await
     }
 
+    /// Changes the terms of the default project.
+    pub async fn set_project(&self, terms: &Value) -> Value {
+        let answer = self.admin(Method::PATCH, "/admin/v1/projects/default").json(terms).send().await.unwrap();
+        read(answer, StatusCode::OK).await
+    }
+
     /// What was logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
@@ -259,6 +316,11 @@ impl House {
         }
         let gateway = start.run().await;
         Self { gateway, fal, database }
+    }
+
+    /// One more replica on the same database, with the same stand-in.
+    pub async fn another(&self) -> Gateway {
+        Start::new(&self.database.url, &self.fal.queue_url()).run().await
     }
 
     /// What reached the stand-in.

@@ -118,7 +118,7 @@ on_both_databases! {
         for _ in 0..20 {
             let id = desk.reserve(dollars("0.1")).await;
             let (ended, next) = tokio::join!(desk.books.finish(failed(id)), desk.books.reserve(desk.reservation(dollars("0.1"))));
-            assert_eq!((ended, next), (Ok(Applied::Now), Ok(())));
+            assert_eq!((ended, next), (Ok(Applied::Now), Ok(Reserved::default())));
             for record in desk.books.open_of(desk.owner).await.unwrap() {
                 desk.books.finish(failed(record.id)).await.unwrap();
             }

@@ -3,6 +3,7 @@
 mod away;
 mod credits;
 mod finishing;
+mod limits;
 mod listing;
 mod random;
 mod recovery;

@@ -87,7 +87,7 @@ async fn step(desk: &Desk, model: &mut Model, prepaid: bool, event: Event) {
                 let expected = ReserveError::InsufficientCredit { available: nanos(available), needed: nanos(hold) };
                 assert_eq!(result, Err(expected));
             } else {
-                assert_eq!(result, Ok(()));
+                assert_eq!(result, Ok(Reserved::default()));
                 model.held += hold;
                 model.generations.push((id, hold, None));
                 if let Some(key) = key {

@@ -65,7 +65,7 @@ on_both_databases! {
         });
         let results: Vec<_> = futures_util::stream::iter(calls).buffer_unordered(10).collect().await;
         assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 200);
-        let refused = |result: &Result<(), _>| matches!(result, Err(ReserveError::InsufficientCredit { .. }));
+        let refused = |result: &Result<Reserved, _>| matches!(result, Err(ReserveError::InsufficientCredit { .. }));
         assert_eq!(results.iter().filter(|result| refused(result)).count(), 200);
         assert_eq!(desk.balance().await.held, dollars("20"));
         other.close().await;
@@ -85,7 +85,7 @@ on_both_databases! {
         assert!(refused.iter().all(|error| *error == expected));
         // The next month begins at nothing but the open holds.
         let next_month = Reservation { created_at: Timestamp::from_seconds(1_796_083_200), ..desk.reservation(dollars("0.4")) };
-        assert_eq!(desk.books.reserve(next_month).await, Ok(()));
+        assert_eq!(desk.books.reserve(next_month).await, Ok(Reserved::default()));
         desk.close().await;
     }
 
@@ -121,7 +121,7 @@ on_both_databases! {
         assert_eq!(desk.balance().await.held, dollars("0.1"));
         // Another project may use the same name.
         let (project_id, api_key_id) = desk.store.add_project(NOW).await;
-        assert_eq!(desk.books.reserve(Reservation { project_id, api_key_id, ..again }).await, Ok(()));
+        assert_eq!(desk.books.reserve(Reservation { project_id, api_key_id, ..again }).await, Ok(Reserved::default()));
         desk.close().await;
     }
 
@@ -157,7 +157,7 @@ on_both_databases! {
             idempotency: Some(idempotency("k", 2, 120)),
             ..desk.reservation(dollars("0.1"))
         };
-        assert_eq!(desk.books.reserve(second.clone()).await, Ok(()));
+        assert_eq!(desk.books.reserve(second.clone()).await, Ok(Reserved::default()));
         let third = Reservation { created_at: later, ..second.clone() };
         let third = Reservation { id: desk.reservation(Money::ZERO).id, ..third };
         assert_eq!(desk.books.reserve(third).await, Err(ReserveError::Duplicate(second.id)));
@@ -173,7 +173,7 @@ on_both_databases! {
             let finish = Finish { release_idempotency_key: !keep, ..failed(first.id) };
             desk.books.finish(finish).await.unwrap();
             let again = Reservation { idempotency: Some(idempotency(&key, 1, 60)), ..desk.reservation(dollars("0.1")) };
-            let expected = if keep { Err(ReserveError::Duplicate(first.id)) } else { Ok(()) };
+            let expected = if keep { Err(ReserveError::Duplicate(first.id)) } else { Ok(Reserved::default()) };
             assert_eq!(desk.books.reserve(again).await, expected);
         }
         desk.close().await;
@@ -199,7 +199,7 @@ on_both_databases! {
         let poor = Reservation { idempotency: Some(idempotency("k", 1, 60)), ..desk.reservation(dollars("0.1")) };
         assert!(desk.books.reserve(poor.clone()).await.is_err());
         desk.books.credit(&desk.top_up(dollars("1"))).await.unwrap();
-        assert_eq!(desk.books.reserve(poor).await, Ok(()));
+        assert_eq!(desk.books.reserve(poor).await, Ok(Reserved::default()));
         desk.close().await;
     }
 
@@ -237,7 +237,7 @@ on_both_databases! {
             if n % 50 == 7 {
                 assert!(matches!(result, Err(ReserveError::Refused(_))), "{result:?}");
             } else {
-                assert_eq!(*result, Ok(()));
+                assert_eq!(*result, Ok(Reserved::default()));
             }
         }
         assert_eq!(desk.store.number("SELECT COUNT(*) FROM generations").await, 196);

@@ -1,0 +1,133 @@
+//! `PATCH /admin/v1/keys/{id}`: a key's budget, expiry and models.
+
+#![expect(clippy::option_option, reason = "in a patch, absent leaves and null lifts")]
+
+use actix_web::{HttpRequest, HttpResponse, patch, web};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use validator::Validate;
+
+use super::projects::{given, known_models};
+use super::shapes::accounts_of;
+use crate::accounts::{Caller, KeyChange, KeyRecord};
+use crate::api::errors::invalid_field;
+use crate::api::{Services, fixed_body};
+use crate::domain::{ApiKeyId, Money, Timestamp};
+use crate::http::{Code, Problem, ProblemBody};
+
+/// The last moment that a key may expire at: the year 9999.
+const LAST_MOMENT: i64 = 253_402_300_799;
+
+/// What is to be different about a key. What is absent stays; null lifts.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyPatch {
+    /// What to call it.
+    #[validate(length(min = 1, max = 200, message = "has 1 to 200 characters"))]
+    name: Option<String>,
+    /// The most it may spend in its whole life, in US dollars as a decimal string.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, example = "10.00")]
+    budget_usd: Option<Option<Money>>,
+    /// From when on it is no longer taken, in Unix seconds.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i64>)]
+    expires_at: Option<Option<i64>>,
+    /// The models it may use.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<String>>)]
+    allowed_models: Option<Option<Vec<String>>>,
+}
+
+/// A key, without its value.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Key)]
+pub struct KeyView {
+    /// Its id.
+    id: String,
+    /// Always `organization.api_key`.
+    #[schema(example = "organization.api_key")]
+    object: &'static str,
+    /// `project` or `admin`.
+    kind: &'static str,
+    /// Its project.
+    project_id: Option<String>,
+    /// What its maker called it.
+    name: String,
+    /// How it begins.
+    redacted_value: String,
+    /// When it was made, in Unix seconds.
+    created_at: i64,
+    /// From when on it is no longer taken, in Unix seconds.
+    expires_at: Option<i64>,
+    /// Since when it is no longer taken, in Unix seconds.
+    revoked_at: Option<i64>,
+    /// The most it may spend, in US dollars.
+    budget_usd: Option<String>,
+    /// What it has spent, less refunds, in US dollars.
+    spent_usd: String,
+    /// The models it may use; every model when null.
+    allowed_models: Option<Vec<String>>,
+}
+
+/// Change a key
+///
+/// What is absent stays as it is; null lifts. Known to every replica within a second, the budget at once.
+#[utoipa::path(
+    operation_id = "updateKey",
+    tag = "admin",
+    params(("id" = String, Path, description = "The key's id; not its value.")),
+    request_body(content = KeyPatch, content_type = "application/json"),
+    responses(
+        (status = 200, description = "The key as it is now.", body = KeyView),
+        (status = 400, description = "The body is wrong.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "No such key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("admin_key" = []))
+)]
+#[patch("/admin/v1/keys/{id}")]
+pub async fn update_key(
+    request: HttpRequest,
+    id: web::Path<String>,
+    body: web::Bytes,
+    caller: web::ReqData<Caller>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let patch: KeyPatch = fixed_body(&request, &body)?;
+    let id: ApiKeyId =
+        id.parse().map_err(|_| Problem::new(Code::NotFound, format!("there is no key `{id}`")).param("id"))?;
+    let mut allowed_models = patch.allowed_models;
+    if let Some(Some(models)) = &mut allowed_models {
+        known_models(&services, models, "allowed_models")?;
+    }
+    if patch.expires_at.flatten().is_some_and(|moment| !(0..=LAST_MOMENT).contains(&moment)) {
+        return Err(invalid_field("expires_at", "must be a time in Unix seconds before the year 10000"));
+    }
+    let change = KeyChange {
+        name: patch.name,
+        expires_at: patch.expires_at.map(|moment| moment.map(Timestamp::from_seconds)),
+        budget: patch.budget_usd,
+        allowed_models,
+    };
+    Ok(HttpResponse::Ok().json(view(accounts_of(&request, &caller, &services).update_key(id, change).await?)))
+}
+
+fn view(key: KeyRecord) -> KeyView {
+    KeyView {
+        id: key.id.to_string(),
+        object: "organization.api_key",
+        kind: key.kind.as_str(),
+        project_id: key.project_id.map(|id| id.to_string()),
+        name: key.name,
+        redacted_value: format!("{}…", key.prefix),
+        created_at: key.created_at.seconds(),
+        expires_at: key.expires_at.map(Timestamp::seconds),
+        revoked_at: key.revoked_at.map(Timestamp::seconds),
+        budget_usd: key.budget.map(|budget| budget.to_string()),
+        spent_usd: key.spent.to_string(),
+        allowed_models: key.allowed_models,
+    }
+}

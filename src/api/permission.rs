@@ -1,0 +1,53 @@
+//! Whether a caller may have what it asks for: the models of its key, the policy of its project.
+
+use serde_json::json;
+
+use super::Services;
+use crate::accounts::Caller;
+use crate::catalogue::Order;
+use crate::gateway::Accepted;
+use crate::http::{Code, Problem};
+
+/// The parameter that switches a model's safety checker.
+const SAFETY_CHECKER: &str = "enable_safety_checker";
+
+/// Refuses what the key or the project's policy does not allow. Nothing has been spent.
+pub fn permit(caller: &Caller, accepted: &Accepted, services: &Services) -> Result<(), Problem> {
+    let order: &Order = &accepted.order;
+    permit_model(caller, &order.model.id)?;
+    let catalogue = services.gateway.catalogue();
+    for asked in &order.switches.fallbacks {
+        permit_model(caller, catalogue.model(asked).map_or(asked.as_str(), |model| &model.id))?;
+    }
+    let Some(policy) = &caller.policy else { return Ok(()) };
+    let unsafe_ = policy.require_safety_checker
+        && order.normalized().get(SAFETY_CHECKER).is_some_and(|value| value == &json!(false));
+    if unsafe_ {
+        let message = "this project's policy wants the safety checker on; leave `enable_safety_checker` out";
+        return Err(Problem::new(Code::PermissionDenied, message).param(SAFETY_CHECKER));
+    }
+    match policy.max_price_usd {
+        Some(most) if accepted.quote.price > most => {
+            let message = format!(
+                "this request may cost {} USD, and this project's policy allows {most} USD for one",
+                accepted.quote.price
+            );
+            let data =
+                json!({"kind": "err_request_too_expensive", "limit_usd": most, "needed_usd": accepted.quote.price});
+            Err(Problem::new(Code::PermissionDenied, message).data(data))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn permit_model(caller: &Caller, model: &str) -> Result<(), Problem> {
+    let whose = if !caller.may_use(model) {
+        "key"
+    } else if caller.policy.as_ref().is_some_and(|policy| !policy.may_use(model)) {
+        "project"
+    } else {
+        return Ok(());
+    };
+    let message = format!("this {whose} may not use the model `{model}`");
+    Err(Problem::new(Code::PermissionDenied, message).param("model"))
+}
