@@ -3,6 +3,7 @@
 mod admin_keys;
 mod api_keys;
 mod audit_logs;
+mod costs;
 mod generations;
 mod keys;
 mod organization_projects;
@@ -24,6 +25,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(projects::update_organization)
         .service(keys::update_key)
         .service(usage::list_image_usage)
+        .service(costs::list_costs)
         .service(organization_projects::create_project)
         .service(organization_projects::list_projects)
         .service(organization_projects::retrieve_project)

@@ -187,6 +187,12 @@ impl Books {
         Ok(self.store.usage(query).await?)
     }
 
+    /// What the projects pay, in buckets of the ledger's time: settlements less refunds. In the rows, `price` and
+    /// `images` count; the filter knows projects, keys and models.
+    pub async fn costs(&self, query: &UsageQuery) -> Result<UsagePage, LedgerError> {
+        Ok(self.store.costs(query).await?)
+    }
+
     /// Recomputes everything that is kept beside the ledger; empty when all adds up.
     pub async fn verify(&self) -> Result<Vec<Discrepancy>, LedgerError> {
         Ok(self.store.verify().await?)

@@ -6,6 +6,7 @@
 
 mod audit;
 mod connection;
+mod costs;
 mod credits;
 mod error;
 mod finishing;

@@ -13,6 +13,6 @@ mod ledger;
 mod limits;
 mod readme;
 mod recovery;
-mod spending;
 mod sdk;
+mod spending;
 mod start;
