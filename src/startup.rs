@@ -120,6 +120,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let (fal_settings, sandbox, upstream) = upstream(&config, &clock, &ids)?;
     let tracker = TaskTracker::new();
     accounts.watch(&tracker, &jobs);
+    accounts.watch_spending(&tracker, &jobs);
     let books = Books::start(store, &tracker, &jobs);
     let provider: Arc<dyn Provider> = Arc::new(fal::Fal::new(&fal_settings)?);
     let providers: Providers = BTreeMap::from([("fal".to_owned(), provider)]);

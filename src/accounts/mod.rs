@@ -4,6 +4,7 @@
 //! SHA-256 digest only. Every replica keeps all digests in memory, so that a request is authenticated without the
 //! database, and reads them again when the change number has grown.
 
+mod alerts;
 mod audit;
 mod caller;
 mod error;
@@ -13,11 +14,13 @@ mod projects;
 mod ring;
 mod secret;
 mod service_accounts;
+mod terms;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
+pub use alerts::SpendAlert;
 pub use audit::Author;
 pub use caller::{AuthError, Caller, CallerKind};
 pub use error::AccountsError;
@@ -28,7 +31,8 @@ pub use service_accounts::ServiceAccountChange;
 
 pub use crate::store::{
     ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyFilter, KeyKind, KeyOrigin, KeyRecord, Page,
-    ProjectChange, ProjectRecord, RateLimit, ServiceAccountRecord, ServiceAccountRole,
+    ProjectChange, ProjectRecord, RateLimit, Retention, ServiceAccountRecord, ServiceAccountRole, SpendAlertRecord,
+    Standing,
 };
 
 /// Projects and keys. Cheap to clone; all clones share the keys in memory.

@@ -142,8 +142,9 @@ impl Accounts {
         let id = ProjectId::from_uuid(self.inner.ids.uuid());
         transaction.insert_project(id, name, is_default, self.inner.clock.now()).await?;
         let written = transaction.project(id).await?;
-        let project = written
+        let mut project = written
             .ok_or_else(|| StoreError::Inconsistent(format!("project `{id}` is not there after it was written")))?;
+        self.retain_as_organization(transaction, &mut project).await?;
         self.record_project(transaction, None, &project).await?;
         Ok(project)
     }

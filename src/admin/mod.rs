@@ -3,6 +3,7 @@
 mod admin_keys;
 mod api_keys;
 mod audit_logs;
+mod controls;
 mod costs;
 mod generations;
 mod keys;
@@ -10,6 +11,8 @@ mod organization_projects;
 mod projects;
 mod service_accounts;
 mod shapes;
+mod spend_alerts;
+mod spend_limits;
 mod usage;
 
 use utoipa_actix_web::service_config::ServiceConfig;
@@ -46,5 +49,30 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(admin_keys::list_admin_api_keys)
         .service(admin_keys::retrieve_admin_api_key)
         .service(admin_keys::delete_admin_api_key)
-        .service(audit_logs::list_audit_logs);
+        .service(audit_logs::list_audit_logs)
+        .service(spend_limits::retrieve_project_spend_limit)
+        .service(spend_limits::update_project_spend_limit)
+        .service(spend_limits::delete_project_spend_limit)
+        .service(spend_limits::retrieve_spend_limit)
+        .service(spend_limits::update_spend_limit)
+        .service(spend_limits::delete_spend_limit)
+        .service(spend_alerts::create_project_spend_alert)
+        .service(spend_alerts::list_project_spend_alerts)
+        .service(spend_alerts::retrieve_project_spend_alert)
+        .service(spend_alerts::update_project_spend_alert)
+        .service(spend_alerts::delete_project_spend_alert)
+        .service(spend_alerts::create_spend_alert)
+        .service(spend_alerts::list_spend_alerts)
+        .service(spend_alerts::retrieve_spend_alert)
+        .service(spend_alerts::update_spend_alert)
+        .service(spend_alerts::delete_spend_alert)
+        .service(controls::list_project_rate_limits)
+        .service(controls::update_project_rate_limit)
+        .service(controls::retrieve_model_permissions)
+        .service(controls::update_model_permissions)
+        .service(controls::delete_model_permissions)
+        .service(controls::retrieve_project_data_retention)
+        .service(controls::update_project_data_retention)
+        .service(controls::retrieve_data_retention)
+        .service(controls::update_data_retention);
 }

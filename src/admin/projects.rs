@@ -85,6 +85,8 @@ pub struct RateBody {
 pub struct PolicyBody {
     /// The models it may use; every model when absent.
     allowed_models: Option<Vec<String>>,
+    /// The models it may not use.
+    denied_models: Option<Vec<String>>,
     /// Whether no request may switch the safety checker off.
     require_safety_checker: Option<bool>,
     /// The most that one request may cost, in US dollars as a decimal string.
@@ -226,6 +228,9 @@ pub async fn update_project(
         Some(Some(mut policy)) => {
             if let Some(models) = &mut policy.allowed_models {
                 known_models(&services, models, "policy.allowed_models")?;
+            }
+            if let Some(models) = &mut policy.denied_models {
+                known_models(&services, models, "policy.denied_models")?;
             }
             Some(Some(policy.text()))
         }

@@ -4,6 +4,7 @@
 //! `BEGIN IMMEDIATE`, batches and partitions differ. Rows come in and go out as the plain values of `rows.rs`; what
 //! may be written is decided above, in `ledger` and `accounts`.
 
+mod alerts;
 mod audit;
 mod connection;
 mod costs;
@@ -29,6 +30,7 @@ mod words;
 
 use std::sync::Arc;
 
+pub use alerts::{SpendAlertRecord, Standing};
 pub use audit::{AuditFilter, AuditRecord};
 pub use error::StoreError;
 pub use keys::{KeyFilter, KeyRecord};
@@ -43,7 +45,7 @@ pub use service_accounts::ServiceAccountRecord;
 pub use usage::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow};
 pub use words::{
     ActorKind, AttemptOutcome, AuditEvent, CostSource, FinalState, GenerationState, KeyKind, KeyOrigin, LedgerAccount,
-    ServiceAccountRole, TransactionKind, UnknownWord,
+    Retention, ServiceAccountRole, TransactionKind, UnknownWord,
 };
 
 pub(crate) use connection::WriteTransaction;

@@ -252,3 +252,21 @@ words!(
         SpendAlertTriggered = "spend_alert.triggered",
     }
 );
+
+words!(
+    /// OpenAI's words for how long content is kept.
+    Retention {
+        /// As the organization; for projects only.
+        OrganizationDefault = "organization_default",
+        /// No control: kept; for projects only.
+        None = "none",
+        /// Not kept.
+        ZeroDataRetention = "zero_data_retention",
+        /// Kept, though not for the monitoring of abuse.
+        ModifiedAbuseMonitoring = "modified_abuse_monitoring",
+        /// Not kept.
+        EnhancedZeroDataRetention = "enhanced_zero_data_retention",
+        /// Kept, though not for the monitoring of abuse.
+        EnhancedModifiedAbuseMonitoring = "enhanced_modified_abuse_monitoring",
+    }
+);

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::support::{ADMIN_KEY, Database, House, PROJECT_KEY, on_both_databases};
 
-on_both_databases!(the_official_sdk_administers,);
+on_both_databases!(the_official_sdk_administers, the_official_sdk_reads_costs_and_sets_limits);
 
 async fn run(kind: Database, script: &str) {
     let house = House::new(kind).await;
@@ -25,4 +25,8 @@ async fn run(kind: Database, script: &str) {
 
 async fn the_official_sdk_administers(kind: Database) {
     run(kind, "admin.py").await;
+}
+
+async fn the_official_sdk_reads_costs_and_sets_limits(kind: Database) {
+    run(kind, "limits.py").await;
 }
