@@ -73,6 +73,8 @@ pub struct Config {
     pub http: HttpSettings,
     /// Where the books are: `sqlite://…` or `postgres://…`.
     pub database_url: String,
+    /// `IMAGEGATE_JOURNAL`: the folder that keeps what cannot be written to the books while the database is away.
+    pub journal: PathBuf,
     /// The provider fal.
     pub fal: FalSettings,
     /// The built-in stand-in for fal.
@@ -168,6 +170,7 @@ pub struct LogSettings {
 const NAMES: &[&str] = &[
     "IMAGEGATE_BIND",
     "DATABASE_URL",
+    "IMAGEGATE_JOURNAL",
     "FAL_KEY",
     "FAL_RUN_URL",
     "FAL_QUEUE_URL",
@@ -247,6 +250,7 @@ impl Config {
                 success_status,
             },
             database_url: read.database_url()?,
+            journal: PathBuf::from(read.text("IMAGEGATE_JOURNAL").unwrap_or("data/journal")),
             fal: FalSettings { keys: read.fal_keys()?, run_url, queue_url, rest_url, media_hosts, addresses_set },
             sandbox: SandboxSettings {
                 bind: read.address("IMAGEGATE_SANDBOX_BIND", "127.0.0.1:0")?,
@@ -459,6 +463,7 @@ mod tests {
         let config = config(&[]).unwrap();
         assert_eq!(config.http.bind, "127.0.0.1:8080".parse().unwrap());
         assert_eq!(config.database_url, "sqlite://data/imagegate.db");
+        assert_eq!(config.journal, Path::new("data/journal"));
         assert_eq!(config.http.body_limit, 33_554_432);
         assert_eq!(config.http.success_status, 201);
         assert_eq!(config.sales.deadline, Duration::from_mins(5));

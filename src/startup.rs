@@ -11,7 +11,7 @@ use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::middleware::from_fn;
 use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, web};
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::AppExt;
 
@@ -121,7 +121,12 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let tracker = TaskTracker::new();
     accounts.watch(&tracker, &jobs);
     accounts.watch_spending(&tracker, &jobs);
-    let books = Books::start(store, &tracker, &jobs);
+    let books = Books::start(store, &tracker, &jobs).with_journal(config.journal.clone());
+    match books.play_journal().await {
+        Ok(0) => {}
+        Ok(lines) => info!(lines, "what was kept on disk while the database was away is in the books"),
+        Err(fault) => error!(%fault, "what was kept on disk while the database was away could not be written"),
+    }
     let provider: Arc<dyn Provider> = Arc::new(fal::Fal::new(&fal_settings)?);
     let providers: Providers = BTreeMap::from([("fal".to_owned(), provider)]);
     let model_table = ModelTable::of(&catalogue, config.sales.markup);
@@ -174,7 +179,8 @@ impl Running {
         }
         let gateway = self.gateway.clone();
         let drained = async {
-            while gateway.open_jobs() > 0 {
+            // What is on disk because the database is away is written by the next start.
+            while gateway.open_jobs() > gateway.books().kept_on_disk() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };

@@ -19,7 +19,7 @@ use super::{GenerationView, Services};
 use crate::accounts::{Caller, CallerKind};
 use crate::catalogue::{self, Order, Strictness, Switches};
 use crate::domain::{GenerationId, ProjectId};
-use crate::gateway::{Accepted, Finished, Gateway, Job, Progress, Request, read_finished};
+use crate::gateway::{Accepted, ClientNews, Finished, Gateway, Job, Progress, Request, read_finished};
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
 use crate::ledger::{FinalState, ReserveError};
 
@@ -102,28 +102,55 @@ pub async fn create_image_generation(
     }
     let in_background = switches.background || prefers_async(request.headers());
     let idempotency_key = idempotency_key(request.headers())?;
+    let resent = resent(request.headers()).filter(|_| idempotency_key.is_none() && !in_background);
     let ask = Request {
         project_id,
         api_key_id: caller.api_key_id,
         request_id: context.request_id,
         idempotency: idempotency_key.map(|key| (key, services.clock.now().plus(IDEMPOTENCY_KEPT))),
         waits: !in_background,
+        may_resend: resent.is_some(),
     };
     let order = accepted.order.clone();
+    if resent.is_some_and(|count| count > 0)
+        && let Some(answer) = answer_resent(&services, &request, &caller, &order).await
+    {
+        return answer;
+    }
     let job = services.gateway.generate(accepted, &ask)?;
     if in_background {
         return answer_async(&services, &request, &job).await;
     }
-    let leaves = ask.idempotency.is_none().then(|| Leaving {
-        gateway: services.gateway.clone(),
-        job: job.clone(),
-        stayed: false,
-    });
+    let waiting = Waiting::of(&services, job.id, ask.idempotency.is_none(), ask.may_resend);
     let progress = job.outcome().await;
-    if let Some(leaves) = leaves {
-        leaves.stayed();
-    }
-    answer(&services, &request, &order, progress, &job).await
+    let answer = answer(&services, &request, &order, progress, &job).await;
+    waiting.ends(&answer).await;
+    answer
+}
+
+/// The answer to a resend without a key, if there is a first request that it can join.
+async fn answer_resent(
+    services: &web::Data<Services>,
+    request: &HttpRequest,
+    caller: &Caller,
+    order: &Order,
+) -> Option<Result<HttpResponse, Problem>> {
+    let id = match services.gateway.join_resent(caller.api_key_id, order).await {
+        Ok(found) => found?,
+        Err(fault) => return Some(Err(fault.into())),
+    };
+    let waiting = Waiting::of(services, id, true, true);
+    let answer = match join(services, id).await {
+        // Its first client had left while it was queued, so it was given up and is free: this one begins anew.
+        Ok(finished) if finished.state == FinalState::Cancelled => {
+            waiting.ends(&Ok(HttpResponse::NoContent().finish())).await;
+            return None;
+        }
+        Ok(finished) => answer_finished(services, request, order, &finished, true).await,
+        Err(problem) => Err(problem),
+    };
+    waiting.ends(&answer).await;
+    Some(answer)
 }
 
 /// Ask for the price
@@ -257,24 +284,52 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     Ok(Some(key.to_owned()))
 }
 
-/// Tells the gateway, when it is dropped, that the client has hung up.
-struct Leaving {
-    gateway: Arc<Gateway>,
-    job: Arc<Job>,
-    stayed: bool,
+/// `x-stainless-retry-count`: how often OpenAI's SDK has sent this before. Its clients send again what got no answer.
+fn resent(headers: &HeaderMap) -> Option<u32> {
+    headers.get("x-stainless-retry-count")?.to_str().ok()?.trim().parse().ok()
 }
 
-impl Leaving {
-    /// The client is still there.
-    fn stayed(mut self) {
-        self.stayed = true;
+/// A client that waits for a generation. Dropped before its answer is made, the client has hung up.
+struct Waiting {
+    gateway: Arc<Gateway>,
+    generation: GenerationId,
+    may_cancel: bool,
+    may_resend: bool,
+    ended: bool,
+}
+
+impl Waiting {
+    fn of(services: &Services, generation: GenerationId, may_cancel: bool, may_resend: bool) -> Self {
+        Self { gateway: services.gateway.clone(), generation, may_cancel, may_resend, ended: false }
+    }
+
+    /// The client gets this answer; after a 5xx it may come again.
+    async fn ends(mut self, answer: &Result<HttpResponse, Problem>) {
+        self.ended = true;
+        if !self.may_resend {
+            return;
+        }
+        let status = answer.as_ref().map_or_else(|problem| problem.code().status(), HttpResponse::status);
+        if status.is_server_error() {
+            self.gateway.note_client(self.generation, ClientNews::Left).await;
+        } else {
+            self.gateway.note_client_later(self.generation, ClientNews::Answered);
+        }
     }
 }
 
-impl Drop for Leaving {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        if !self.stayed {
-            self.gateway.client_left(&self.job);
+        if self.ended {
+            return;
+        }
+        if self.may_cancel
+            && let Some(job) = self.gateway.job(self.generation)
+        {
+            self.gateway.client_left(&job);
+        }
+        if self.may_resend {
+            self.gateway.note_client_later(self.generation, ClientNews::Left);
         }
     }
 }

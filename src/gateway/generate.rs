@@ -29,6 +29,8 @@ pub struct Request {
     pub idempotency: Option<(String, Timestamp)>,
     /// Whether the client waits for the answer on its connection.
     pub waits: bool,
+    /// Whether the client sends a request again that got no answer, without a key.
+    pub may_resend: bool,
 }
 
 /// A checked and priced order; nothing is booked yet.
@@ -174,7 +176,8 @@ impl Gateway {
             num_images: order.count(),
             size: order.size().map(|size| size.to_string()),
             parameters: serde_json::Value::Object(parameters).to_string(),
-            prompt: None,
+            // Kept only where the project's data retention says so, and as long.
+            prompt: order.prompt().map(str::to_owned),
             user: order.switches.user.clone(),
             request_id: request.request_id,
             source: "image.generation".to_owned(),
@@ -186,6 +189,7 @@ impl Gateway {
                 digest: order.digest(),
                 expires_at: *expires_at,
             }),
+            resend_digest: request.may_resend.then(|| order.digest()),
         }
     }
 

@@ -3,6 +3,7 @@
 mod generate;
 mod generation;
 mod recover;
+mod resend;
 mod settle;
 mod wait;
 
@@ -21,6 +22,7 @@ use crate::providers::{Prepared, Providers};
 
 pub use generate::{Accepted, GenerateError, Request};
 pub use generation::{Cancellation, Finished, Job, Progress};
+pub use resend::ClientNews;
 pub use settle::{FinishedError, read_finished};
 
 use generation::Jobs;

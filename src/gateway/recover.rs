@@ -13,14 +13,14 @@ use super::generation::{Job, Progress};
 use super::settle::Terms;
 use super::wait::Outcome;
 use crate::catalogue::{Charge, Order, Size};
-use crate::domain::{Fixed, Money};
+use crate::domain::{Fixed, Money, Timestamp};
 use crate::ledger::GenerationRecord;
 use crate::providers::{Failure, FailureKind, Ticket};
 
 /// Time between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// An owner whose heartbeat is older than this is taken for dead.
-const STALE_AFTER: Duration = Duration::from_secs(6);
+pub(super) const STALE_AFTER: Duration = Duration::from_secs(6);
 /// Beats between two rounds of housekeeping in the books.
 const MAINTAIN_EVERY: u64 = 300;
 /// Beats between two searches for generations of ours that no job works on.
@@ -59,9 +59,7 @@ impl Gateway {
             warn!(%fault, "the heartbeat could not be written");
             return;
         }
-        let stale_before = crate::domain::Timestamp::from_micros(
-            now.micros().saturating_sub(i64::try_from(STALE_AFTER.as_micros()).unwrap_or(i64::MAX)),
-        );
+        let stale_before = before(now, STALE_AFTER);
         match self.books.adopt(self.replica, stale_before, ADOPTED_AT_ONCE).await {
             Ok(found) => {
                 for open in found {
@@ -98,7 +96,7 @@ impl Gateway {
 
     /// Leaves at a planned stop: what is still open may be taken over at once.
     pub async fn retire(&self) {
-        if let Err(fault) = self.books.retire(self.replica).await {
+        if let Err(fault) = self.books.retire(self.replica, self.clock.now()).await {
             warn!(%fault, "this replica could not sign off; others will notice after a few seconds");
         }
         self.books.close();
@@ -120,10 +118,15 @@ impl Gateway {
     }
 
     async fn follow_adopted(&self, job: &Arc<Job>, open: &GenerationRecord) -> Outcome {
-        let Some(submitted) = &open.attempt else {
-            // Nobody knows whether the provider took it. It is never sent again.
-            let until = open.created_at.plus(WITHOUT_ID);
+        let mut attempt = open.attempt.clone();
+        if attempt.is_none() {
+            // Nobody knows whether the provider took it. It is never sent again. Its id may still come from the journal
+            // of the process that submitted it.
+            let until = open.created_at.plus(WITHOUT_ID).min(open.deadline_at);
             tokio::time::sleep(until.since(self.clock.now())).await;
+            attempt = self.books.generation(job.id).await.ok().flatten().and_then(|record| record.attempt);
+        }
+        let Some(submitted) = &attempt else {
             error!(generation = %job.id, "a generation was found without the provider's id; it ends free, and the provider may have made its image");
             let message = "it is not known whether the provider took the request, and nothing came of it";
             return Outcome::Expired(Failure::new(FailureKind::Unclear, message));
@@ -154,6 +157,11 @@ impl Gateway {
             None => Box::new(Share { hold: open.hold, ordered: open.num_images }),
         }
     }
+}
+
+/// This long before a moment.
+pub(super) fn before(moment: Timestamp, ago: Duration) -> Timestamp {
+    Timestamp::from_micros(moment.micros().saturating_sub(i64::try_from(ago.as_micros()).unwrap_or(i64::MAX)))
 }
 
 /// An order read back from the books, never charged above its hold: the catalogue may have changed since.

@@ -190,6 +190,9 @@ const fn may_succeed_later(kind: FailureKind) -> bool {
             | FailureKind::Run
             | FailureKind::NoImages
             | FailureKind::Cancelled
+            // The provider itself has given it up by its deadline.
+            | FailureKind::TimedOut
+            | FailureKind::InputUnreadable
     )
 }
 

@@ -273,7 +273,7 @@ impl Followed {
         let grace = self.job.deadline_at.since(self.job.created_at).clamp(GRACE.0, GRACE.1);
         (now >= self.job.deadline_at.plus(grace)).then(|| {
             error!(generation = %self.job.id, provider_request_id = self.ticket.request_id, "given up: the provider has told of no end long after the deadline");
-            Next::End(Outcome::Expired(Failure::new(FailureKind::TimedOut, "the provider told of no end")))
+            Next::End(Outcome::Expired(Failure::new(FailureKind::Unclear, "the provider told of no end")))
         })
     }
 

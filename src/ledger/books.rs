@@ -1,5 +1,6 @@
 //! The way into the books.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,8 +12,10 @@ use uuid::Uuid;
 
 use super::credit::{self, Credit, Refund};
 use super::error::{LedgerError, ReserveError};
+use super::journal::{Journal, Line};
 use super::limits::RateLimits;
 use super::month::Month;
+use super::resend::{self, Found, Resend};
 use super::writer::{Command, Writer};
 use crate::domain::{GenerationId, ProjectId, Timestamp};
 use crate::store::{
@@ -56,6 +59,7 @@ pub struct Books {
     commands: mpsc::Sender<Command>,
     closing: CancellationToken,
     down: Arc<AtomicBool>,
+    journal: Option<Journal>,
 }
 
 impl Books {
@@ -69,7 +73,58 @@ impl Books {
         let writer =
             Writer { store: store.clone(), commands: receiver, closing: closing.clone(), down: Arc::clone(&down) };
         tracker.spawn_on(writer.run(), runtime);
-        Self { store, commands: sender, closing, down }
+        Self { store, commands: sender, closing, down, journal: None }
+    }
+
+    /// Has what cannot be written while the database is away kept in files of this folder. Then
+    /// [`Books::play_journal`] is to be called at start.
+    #[must_use]
+    pub fn with_journal(mut self, folder: PathBuf) -> Self {
+        self.journal = Some(Journal::in_folder(folder));
+        self
+    }
+
+    /// How many writes are kept on disk because the database is away.
+    #[must_use]
+    pub fn kept_on_disk(&self) -> usize {
+        self.journal.as_ref().map_or(0, Journal::kept)
+    }
+
+    /// Writes to the books what dead processes have left in the journal's folder; how much it was. A file is removed
+    /// once all of it is written.
+    pub async fn play_journal(&self) -> Result<usize, LedgerError> {
+        let Some(journal) = self.journal.clone() else { return Ok(0) };
+        let unreadable = |error: std::io::Error| LedgerError::Invalid(format!("the journal cannot be read: {error}"));
+        let left = tokio::task::spawn_blocking(move || journal.left()).await;
+        let left = left.map_err(|error| LedgerError::Invalid(error.to_string()))?.map_err(unreadable)?;
+        let mut played = 0;
+        for file in left {
+            for line in file.lines.clone() {
+                match self.play(line).await {
+                    Err(LedgerError::Unavailable(reason)) => return Err(LedgerError::Unavailable(reason)),
+                    Err(fault) => tracing::warn!(%fault, "a line of the journal is not written to the books"),
+                    Ok(()) => played += 1,
+                }
+            }
+            file.remove().map_err(unreadable)?;
+        }
+        Ok(played)
+    }
+
+    async fn play(&self, line: Line) -> Result<(), LedgerError> {
+        match line {
+            Line::Submitted(line) => {
+                let mut submitted = Submitted::from(line);
+                // Whoever works on it now is told the provider's id.
+                let record = self.generation(submitted.generation).await?;
+                submitted.owner = record.ok_or(LedgerError::UnknownGeneration(submitted.generation))?.owner;
+                self.submitted(submitted).await
+            }
+            Line::Finish(line) => {
+                let finish = Finish::try_from(*line).map_err(|fault| LedgerError::Invalid(fault.to_string()))?;
+                self.finish(finish).await.map(drop)
+            }
+        }
     }
 
     /// Ends the writer task once it has answered what was asked before; later writes are `Unavailable`.
@@ -88,9 +143,19 @@ impl Books {
     ///
     /// Errors: [`LedgerError::NotOpen`] where the generation has ended or is another replica's.
     pub async fn submitted(&self, submitted: Submitted) -> Result<(), LedgerError> {
+        let submitted = Arc::new(submitted);
         let (caller, answer) = oneshot::channel();
-        self.send(Command::Submitted(Box::new(submitted), caller)).map_err(LedgerError::Unavailable)?;
-        answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
+        let result = match self.send(Command::Submitted(submitted.clone(), caller)) {
+            Ok(()) => answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed()))),
+            Err(reason) => Err(LedgerError::Unavailable(reason)),
+        };
+        if let Some(journal) = &self.journal {
+            match &result {
+                Err(LedgerError::Unavailable(_)) => journal.keep(Line::from(&*submitted)).await,
+                _ => journal.forget_submit(submitted.generation, submitted.attempt).await,
+            }
+        }
+        result
     }
 
     /// Records that the provider has begun. Once more is fine.
@@ -107,9 +172,19 @@ impl Books {
     ///
     /// Errors: [`LedgerError::AboveHold`]; the generation stays open.
     pub async fn finish(&self, finish: Finish) -> Result<Applied, LedgerError> {
+        let finish = Arc::new(finish);
         let (caller, answer) = oneshot::channel();
-        self.send(Command::Finish(Box::new(finish), caller)).map_err(LedgerError::Unavailable)?;
-        answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
+        let result = match self.send(Command::Finish(finish.clone(), caller)) {
+            Ok(()) => answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed()))),
+            Err(reason) => Err(LedgerError::Unavailable(reason)),
+        };
+        if let Some(journal) = &self.journal {
+            match &result {
+                Err(LedgerError::Unavailable(_)) => journal.keep(Line::from(&*finish)).await,
+                _ => journal.forget_finish(finish.generation).await,
+            }
+        }
+        result
     }
 
     fn send(&self, command: Command) -> Result<(), String> {
@@ -141,8 +216,29 @@ impl Books {
     }
 
     /// Forgets replica `owner`, which stops: others may adopt at once what it leaves open.
-    pub async fn retire(&self, owner: Uuid) -> Result<(), LedgerError> {
-        Ok(self.store.retire(owner).await?)
+    pub async fn retire(&self, owner: Uuid, at: Timestamp) -> Result<(), LedgerError> {
+        Ok(self.store.retire(owner, at).await?)
+    }
+
+    /// Records that the client who waited for a generation went away or got a 5xx: a resend of it may join.
+    pub async fn client_left(&self, id: GenerationId, at: Timestamp) -> Result<(), LedgerError> {
+        self.client(id, Some(at)).await
+    }
+
+    /// Records that the client who waited for a generation has its answer.
+    pub async fn client_answered(&self, id: GenerationId) -> Result<(), LedgerError> {
+        self.client(id, None).await
+    }
+
+    async fn client(&self, id: GenerationId, left_at: Option<Timestamp>) -> Result<(), LedgerError> {
+        let (caller, answer) = oneshot::channel();
+        self.send(Command::Client(id, left_at, caller)).map_err(LedgerError::Unavailable)?;
+        answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
+    }
+
+    /// Looks for the request that a resend without a key repeats; one that is found is the resend's own from now on.
+    pub async fn join_resent(&self, resend: &Resend) -> Result<Found, LedgerError> {
+        resend::join(&self.store, resend).await
     }
 
     /// Takes over at most `limit` open generations whose replica gave no sign of life since `stale_before`. Two replicas

@@ -16,8 +16,10 @@ mod books;
 mod credit;
 mod decide;
 mod error;
+mod journal;
 mod limits;
 mod month;
+mod resend;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -26,6 +28,7 @@ pub use books::{Applied, Books, Reserved};
 pub use credit::{Credit, CreditKind, Refund};
 pub use error::{LedgerError, ReserveError};
 pub use limits::{ANY_MODEL, LimitReached, Limited, RateLimits, RateState};
+pub use resend::{Found, Resend};
 
 pub use crate::store::{
     AttemptOutcome, AttemptRecord, Balance, BucketWidth, CostSource, Discrepancy, FinalState, Finish, GenerationFilter,

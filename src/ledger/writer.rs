@@ -36,9 +36,11 @@ const PROBE_EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) enum Command {
     Reserve(Box<Reservation>, oneshot::Sender<Result<Reserved, ReserveError>>),
-    Submitted(Box<Submitted>, oneshot::Sender<Result<(), LedgerError>>),
+    Submitted(Arc<Submitted>, oneshot::Sender<Result<(), LedgerError>>),
     Running(GenerationId, Timestamp, oneshot::Sender<Result<(), LedgerError>>),
-    Finish(Box<Finish>, oneshot::Sender<Result<Applied, LedgerError>>),
+    /// The client who waited has left (when), or has its answer.
+    Client(GenerationId, Option<Timestamp>, oneshot::Sender<Result<(), LedgerError>>),
+    Finish(Arc<Finish>, oneshot::Sender<Result<Applied, LedgerError>>),
 }
 
 /// The answer to a call.
@@ -54,7 +56,10 @@ impl Command {
         match (self, answer) {
             (Self::Reserve(_, caller), Answer::Reserve(result)) => drop(caller.send(result)),
             (Self::Finish(_, caller), Answer::Other(result)) => drop(caller.send(result)),
-            (Self::Submitted(_, caller) | Self::Running(_, _, caller), Answer::Other(result)) => {
+            (
+                Self::Submitted(_, caller) | Self::Running(_, _, caller) | Self::Client(_, _, caller),
+                Answer::Other(result),
+            ) => {
                 drop(caller.send(result.map(|_| ())));
             }
             // Answers are made from their own calls.
@@ -116,7 +121,7 @@ impl Writer {
         let mut waiting = Vec::new();
         let store = self.store.clone();
         let back = async {
-            while store.ping().await.is_err() {
+            while store.ping_writing().await.is_err() {
                 tokio::time::sleep(PROBE_EVERY).await;
             }
         };
@@ -218,6 +223,8 @@ async fn commit(store: &Store, batch: &[Command]) -> Result<Vec<Answer>, StoreEr
 struct Writes<'b> {
     generations: Vec<(&'b Reservation, Option<Timestamp>)>,
     idempotency: BTreeMap<(Uuid, &'b str), (&'b Reservation, &'b Idempotency)>,
+    unanswered: Vec<(&'b Reservation, &'b [u8; 32])>,
+    clients: Vec<(GenerationId, Option<Timestamp>)>,
     attempts: Vec<&'b Submitted>,
     started: Vec<(GenerationId, Timestamp)>,
     finished: Vec<&'b Finish>,
@@ -239,6 +246,10 @@ async fn apply(transaction: &mut WriteTransaction, batch: &[Command]) -> Result<
             Command::Reserve(r, _) => Answer::Reserve(writes.reserve(&mut standing, r)),
             Command::Submitted(s, _) => Answer::Other(writes.submit(generations.get_mut(&s.generation.uuid()), s)),
             Command::Running(id, at, _) => Answer::Other(writes.start(generations.get_mut(&id.uuid()), *id, *at)),
+            Command::Client(id, left_at, _) => {
+                writes.clients.push((*id, *left_at));
+                Answer::Other(Ok(Applied::Now))
+            }
             Command::Finish(f, _) => {
                 Answer::Other(writes.finish(&mut standing, generations.get_mut(&f.generation.uuid()), f))
             }
@@ -257,7 +268,7 @@ async fn lock_generations(
     let ids: BTreeSet<Uuid> = batch
         .iter()
         .filter_map(|command| match command {
-            Command::Reserve(..) => None,
+            Command::Reserve(..) | Command::Client(..) => None,
             Command::Submitted(s, _) => Some(s.generation.uuid()),
             Command::Running(id, ..) => Some(id.uuid()),
             Command::Finish(f, _) => Some(f.generation.uuid()),
@@ -295,7 +306,7 @@ async fn read_standing(
             Command::Finish(f, _) => {
                 paying.extend(generations.get(&f.generation.uuid()).map(|row| row.project_id));
             }
-            Command::Submitted(..) | Command::Running(..) => {}
+            Command::Submitted(..) | Command::Running(..) | Command::Client(..) => {}
         }
     }
     let list = |ids: BTreeSet<Uuid>| ids.into_iter().collect::<Vec<_>>();
@@ -347,6 +358,7 @@ impl<'b> Writes<'b> {
             // The last one of a name wins: an expired one may have been replaced within this batch.
             self.idempotency.insert((r.project_id.uuid(), &idempotency.key), (r, idempotency));
         }
+        self.unanswered.extend(r.resend_digest.as_ref().map(|digest| (r, digest)));
         let hold = r.hold.nanos();
         self.balances.entry(r.project_id.uuid()).or_default().held += hold;
         self.keys.entry(r.api_key_id.uuid()).or_default().held += hold;
@@ -409,6 +421,15 @@ impl<'b> Writes<'b> {
         if !self.idempotency.is_empty() {
             let rows: Vec<_> = self.idempotency.into_values().collect();
             transaction.put_idempotency(&rows).await?;
+        }
+        if !self.unanswered.is_empty() {
+            transaction.insert_unanswered(&self.unanswered).await?;
+        }
+        for (id, left_at) in self.clients {
+            match left_at {
+                Some(at) => transaction.leave_request(id, at).await?,
+                None => transaction.answer_request(id).await?,
+            }
         }
         if !self.attempts.is_empty() {
             transaction.insert_attempts(&self.attempts).await?;

@@ -139,6 +139,18 @@ impl Store {
         .await
     }
 
+    /// Asks whether the database can be written: on SQLite somebody else may have locked it. Slower than [`Self::ping`].
+    pub(crate) async fn ping_writing(&self) -> Result<(), StoreError> {
+        self.ping().await?;
+        within(self.inner.options.write_timeout, async {
+            let mut transaction = self.begin().await?;
+            on_both!(transaction.connection(), connection =>
+                sqlx::query_scalar::<_, i64>("SELECT CAST(1 AS BIGINT)").fetch_one(connection).await)?;
+            transaction.commit().await
+        })
+        .await
+    }
+
     /// A connection lives as long as the runtime that made it, so all are made on ours.
     async fn on_own_runtime<T, F>(&self, work: F) -> Result<T, StoreError>
     where

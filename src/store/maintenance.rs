@@ -67,13 +67,17 @@ impl Store {
         .await
     }
 
-    /// Forgets a replica that stops, so that others may take over at once what it left open.
-    pub(crate) async fn retire(&self, replica: Uuid) -> Result<(), StoreError> {
+    /// Forgets a replica that stops, so that others may take over at once what it left open, and its clients' resends
+    /// may join it.
+    pub(crate) async fn retire(&self, replica: Uuid, at: Timestamp) -> Result<(), StoreError> {
         within(self.options().write_timeout, async {
             let mut transaction = self.begin().await?;
-            on_both!(transaction.connection(), connection =>
+            on_both!(transaction.connection(), connection => {
+                sqlx::query("UPDATE unanswered_requests SET left_at = $2 WHERE replica = $1 AND left_at IS NULL")
+                    .bind(replica).bind(at.micros()).execute(&mut *connection).await?;
                 sqlx::query("DELETE FROM replicas WHERE id = $1")
-                    .bind(replica).execute(connection).await.map(drop))?;
+                    .bind(replica).execute(&mut *connection).await?;
+            });
             transaction.commit().await
         })
         .await

@@ -17,6 +17,7 @@ mod maintenance;
 mod migrate;
 mod open;
 mod projects;
+mod resends;
 mod reserving;
 mod rows;
 mod service_accounts;
@@ -53,6 +54,7 @@ pub(crate) use connection::within;
 pub(crate) use credits::NewTransaction;
 pub(crate) use finishing::{BalanceChange, MonthlyCharge, OpenRow};
 pub(crate) use keys::{ACCOUNTS, NewKeyRow, StoredKey};
+pub(crate) use resends::UnansweredRow;
 pub(crate) use reserving::{
     BalanceRow, CountRow, Existing, KeyTerms, MonthRow, OrganizationRows, ProjectTerms, RateRow,
 };

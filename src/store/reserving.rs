@@ -7,7 +7,7 @@ use super::StoreError;
 use super::connection::{Either, WriteTransaction, json_list, on_both, select_by_ids};
 use super::error::must_touch;
 use super::rows::{Idempotency, Reservation};
-use crate::domain::Timestamp;
+use crate::domain::{GenerationId, Timestamp};
 
 /// A project's kept sums.
 #[derive(Debug, Clone, FromRow)]
@@ -332,12 +332,13 @@ impl WriteTransaction {
         must_touch("idempotency_keys", touched, rows.len())
     }
 
-    /// Frees the idempotency keys that lead to these generations.
+    /// Frees the idempotency keys that lead to these generations, and has no resend join them.
     pub(crate) async fn release_idempotency(&mut self, generations: &[Uuid]) -> Result<(), StoreError> {
         for generation in generations {
             on_both!(self.connection(), connection =>
                 sqlx::query("DELETE FROM idempotency_keys WHERE generation_id = $1")
                     .bind(generation).execute(connection).await.map(drop))?;
+            self.answer_request(GenerationId::from_uuid(*generation)).await?;
         }
         Ok(())
     }

@@ -46,6 +46,8 @@ pub struct Reservation {
     pub cancel_if_client_leaves: bool,
     /// The customer's idempotency key.
     pub idempotency: Option<Idempotency>,
+    /// SHA-256 over what was asked, if the client may send it again without a key: a resend then joins it.
+    pub resend_digest: Option<[u8; 32]>,
 }
 
 /// A customer's idempotency key, unique within its project until it expires.

@@ -1,8 +1,11 @@
 //! The gateway from outside: the real binary over HTTP, on both databases, against the stand-in for fal.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
 
+mod postgres;
 mod support;
 
+mod away;
+mod admin;
 mod books;
 mod document;
 mod faces;
@@ -13,6 +16,7 @@ mod ledger;
 mod limits;
 mod readme;
 mod recovery;
+mod resending;
 mod sdk;
 mod spending;
 mod start;

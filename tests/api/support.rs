@@ -2,7 +2,6 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -52,11 +51,9 @@ pub fn start_sandbox(delay: Duration) -> sandbox::Running {
     sandbox::start(settings, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap()
 }
 
-/// A database of the test's own. When the test is over, its books must add up, and no money may still be set aside
-/// unless the test has said so.
+/// A database of the test's own. When the test is over, its books must add up, and no money may still be set aside.
 pub struct TestDatabase {
     pub url: String,
-    may_hold: AtomicBool,
     folder: TempDir,
 }
 
@@ -67,12 +64,12 @@ impl TestDatabase {
             Database::Sqlite => format!("sqlite://{}", folder.path().join("books.db").display()),
             Database::Postgres => new_postgres_database().await,
         };
-        Self { url, may_hold: AtomicBool::new(false), folder }
+        Self { url, folder }
     }
 
-    /// The test ends while something is still open.
-    pub fn leave_holds(&self) {
-        self.may_hold.store(true, Ordering::SeqCst);
+    /// One that is there already.
+    pub fn at(url: String) -> Self {
+        Self { url, folder: tempfile::tempdir().unwrap() }
     }
 
     /// The folder of a SQLite file, for what should lie beside it.
@@ -112,9 +109,9 @@ impl Drop for TestDatabase {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(Self::check(&url))
         });
-        let (differences, holds) = checked.join().expect("the books could not be checked");
+        let (differences, holds) = checked.join().unwrap();
         assert!(differences.is_empty(), "the books do not add up: {differences:?}");
-        assert!(holds == 0 || self.may_hold.load(Ordering::SeqCst), "{holds} holds are open after the test");
+        assert!(holds == 0, "{holds} holds are open after the test");
     }
 }
 
@@ -192,6 +189,12 @@ impl<'a> Start<'a> {
     }
 
     pub async fn run(self) -> Gateway {
+        let (gateway, log) = self.launch().await;
+        gateway.unwrap_or_else(|| panic!("the gateway did not start:\n{}", log.lock().unwrap()))
+    }
+
+    /// With its log; no gateway if it does not start, as when the database is away.
+    pub async fn launch(self) -> (Option<Gateway>, Arc<Mutex<String>>) {
         let folder = tempfile::tempdir().unwrap();
         let mut child = self.command(&folder).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
@@ -214,9 +217,11 @@ impl<'a> Start<'a> {
         let address = tokio::time::timeout(Duration::from_secs(30), address).await;
         let Ok(Ok(address)) = address else {
             let _ = child.kill();
-            panic!("the gateway did not start:\n{}", log.lock().unwrap());
+            let _ = child.wait();
+            return (None, log);
         };
-        Gateway { child, base: format!("http://{address}"), client: client(), log, _folder: folder }
+        let base = format!("http://{address}");
+        (Some(Gateway { child, base, client: client(), log: log.clone(), _folder: folder }), log)
     }
 }
 
@@ -273,6 +278,12 @@ impl Gateway {
         self.child.wait().unwrap();
     }
 
+    /// The same, for one that stays in its place.
+    pub fn kill_now(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Asks the process to stop and waits until it has.
     pub async fn stop(mut self) -> i32 {
         let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
@@ -321,6 +332,12 @@ impl House {
     /// One more replica on the same database, with the same stand-in.
     pub async fn another(&self) -> Gateway {
         Start::new(&self.database.url, &self.fal.queue_url()).run().await
+    }
+
+    /// Has the stand-in misbehave by these rules from now on.
+    pub async fn misbehave(&self, rules: &Value) {
+        let url = format!("{}/__sandbox/behaviour", self.fal.queue_url());
+        assert_eq!(client().post(url).json(rules).send().await.unwrap().status(), StatusCode::OK);
     }
 
     /// What reached the stand-in.

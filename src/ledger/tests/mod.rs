@@ -96,6 +96,7 @@ impl Desk {
             owner: self.owner,
             cancel_if_client_leaves: true,
             idempotency: None,
+            resend_digest: None,
         }
     }
 

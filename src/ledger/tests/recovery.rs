@@ -54,7 +54,7 @@ on_both_databases! {
         desk.books.heartbeat(desk.owner, NOW.plus(PATIENCE)).await.unwrap();
         let soon = NOW.plus(Duration::from_secs(1));
         assert_eq!(desk.books.adopt(SystemIds.uuid(), soon, 100).await, Ok(vec![]));
-        desk.books.retire(desk.owner).await.unwrap();
+        desk.books.retire(desk.owner, NOW).await.unwrap();
         assert_eq!(ids(&desk.books.adopt(SystemIds.uuid(), soon, 100).await.unwrap()), BTreeSet::from([id]));
         desk.close().await;
     }

@@ -1,0 +1,108 @@
+//! A PostgreSQL server of a test's own, to be stopped, paused and started again.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+/// A server on a port of its own; stopped and removed when dropped.
+pub struct PrivatePostgres {
+    folder: TempDir,
+    port: u16,
+}
+
+/// Where Debian puts PostgreSQL's programs; the newest.
+fn program(name: &str) -> PathBuf {
+    let mut versions: Vec<PathBuf> =
+        std::fs::read_dir("/usr/lib/postgresql").unwrap().map(|entry| entry.unwrap().path()).collect();
+    versions.sort();
+    versions.pop().unwrap().join("bin").join(name)
+}
+
+fn is_root() -> bool {
+    String::from_utf8(Command::new("id").arg("-u").output().unwrap().stdout).unwrap().trim() == "0"
+}
+
+/// As the user `postgres` where we are root: PostgreSQL refuses to run as root.
+fn run(name: &str, arguments: &[&str]) {
+    let program = program(name);
+    let mut command = if is_root() {
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    let status =
+        command.args(arguments).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    assert!(status.status().unwrap().success(), "{name} {arguments:?} failed");
+}
+
+impl PrivatePostgres {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        if is_root() {
+            let done = Command::new("chown").arg("postgres").arg(folder.path()).status().unwrap();
+            assert!(done.success());
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let server = Self { folder, port };
+        run("initdb", &["-D", &server.data(), "-U", "imagegate", "-A", "trust", "-E", "UTF8", "--no-sync"]);
+        server.start_again();
+        server
+    }
+
+    fn data(&self) -> String {
+        self.folder.path().join("data").display().to_string()
+    }
+
+    /// The address of its first database.
+    pub fn url(&self) -> String {
+        format!("postgres://imagegate@127.0.0.1:{}/postgres", self.port)
+    }
+
+    pub fn start_again(&self) {
+        let options = format!(
+            "-c listen_addresses=127.0.0.1 -p {} -k {} -c max_connections=200",
+            self.port,
+            self.folder.path().display()
+        );
+        let log = self.folder.path().join("log").display().to_string();
+        run("pg_ctl", &["-D", &self.data(), "-w", "-l", &log, "-o", &options, "start"]);
+    }
+
+    /// As a crash would: nobody is asked to finish.
+    pub fn stop(&self) {
+        run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"]);
+    }
+
+    /// Every process of the server stands still, connections stay open.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let Ok(file) = std::fs::read_to_string(format!("{}/postmaster.pid", self.data())) else { return };
+        let main = file.lines().next().unwrap().to_owned();
+        // Children that come up meanwhile belong to a parent that stands still already.
+        let children = std::fs::read_to_string(format!("/proc/{main}/task/{main}/children")).unwrap_or_default();
+        for process in std::iter::once(main.as_str()).chain(children.split_whitespace()) {
+            let _ = Command::new("kill").args([signal, process]).stderr(Stdio::null()).status();
+        }
+    }
+}
+
+impl Drop for PrivatePostgres {
+    fn drop(&mut self) {
+        self.go_on();
+        let data = self.data();
+        if std::path::Path::new(&format!("{data}/postmaster.pid")).exists() {
+            self.stop();
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Everything breaks at once: gateways are killed, the database restarts and stands still, fal misbehaves, clients hang
+//! up and come again. Afterwards each image that fal delivered is charged once and can be fetched, no money is set aside,
+//! and the ledger adds up.
+//!
+//! A short run with a fixed seed by default; `IMAGEGATE_CHAOS_SECONDS` makes it longer, `IMAGEGATE_CHAOS_SEED` another.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
+#![expect(clippy::print_stdout, reason = "a run that failed is repeated by its seed")]
+
+#[path = "../api/postgres.rs"]
+mod postgres;
+#[path = "../api/support.rs"]
+#[expect(dead_code, unused_macros, unused_imports, reason = "shared with the tests of the HTTP face")]
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use imagegate::domain::Money;
+use postgres::PrivatePostgres;
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+use support::{Database, Gateway, PROJECT_KEY, Start, TestDatabase, eventually, fal_state, read, start_sandbox};
+
+/// How many clients ask all the time.
+const CLIENTS: u64 = 6;
+/// How long a request may take: longer ones are cancelled or expire.
+const DEADLINE: &str = "6s";
+/// How long everything may take to come to rest.
+const REST: Duration = Duration::from_mins(1);
+
+/// Numbers that look random and are the same for the same seed (`SplitMix64`).
+#[derive(Debug, Clone)]
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % sides
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "whoever wants a longer run says so from outside")]
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// What the clients and the one who breaks things share.
+struct Arena {
+    /// Where the gateways listen now.
+    bases: Mutex<Vec<String>>,
+    over: AtomicBool,
+    /// Generations that a client has the images of, with how often it got them.
+    received: Mutex<BTreeMap<String, u32>>,
+    asked: AtomicU64,
+}
+
+/// One client: an image after the other, each with a key and as often as it takes, or as OpenAI's SDK without one.
+async fn live(arena: Arc<Arena>, number: u64, seed: u64) {
+    let mut dice = Dice(seed ^ (number << 32));
+    let client = support::client();
+    for round in 0_u64.. {
+        if arena.over.load(Ordering::SeqCst) {
+            return;
+        }
+        arena.asked.fetch_add(1, Ordering::SeqCst);
+        let key = (dice.roll(3) > 0).then(|| format!("client-{number}-{round}"));
+        let tries = if key.is_some() { 60 } else { 3 };
+        for count in 0..tries {
+            if let Some(id) = ask(&arena, &client, &mut dice, key.as_deref(), number, count).await {
+                if let Some(id) = id {
+                    *arena.received.lock().unwrap().entry(id).or_default() += 1;
+                }
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50 + dice.roll(250))).await;
+        }
+    }
+}
+
+/// One try. `None`: come again; otherwise the end, with the generation if there is an image.
+async fn ask(
+    arena: &Arena,
+    client: &Client,
+    dice: &mut Dice,
+    key: Option<&str>,
+    number: u64,
+    count: u32,
+) -> Option<Option<String>> {
+    let base = {
+        let bases = arena.bases.lock().unwrap();
+        bases[usize::try_from(dice.roll(bases.len() as u64)).unwrap()].clone()
+    };
+    let body = json!({"model": "flux/dev", "prompt": format!("client {number}"), "n": 1 + number % 2});
+    let mut request = client.post(format!("{base}/v1/images/generations")).bearer_auth(PROJECT_KEY).json(&body);
+    request = match key {
+        Some(key) => request.header("idempotency-key", key),
+        None => request.header("x-stainless-retry-count", count.to_string()),
+    };
+    // Now and then the client is impatient.
+    let patience = if dice.roll(5) == 0 { 100 + dice.roll(600) } else { 20_000 };
+    let answer = request.timeout(Duration::from_millis(patience)).send().await.ok()?;
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    let id = headers.get("x-imagegate-generation-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+    // Half an answer is no answer.
+    let text = answer.text().await.ok()?;
+    match status {
+        StatusCode::CREATED => {
+            let body: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(body["images"].as_array().unwrap().len() as u64, 1 + number % 2);
+            Some(id)
+        }
+        // Nobody knows what became of it, and never will: it is replayed for ever.
+        StatusCode::GATEWAY_TIMEOUT if headers.contains_key("idempotent-replayed") => Some(None),
+        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => None,
+        // Cancelled because its client had left.
+        StatusCode::BAD_REQUEST if text.contains("was cancelled") => None,
+        status => panic!("{status}: {text}"),
+    }
+}
+
+/// How fal goes wrong the next time.
+fn misfortune(dice: &mut Dice) -> Value {
+    let misfortunes = [
+        json!({"times": 1, "at": "submit", "do": {"drop_connection": true, "after": true}}),
+        json!({"times": 2, "at": "submit", "do": {"status": 503}}),
+        json!({"times": 1, "at": "submit", "do": {"hang_ms": 700}}),
+        json!({"times": 3, "at": "status", "do": {"status": 500}}),
+        json!({"times": 2, "at": "status", "do": {"half_answer": true}}),
+        json!({"times": 1, "at": "result", "do": {"drop_connection": true}}),
+        json!({"times": 1, "at": "result", "do": {"slow_body_ms": 500}}),
+        json!({"times": 1, "at": "submit", "do": {"fail": {"status": 500}}}),
+        json!({"times": 1, "at": "submit", "do": {"queue_ms": 3000, "run_ms": 200}}),
+        json!({"times": 1, "at": "submit", "do": {"queue_ms": 0, "run_ms": 8000}}),
+        json!({"times": 1, "at": "cancel", "do": {"drop_connection": true, "after": true}}),
+    ];
+    misfortunes[usize::try_from(dice.roll(misfortunes.len() as u64)).unwrap()].clone()
+}
+
+/// The database, and how it is made to fail for a while.
+enum Books {
+    Postgres(PrivatePostgres),
+    Sqlite(String),
+}
+
+impl Books {
+    async fn fail(&self, dice: &mut Dice) {
+        let a_while = Duration::from_millis(300 + dice.roll(2500));
+        match self {
+            Self::Postgres(server) if dice.roll(2) == 0 => {
+                server.pause();
+                tokio::time::sleep(a_while).await;
+                server.go_on();
+            }
+            Self::Postgres(server) => {
+                server.stop();
+                tokio::time::sleep(a_while / 4).await;
+                server.start_again();
+            }
+            Self::Sqlite(url) => {
+                use sqlx::Connection;
+                let mut lock = sqlx::SqliteConnection::connect(url).await.unwrap();
+                sqlx::raw_sql("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE").execute(&mut lock).await.unwrap();
+                tokio::time::sleep(a_while).await;
+                sqlx::raw_sql("ROLLBACK").execute(&mut lock).await.unwrap();
+            }
+        }
+    }
+}
+
+async fn break_everything(kind: Database) {
+    let seed = setting("IMAGEGATE_CHAOS_SEED", 20_261_121);
+    let length = Duration::from_secs(setting("IMAGEGATE_CHAOS_SECONDS", 12));
+    println!("IMAGEGATE_CHAOS_SEED={seed} IMAGEGATE_CHAOS_SECONDS={}", length.as_secs());
+    let mut dice = Dice(seed);
+    let (database, books) = match kind {
+        Database::Postgres => {
+            let server = PrivatePostgres::start();
+            (TestDatabase::at(server.url()), Books::Postgres(server))
+        }
+        Database::Sqlite => {
+            let database = TestDatabase::new(kind).await;
+            let books = Books::Sqlite(database.url.clone());
+            (database, books)
+        }
+    };
+    let fal = start_sandbox(Duration::from_millis(300));
+    let journal = database.folder().join("journal").display().to_string();
+    let start = async || {
+        for _ in 0..50 {
+            let start = Start::new(&database.url, &fal.queue_url())
+                .with("IMAGEGATE_JOURNAL", &journal)
+                .with("IMAGEGATE_DEADLINE", DEADLINE);
+            if let (Some(gateway), _) = start.launch().await {
+                return gateway;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        panic!("no gateway starts any more");
+    };
+    let replicas = if kind == Database::Postgres { 2 } else { 1 };
+    let mut gateways: Vec<Gateway> = Vec::new();
+    for _ in 0..replicas {
+        gateways.push(start().await);
+    }
+    let arena = Arc::new(Arena {
+        bases: Mutex::new(gateways.iter().map(|gateway| gateway.base.clone()).collect()),
+        over: AtomicBool::new(false),
+        received: Mutex::default(),
+        asked: AtomicU64::new(0),
+    });
+    let clients: Vec<_> = (0..CLIENTS).map(|number| live(arena.clone(), number, seed)).collect();
+    let clients = futures_util::future::join_all(clients);
+
+    let (mut kills, mut failures) = (0, 0);
+    let breaking = async {
+        let begin = Instant::now();
+        while begin.elapsed() < length {
+            tokio::time::sleep(Duration::from_millis(100 + dice.roll(900))).await;
+            match dice.roll(5) {
+                0 | 1 => {
+                    let which = usize::try_from(dice.roll(replicas)).unwrap();
+                    gateways[which].kill_now();
+                    let gateway = start().await;
+                    arena.bases.lock().unwrap()[which].clone_from(&gateway.base);
+                    gateways[which] = gateway;
+                    kills += 1;
+                }
+                2 => {
+                    books.fail(&mut dice).await;
+                    failures += 1;
+                }
+                _ => {
+                    let url = format!("{}/__sandbox/behaviour", fal.queue_url());
+                    support::client().post(url).json(&misfortune(&mut dice)).send().await.unwrap();
+                }
+            }
+        }
+        let url = format!("{}/__sandbox/behaviour", fal.queue_url());
+        support::client().delete(url).send().await.unwrap();
+        arena.over.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(clients, breaking);
+
+    // Then it comes to rest by itself.
+    eventually(REST, || async {
+        let (differences, open) = TestDatabase::check(&database.url).await;
+        assert!(differences.is_empty(), "seed {seed}: {differences:?}");
+        (open == 0).then_some(())
+    })
+    .await;
+    let asked = arena.asked.load(Ordering::SeqCst);
+    let received = arena.received.lock().unwrap().clone();
+    println!(
+        "{kills} kills, {failures} failures of the database, {asked} images asked for, {} received",
+        received.len()
+    );
+    adds_up(&gateways[0], &fal_state(&fal).await, &received, seed).await;
+    assert!(kills > 0 && received.len() > 5, "seed {seed}: too little happened");
+    drop(gateways);
+    drop(database);
+    drop(books);
+}
+
+/// The three counts are one: what fal delivered, what is charged, what was received or can be fetched.
+async fn adds_up(gateway: &Gateway, fal: &Value, received: &BTreeMap<String, u32>, seed: u64) {
+    let rows = all_generations(gateway).await;
+    let succeeded: Vec<_> = rows.iter().filter(|row| row["state"] == "succeeded").collect();
+    let mut fetchable = 0;
+    let mut charged = Money::ZERO;
+    for row in &succeeded {
+        let id = row["id"].as_str().unwrap();
+        let path = format!("/v1/images/generations/{id}");
+        let fetched = read(gateway.project(Method::GET, &path).send().await.unwrap(), StatusCode::OK).await;
+        fetchable += fetched["images"].as_array().unwrap().len() as u64;
+        charged = charged.checked_add(row["price_usd"].as_str().unwrap().parse().unwrap()).unwrap();
+    }
+    assert_eq!(fal["delivered_images"], fetchable, "seed {seed}: fal delivered others than can be fetched");
+    let project = read(gateway.admin(Method::GET, "/admin/v1/projects/default").send().await.unwrap(), StatusCode::OK);
+    let project = project.await;
+    assert_eq!(project["spent_this_month_usd"], charged.to_string(), "seed {seed}");
+    assert_eq!(project["held_usd"], "0.000000000", "seed {seed}");
+    assert!(rows.iter().all(|row| row["state"] == "succeeded" || row["price_usd"] == "0.000000000"), "seed {seed}");
+    for (id, times) in received {
+        assert_eq!(*times, 1, "seed {seed}: generation {id} answered {times} different requests");
+        assert!(
+            succeeded.iter().any(|row| row["id"] == id.as_str()),
+            "seed {seed}: {id} was received and is not charged"
+        );
+    }
+    let accepted = fal["accepted_submits"].as_u64().unwrap();
+    assert!(accepted <= rows.len() as u64, "seed {seed}: {accepted} submits for {} generations", rows.len());
+    let mut ids: Vec<_> = rows.iter().filter_map(|row| row["fal_request_id"].as_str()).collect();
+    let known = ids.len();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), known, "seed {seed}: two generations share a submit");
+}
+
+async fn all_generations(gateway: &Gateway) -> Vec<Value> {
+    let (mut rows, mut after) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/admin/v1/generations?limit=1000{after}");
+        let page = read(gateway.admin(Method::GET, &path).send().await.unwrap(), StatusCode::OK).await;
+        rows.extend(page["data"].as_array().unwrap().iter().cloned());
+        if page["has_more"] == false {
+            return rows;
+        }
+        after = format!("&after={}", page["last_id"].as_str().unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_and_nothing_paid_twice_on_sqlite() {
+    break_everything(Database::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_and_nothing_paid_twice_with_two_replicas_on_postgres() {
+    break_everything(Database::Postgres).await;
+}
