@@ -5,10 +5,13 @@ mod api_keys;
 mod audit_logs;
 mod controls;
 mod costs;
+mod export;
 mod generations;
+mod history;
 mod keys;
 mod organization_projects;
 mod projects;
+mod reports;
 mod service_accounts;
 mod shapes;
 mod spend_alerts;
@@ -22,6 +25,8 @@ pub fn routes(config: &mut ServiceConfig) {
     config
         .service(generations::list_generations)
         .service(generations::retrieve_generation)
+        .service(reports::list_holds)
+        .service(reports::list_margins)
         .service(projects::retrieve_project)
         .service(projects::update_project)
         .service(projects::create_project_credit)

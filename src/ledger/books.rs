@@ -19,8 +19,8 @@ use super::resend::{self, Found, Resend};
 use super::writer::{Command, Writer};
 use crate::domain::{GenerationId, ProjectId, Timestamp};
 use crate::store::{
-    AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, LedgerEntry, Page, Purged,
-    Reservation, Store, Submitted, UsagePage, UsageQuery,
+    AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, LedgerEntry, OpenHold, Page,
+    Purged, Reservation, Store, Submitted, UsagePage, UsageQuery,
 };
 
 /// The most calls that may wait for the writer; beyond it the books are unavailable rather than ever slower.
@@ -266,6 +266,11 @@ impl Books {
     /// All submits of a generation, first to last.
     pub async fn attempts(&self, id: GenerationId) -> Result<Vec<AttemptRecord>, LedgerError> {
         Ok(self.store.attempts(id).await?)
+    }
+
+    /// The open holds, oldest first.
+    pub async fn open_holds(&self, limit: u32) -> Result<Vec<OpenHold>, LedgerError> {
+        Ok(self.store.open_holds(limit).await?)
     }
 
     /// The ledger entries about a generation, oldest first.

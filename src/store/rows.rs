@@ -239,6 +239,14 @@ pub struct GenerationFilter {
     pub user: Option<String>,
     /// With an attempt that the provider knows by this id.
     pub provider_request_id: Option<String>,
+    /// Costing us at least so much.
+    pub cost_from: Option<Money>,
+    /// Costing us at most so much.
+    pub cost_to: Option<Money>,
+    /// Charged at least so much.
+    pub price_from: Option<Money>,
+    /// Charged at most so much.
+    pub price_to: Option<Money>,
     /// Older than this generation: the last one of the page before.
     pub after: Option<GenerationId>,
     /// How many at most; 1 to 1000.

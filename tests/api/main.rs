@@ -4,8 +4,8 @@
 mod postgres;
 mod support;
 
-mod away;
 mod admin;
+mod away;
 mod books;
 mod document;
 mod faces;
