@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Accounts;
 use super::error::AccountsError;
-use crate::domain::{ApiKeyId, AuditLogId, ProjectId};
+use crate::domain::{ApiKeyId, AuditLogId, ProjectId, Timestamp};
 use crate::store::{
     ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyRecord, Page, ProjectRecord, RateLimit,
     ServiceAccountRecord, WriteTransaction,
@@ -199,7 +199,7 @@ impl Accounts {
             json!({
                 "name": account.name,
                 "role": account.role,
-                "deleted_at": account.deleted_at.map(|at| at.seconds()),
+                "deleted_at": account.deleted_at.map(Timestamp::seconds),
             })
         };
         let (before, after_state) = (before.map(state), state(after));
@@ -224,8 +224,8 @@ fn key_state(key: &KeyRecord) -> Value {
         "service_account_id": key.service_account_id,
         "budget_usd": key.budget,
         "allowed_models": key.allowed_models,
-        "expires_at": key.expires_at.map(|at| at.seconds()),
-        "revoked_at": key.revoked_at.map(|at| at.seconds()),
+        "expires_at": key.expires_at.map(Timestamp::seconds),
+        "revoked_at": key.revoked_at.map(Timestamp::seconds),
     })
 }
 
@@ -239,6 +239,6 @@ fn project_state(project: &ProjectRecord) -> Value {
         "policy": policy,
         "prompt_retention_seconds": project.prompt_retention / 1_000_000,
         "concurrent_generations": project.concurrency_limit,
-        "archived_at": project.archived_at.map(|at| at.seconds()),
+        "archived_at": project.archived_at.map(Timestamp::seconds),
     })
 }

@@ -46,7 +46,6 @@ impl Accounts {
     }
 
     /// Changes one rate limit of a project; `Some(None)` lifts, `None` leaves.
-    #[expect(clippy::option_option, reason = "absent leaves and none lifts")]
     pub async fn change_rate_limit(
         &self,
         id: ProjectId,

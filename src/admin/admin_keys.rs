@@ -6,10 +6,10 @@ use utoipa::ToSchema;
 use validator::Validate;
 
 use super::api_keys::{redacted, refuse_setting};
-use super::shapes::{Deleted, LONGEST_LIFE, Refusals, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list};
+use super::shapes::{Deletion, LONGEST_LIFE, Refusals, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list};
 use crate::accounts::{Caller, CallerKind, KeyFilter, KeyKind, KeyRecord, NewKey};
 use crate::api::{Services, fixed_body, query};
-use crate::domain::ApiKeyId;
+use crate::domain::{ApiKeyId, Timestamp};
 use crate::http::Problem;
 
 /// An admin key, without the key.
@@ -67,7 +67,7 @@ impl AdminKeyView {
             name: key.name.clone(),
             redacted_value: redacted(key),
             created_at: key.created_at.seconds(),
-            expires_at: key.expires_at.map(|at| at.seconds()),
+            expires_at: key.expires_at.map(Timestamp::seconds),
             last_used_at: None,
             owner: AdminKeyOwner {
                 id: "operator",
@@ -184,7 +184,7 @@ pub async fn retrieve_admin_api_key(
     operation_id = "deleteAdminApiKey",
     tag = "organization",
     params(("key_id" = String, Path, description = "The key's id.")),
-    responses((status = 200, description = "It is gone.", body = Deleted), RefusalsOfOne),
+    responses((status = 200, description = "It is gone.", body = Deletion), RefusalsOfOne),
     security(("admin_key" = []))
 )]
 #[delete("/v1/organization/admin_api_keys/{key_id}")]
@@ -197,7 +197,7 @@ pub async fn delete_admin_api_key(
     let key = services.accounts.key(&one(&path)?).await?;
     refuse_setting(&key, "IMAGEGATE_ADMIN_KEY")?;
     accounts_of(&request, &caller, &services).revoke_key(key.id).await?;
-    Ok(HttpResponse::Ok().json(Deleted::of("organization.admin_api_key.deleted", key.id)))
+    Ok(HttpResponse::Ok().json(Deletion::of("organization.admin_api_key.deleted", &key.id)))
 }
 
 fn one(path: &str) -> Result<KeyFilter, Problem> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
-use super::shapes::{Deleted, LONGEST_LIFE, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list, not_found};
+use super::shapes::{Deletion, LONGEST_LIFE, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list, not_found};
 use crate::accounts::{Caller, KeyChange, KeyFilter, KeyKind, KeyOrigin, KeyRecord, ServiceAccountRecord};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, query};
@@ -113,7 +113,7 @@ impl ProjectKeyView {
             name: key.name.clone(),
             redacted_value: redacted(key),
             created_at: key.created_at.seconds(),
-            expires_at: key.expires_at.map(|at| at.seconds()),
+            expires_at: key.expires_at.map(Timestamp::seconds),
             last_used_at: last_used.map(Timestamp::seconds),
             owner,
             owner_project_access: "active",
@@ -259,7 +259,7 @@ pub async fn update_project_api_key(
         ("project_id" = String, Path, description = "The project's id."),
         ("key_id" = String, Path, description = "The key's id."),
     ),
-    responses((status = 200, description = "It is gone.", body = Deleted), RefusalsOfOne),
+    responses((status = 200, description = "It is gone.", body = Deletion), RefusalsOfOne),
     security(("admin_key" = []))
 )]
 #[delete("/v1/organization/projects/{project_id}/api_keys/{key_id}")]
@@ -272,7 +272,7 @@ pub async fn delete_project_api_key(
     let key = services.accounts.key(&one(&path)?).await?;
     refuse_setting(&key, "IMAGEGATE_BOOTSTRAP_KEY")?;
     accounts_of(&request, &caller, &services).revoke_key(key.id).await?;
-    Ok(HttpResponse::Ok().json(Deleted::of("organization.project.api_key.deleted", key.id)))
+    Ok(HttpResponse::Ok().json(Deletion::of("organization.project.api_key.deleted", &key.id)))
 }
 
 /// A key that a setting gives would come back at the next start: it is ended by changing the setting.
@@ -353,7 +353,7 @@ pub async fn rotate_key(
         id: rotated.new.id.to_string(),
         object: "api_key.rotation",
         value: rotated.secret.expose().to_owned(),
-        expires_at: rotated.new.expires_at.map(|at| at.seconds()),
+        expires_at: rotated.new.expires_at.map(Timestamp::seconds),
         replaces: rotated.old.id.to_string(),
         replaced_expires_at: rotated.old.expires_at.unwrap_or(now).seconds(),
     }))

@@ -1,6 +1,7 @@
 //! `/v1/organization/audit_logs`: who did what, when, from where; before and after.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use actix_web::{HttpRequest, HttpResponse, get, web};
 use serde::Serialize;
@@ -239,10 +240,10 @@ pub async fn list_audit_logs(request: HttpRequest, services: web::Data<Services>
     }
     let mut projects = HashMap::new();
     for id in page.items.iter().filter_map(|entry| entry.project_id) {
-        if !projects.contains_key(&id) {
-            if let Some(project) = services.accounts.project(id).await? {
-                projects.insert(id, project.name);
-            }
+        if let Entry::Vacant(place) = projects.entry(id)
+            && let Some(project) = services.accounts.project(id).await?
+        {
+            place.insert(project.name);
         }
     }
     let views = page.items.iter().map(|entry| AuditLogView::of(entry, &projects)).collect();

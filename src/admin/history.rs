@@ -5,6 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::api::GenerationView;
+use crate::domain::Timestamp;
 use crate::ledger::{AttemptRecord, GenerationRecord, LedgerEntry};
 
 /// A generation with its whole history.
@@ -100,7 +101,7 @@ impl GenerationHistory {
             ordered_images: record.num_images,
             size: record.size.clone(),
             deadline_at: record.deadline_at.seconds(),
-            started_at: record.started_at.map(|at| at.seconds()),
+            started_at: record.started_at.map(Timestamp::seconds),
             hold_usd: record.hold.to_string(),
             billable_units: outcome.and_then(|outcome| outcome.billable_units).map(|units| units.to_string()),
             unit_price_usd: outcome.and_then(|outcome| outcome.unit_price).map(|price| price.to_string()),
@@ -122,7 +123,7 @@ impl AttemptView {
             credential: attempt.credential,
             fal_request_id: attempt.provider_request_id,
             submitted_at: attempt.submitted_at.rfc3339(),
-            ended_at: attempt.ended_at.map(crate::domain::Timestamp::rfc3339),
+            ended_at: attempt.ended_at.map(Timestamp::rfc3339),
             outcome: attempt.outcome.map(crate::ledger::AttemptOutcome::as_str),
         }
     }

@@ -8,7 +8,7 @@ use validator::Validate;
 use super::shapes::{Refusals, RefusalsOfOne, accounts_of, cursor, id_of, list, not_found};
 use crate::accounts::{Caller, ProjectChange, ProjectRecord};
 use crate::api::{Services, fixed_body, query};
-use crate::domain::ProjectId;
+use crate::domain::{ProjectId, Timestamp};
 use crate::http::Problem;
 
 /// A project: who pays.
@@ -39,7 +39,7 @@ impl ProjectView {
             object: "organization.project",
             name: project.name.clone(),
             created_at: project.created_at.seconds(),
-            archived_at: project.archived_at.map(|at| at.seconds()),
+            archived_at: project.archived_at.map(Timestamp::seconds),
             status: if project.archived_at.is_some() { "archived" } else { "active" },
         }
     }

@@ -13,7 +13,7 @@ use super::shapes::accounts_of;
 use crate::accounts::{Caller, Policy, ProjectChange, ProjectRecord, RateLimit};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, idempotency_key};
-use crate::domain::{Money, ProjectId};
+use crate::domain::{Money, ProjectId, Timestamp};
 use crate::http::{Code, Problem, ProblemBody};
 use crate::ledger::{ANY_MODEL, Applied, Credit, CreditKind};
 
@@ -435,7 +435,7 @@ async fn view(services: &Services, project: ProjectRecord) -> Result<ProjectView
         name: project.name,
         status: if project.archived_at.is_some() { "archived" } else { "active" },
         created_at: project.created_at.seconds(),
-        archived_at: project.archived_at.map(crate::domain::Timestamp::seconds),
+        archived_at: project.archived_at.map(Timestamp::seconds),
         prepaid: project.prepaid,
         balance_usd: balance.posted.to_string(),
         held_usd: balance.held.to_string(),

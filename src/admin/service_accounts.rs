@@ -6,11 +6,11 @@ use utoipa::ToSchema;
 use validator::Validate;
 
 use super::api_keys::check_scopes;
-use super::shapes::{Deleted, LONGEST_LIFE, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list, not_found};
+use super::shapes::{Deletion, LONGEST_LIFE, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list, not_found};
 use crate::accounts::{Caller, KeyRecord, Secret, ServiceAccountChange, ServiceAccountRecord, ServiceAccountRole};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, query};
-use crate::domain::{ProjectId, ServiceAccountId};
+use crate::domain::{ProjectId, ServiceAccountId, Timestamp};
 use crate::http::Problem;
 
 /// A service account.
@@ -85,7 +85,7 @@ impl CreatedServiceAccountKey {
             name: key.name.clone(),
             value: secret.expose().to_owned(),
             created_at: key.created_at.seconds(),
-            expires_at: key.expires_at.map(|at| at.seconds()),
+            expires_at: key.expires_at.map(Timestamp::seconds),
         }
     }
 }
@@ -257,7 +257,7 @@ pub async fn update_service_account(
         ("project_id" = String, Path, description = "The project's id."),
         ("service_account_id" = String, Path, description = "The service account's id."),
     ),
-    responses((status = 200, description = "It is gone.", body = Deleted), RefusalsOfOne),
+    responses((status = 200, description = "It is gone.", body = Deletion), RefusalsOfOne),
     security(("admin_key" = []))
 )]
 #[delete("/v1/organization/projects/{project_id}/service_accounts/{service_account_id}")]
@@ -269,7 +269,7 @@ pub async fn delete_service_account(
 ) -> Result<HttpResponse, Problem> {
     let (project, id) = ids(&path)?;
     accounts_of(&request, &caller, &services).delete_service_account(project, id).await?;
-    Ok(HttpResponse::Ok().json(Deleted::of("organization.project.service_account.deleted", id)))
+    Ok(HttpResponse::Ok().json(Deletion::of("organization.project.service_account.deleted", &id)))
 }
 
 /// Create a key of a service account

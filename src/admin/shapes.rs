@@ -52,7 +52,7 @@ pub(super) use list;
 
 /// What is left of a thing that was deleted.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Deleted {
+pub struct Deletion {
     /// The id that it had.
     id: String,
     /// What it was, and that it is gone.
@@ -62,9 +62,9 @@ pub struct Deleted {
     deleted: bool,
 }
 
-impl Deleted {
+impl Deletion {
     /// The thing with this id is gone.
-    pub fn of(object: &'static str, id: impl ToString) -> Self {
+    pub fn of(object: &'static str, id: &impl ToString) -> Self {
         Self { id: id.to_string(), object, deleted: true }
     }
 }

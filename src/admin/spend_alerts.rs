@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
-use super::shapes::{Deleted, Refusals, RefusalsOfOne, accounts_of, cursor, id_of, list, not_found};
+use super::shapes::{Deletion, Refusals, RefusalsOfOne, accounts_of, cursor, id_of, list, not_found};
 use super::spend_limits::{MOST_CENTS, cents, check_unit, of_cents};
 use crate::accounts::{Caller, Cursor, SpendAlert, SpendAlertRecord};
 use crate::api::errors::invalid_field;
@@ -236,7 +236,7 @@ pub async fn update_project_spend_alert(
         ("project_id" = String, Path, description = "The project's id."),
         ("alert_id" = String, Path, description = "The alert's id."),
     ),
-    responses((status = 200, description = "It is gone.", body = Deleted), RefusalsOfOne),
+    responses((status = 200, description = "It is gone.", body = Deletion), RefusalsOfOne),
     security(("admin_key" = []))
 )]
 #[delete("/v1/organization/projects/{project_id}/spend_alerts/{alert_id}")]
@@ -248,7 +248,7 @@ pub async fn delete_project_spend_alert(
 ) -> Result<HttpResponse, Problem> {
     let (project, id) = ids(&path)?;
     accounts_of(&request, &caller, &services).delete_spend_alert(Some(project), id).await?;
-    Ok(HttpResponse::Ok().json(Deleted::of("project.spend_alert.deleted", id)))
+    Ok(HttpResponse::Ok().json(Deletion::of("project.spend_alert.deleted", &id)))
 }
 
 /// Create a spend alert
@@ -340,7 +340,7 @@ pub async fn update_spend_alert(
     operation_id = "deleteSpendAlert",
     tag = "organization",
     params(("alert_id" = String, Path, description = "The alert's id.")),
-    responses((status = 200, description = "It is gone.", body = Deleted), RefusalsOfOne),
+    responses((status = 200, description = "It is gone.", body = Deletion), RefusalsOfOne),
     security(("admin_key" = []))
 )]
 #[delete("/v1/organization/spend_alerts/{alert_id}")]
@@ -352,7 +352,7 @@ pub async fn delete_spend_alert(
 ) -> Result<HttpResponse, Problem> {
     let id = id_of(&path, "spend alert")?;
     accounts_of(&request, &caller, &services).delete_spend_alert(None, id).await?;
-    Ok(HttpResponse::Ok().json(Deleted::of("organization.spend_alert.deleted", id)))
+    Ok(HttpResponse::Ok().json(Deletion::of("organization.spend_alert.deleted", &id)))
 }
 
 fn ids(path: &(String, String)) -> Result<(ProjectId, SpendAlertId), Problem> {
