@@ -33,9 +33,10 @@ fi
 # --- Python for the documented examples and fal's client -------------------------------------------------------------
 work=$(mktemp -d)
 venv="${CARGO_TARGET_DIR:-target}/test-python"
-if ! "$venv/bin/python" -c 'import fal_client, openai, requests' 2>/dev/null; then
-  python3 -m venv "$venv"
+if ! cmp -s tests/requirements.txt "$venv/installed.txt"; then
+  python3 -m venv --clear "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt
+  cp tests/requirements.txt "$venv/installed.txt"
 fi
 
 # --- fal's JavaScript client --------------------------------------------------------------------------------------------

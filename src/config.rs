@@ -92,6 +92,8 @@ pub struct Config {
 pub struct HttpSettings {
     /// `IMAGEGATE_BIND`: where the gateway listens.
     pub bind: SocketAddr,
+    /// `IMAGEGATE_ADMIN_BIND`: where the operators' face listens, if not where the public one does.
+    pub admin_bind: Option<SocketAddr>,
     /// `IMAGEGATE_PUBLIC_URL`: how the outside reaches this gateway, without a trailing slash; from the request if unset.
     pub public_url: Option<String>,
     /// `IMAGEGATE_BODY_LIMIT` in bytes: larger requests get 413.
@@ -171,6 +173,7 @@ pub struct LogSettings {
 /// Every name that a settings file may use.
 const NAMES: &[&str] = &[
     "IMAGEGATE_BIND",
+    "IMAGEGATE_ADMIN_BIND",
     "DATABASE_URL",
     "IMAGEGATE_JOURNAL",
     "FAL_KEY",
@@ -241,6 +244,10 @@ impl Config {
         Ok(Self {
             http: HttpSettings {
                 bind: read.address("IMAGEGATE_BIND", "127.0.0.1:8080")?,
+                admin_bind: match read.text("IMAGEGATE_ADMIN_BIND") {
+                    Some(_) => Some(read.address("IMAGEGATE_ADMIN_BIND", "")?),
+                    None => None,
+                },
                 public_url: match read.text("IMAGEGATE_PUBLIC_URL") {
                     Some(_) => Some(read.base_url("IMAGEGATE_PUBLIC_URL", "")?),
                     None => None,

@@ -67,6 +67,14 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The operators' port.
+    #[error("IMAGEGATE_ADMIN_BIND={address} cannot be listened on: {source}")]
+    AdminBind {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The document.
     #[error("the OpenAPI document cannot be written: {0}")]
     Document(#[from] serde_json::Error),
@@ -123,6 +131,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let (fal_settings, sandbox, upstream) = upstream(&config, &clock, &ids)?;
     let tracker = TaskTracker::new();
     accounts.watch(&tracker, &jobs);
+    accounts.watch_spending(&tracker, &jobs);
     let books = Books::start(store, &tracker, &jobs).with_journal(config.journal.clone());
     match books.play_journal().await {
         Ok(0) => {}
@@ -282,6 +291,8 @@ fn listen(
     tools: web::Data<FrameTools>,
 ) -> Result<(SocketAddr, Server), StartError> {
     let settings = http.clone();
+    let admin = settings.admin_bind.map(AdminListener::bind).transpose()?;
+    let own = web::Data::new(api::access::AdminAddress(admin.as_ref().map(|admin| admin.address)));
     let docs = web::Data::new(utoipa_swagger_ui::Config::from("/openapi.json").validator_url("none"));
     let body_limit = settings.body_limit;
     let cors_origins = settings.cors_origins.clone();
@@ -291,6 +302,7 @@ fn listen(
         let known = web::Data::new(KnownPaths::of(&api));
         app.app_data(services.clone())
             .app_data(tools.clone())
+            .app_data(own.clone())
             .app_data(docs.clone())
             .app_data(known)
             .app_data(web::PayloadConfig::new(body_limit))
@@ -315,7 +327,28 @@ fn listen(
     .bind(settings.bind)
     .map_err(|source| StartError::Bind { address: settings.bind, source })?;
     let address = server.addrs().first().copied().unwrap_or(settings.bind);
+    let server = match admin {
+        None => server,
+        Some(AdminListener { listener, address }) => {
+            info!(%address, "the operators' face has an address of its own");
+            server.listen(listener).map_err(|source| StartError::AdminBind { address, source })?
+        }
+    };
     Ok((address, server.run()))
+}
+
+/// The operators' face's own socket; bound first, since the routes must know its port.
+struct AdminListener {
+    listener: std::net::TcpListener,
+    address: SocketAddr,
+}
+
+impl AdminListener {
+    fn bind(address: SocketAddr) -> Result<Self, StartError> {
+        let bound = std::net::TcpListener::bind(address);
+        let named = bound.and_then(|listener| Ok(Self { address: listener.local_addr()?, listener }));
+        named.map_err(|source| StartError::AdminBind { address, source })
+    }
 }
 
 /// The routes and the document that they make.

@@ -11,6 +11,15 @@ pub enum AccountsError {
     /// There is no such key.
     #[error("the key is unknown")]
     UnknownKey,
+    /// There is no such service account.
+    #[error("the service account is unknown")]
+    UnknownServiceAccount,
+    /// There is no such spend alert.
+    #[error("the spend alert is unknown")]
+    UnknownSpendAlert,
+    /// A key that a setting gives is changed by changing the setting.
+    #[error("this key is given by the setting {0}: change the setting instead")]
+    GivenBySetting(&'static str),
     /// An archived project takes no new keys.
     #[error("the project is archived")]
     ProjectArchived,

@@ -6,8 +6,10 @@ use super::Accounts;
 use super::caller::CallerKind;
 use super::error::AccountsError;
 use super::secret::{Secret, digest, foreign_prefix, is_usable};
-use crate::domain::{ApiKeyId, Money, ProjectId, Timestamp};
-use crate::store::{KeyKind, KeyOrigin, KeyRecord, NewKeyRow, StoreError, StoredKey, WriteTransaction};
+use crate::domain::{ApiKeyId, Money, ProjectId, ServiceAccountId, Timestamp};
+use crate::store::{
+    Cursor, KeyFilter, KeyKind, KeyOrigin, KeyRecord, NewKeyRow, Page, StoreError, StoredKey, WriteTransaction,
+};
 
 /// The longest name.
 pub(super) const LONGEST_NAME: usize = 200;
@@ -40,6 +42,17 @@ pub struct KeyChange {
     pub allowed_models: Option<Option<Vec<String>>>,
 }
 
+/// A key and the one that takes its place.
+#[derive(Debug)]
+pub struct Rotated {
+    /// The old one, with the end that it has now.
+    pub old: KeyRecord,
+    /// The new one.
+    pub new: KeyRecord,
+    /// The new one's value; this is the only time that it is known.
+    pub secret: Secret,
+}
+
 /// The keys that a first start has made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FirstKeys {
@@ -57,12 +70,9 @@ impl Accounts {
         self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             if let CallerKind::Project(id) = new.kind {
-                let project = transaction.project(id).await?.ok_or(AccountsError::UnknownProject)?;
-                if project.archived_at.is_some() {
-                    return Err(AccountsError::ProjectArchived);
-                }
+                self.open_project(&mut transaction, id).await?;
             }
-            let made = self.insert_made(&mut transaction, new, KeyOrigin::Api).await?;
+            let made = self.insert_made(&mut transaction, new, KeyOrigin::Api, None).await?;
             self.commit(transaction).await?;
             Ok(made)
         }))
@@ -77,6 +87,64 @@ impl Accounts {
             .map(|key| key.record)
             .filter(|key| project.is_none() || key.project_id == project)
             .collect())
+    }
+
+    /// A page of keys that are not revoked.
+    pub async fn keys_page(&self, filter: &KeyFilter, cursor: Cursor) -> Result<Page<KeyRecord>, AccountsError> {
+        Ok(self.inner.store.keys_page(filter, cursor).await?)
+    }
+
+    /// One key that matches and is not revoked.
+    pub async fn key(&self, filter: &KeyFilter) -> Result<KeyRecord, AccountsError> {
+        let one = Cursor { after: None, oldest_first: false, limit: 1 };
+        self.keys_page(filter, one).await?.items.into_iter().next().ok_or(AccountsError::UnknownKey)
+    }
+
+    /// When each of these keys last asked for an image that was reserved; those that never did are left out.
+    pub async fn last_used(&self, keys: &[ApiKeyId]) -> Result<Vec<(ApiKeyId, Timestamp)>, AccountsError> {
+        Ok(self.inner.store.last_used(keys).await?)
+    }
+
+    /// Makes a key that takes the place of another one, on the same terms and for the same holder, and lets the old one
+    /// end at `old_ends_at` or at its own end, if that is earlier. A budget goes on: the new key may spend what the old
+    /// one has left.
+    ///
+    /// Errors: [`AccountsError::UnknownKey`] for a revoked one, [`AccountsError::GivenBySetting`].
+    pub async fn rotate_key(
+        &self,
+        id: ApiKeyId,
+        old_ends_at: Timestamp,
+        expires_at: Option<Timestamp>,
+    ) -> Result<Rotated, AccountsError> {
+        self.in_time(Box::pin(async {
+            let mut transaction = self.begin().await?;
+            let keys = transaction.keys().await?;
+            let found = keys.into_iter().map(|key| key.record).find(|key| key.id == id && key.revoked_at.is_none());
+            let before = found.ok_or(AccountsError::UnknownKey)?;
+            if before.origin == KeyOrigin::Setting {
+                return Err(AccountsError::GivenBySetting(setting_name(before.kind)));
+            }
+            if let Some(project) = before.project_id {
+                self.open_project(&mut transaction, project).await?;
+            }
+            let left = |budget: Money| budget.checked_sub(before.spent).unwrap_or_default().max(Money::ZERO);
+            let new = NewKey {
+                kind: before.project_id.map_or(CallerKind::Admin, CallerKind::Project),
+                name: before.name.clone(),
+                expires_at,
+                budget: before.budget.map(left),
+                allowed_models: before.allowed_models.clone(),
+            };
+            let holder = before.service_account_id;
+            let (new, secret) = self.insert_made(&mut transaction, new, KeyOrigin::Api, holder).await?;
+            let ends = before.expires_at.map_or(old_ends_at, |end| end.min(old_ends_at));
+            let old = KeyRecord { expires_at: Some(ends), ..before.clone() };
+            transaction.update_key(&old).await?;
+            self.record_key(&mut transaction, Some(&before), &old).await?;
+            self.commit(transaction).await?;
+            Ok(Rotated { old, new, secret })
+        }))
+        .await
     }
 
     /// Revokes a key for good. It stops working here at once and on other replicas within a second. A key that was
@@ -131,17 +199,20 @@ impl Accounts {
             let now = self.inner.clock.now();
             for key in keys.iter().filter(|key| ours(key) && key.hash != hash) {
                 if key.record.revoked_at.is_none() {
-                    transaction.update_key(&revoked(&key.record, now)).await?;
+                    self.revoke_in(&mut transaction, &key.record, now).await?;
                 }
             }
             let record = if let Some(key) = same {
                 // Perhaps the operator has gone back to an earlier value.
                 let record = KeyRecord { revoked_at: None, ..key.record.clone() };
                 transaction.update_key(&record).await?;
+                self.record_key(&mut transaction, Some(&key.record), &record).await?;
                 record
             } else {
-                let record = self.record(caller, setting_name(kind), KeyOrigin::Setting, foreign_prefix(value));
+                let record =
+                    self.new_record(caller, setting_name(kind).to_owned(), KeyOrigin::Setting, foreign_prefix(value));
                 transaction.insert_key(&NewKeyRow { record: record.clone(), hash }).await?;
+                self.record_key(&mut transaction, None, &record).await?;
                 record
             };
             self.commit(transaction).await?;
@@ -159,7 +230,7 @@ impl Accounts {
             for key in transaction.keys().await? {
                 let record = &key.record;
                 if record.origin == KeyOrigin::Setting && record.kind == kind && record.revoked_at.is_none() {
-                    transaction.update_key(&revoked(record, now)).await?;
+                    self.revoke_in(&mut transaction, record, now).await?;
                     dropped = true;
                 }
             }
@@ -187,7 +258,7 @@ impl Accounts {
                         budget: None,
                         allowed_models: None,
                     };
-                    let (_, secret) = self.insert_made(&mut transaction, new, KeyOrigin::Bootstrap).await?;
+                    let (_, secret) = self.insert_made(&mut transaction, new, KeyOrigin::Bootstrap, None).await?;
                     match kind {
                         KeyKind::Admin => first.admin = Some(secret),
                         KeyKind::Project => first.project = Some(secret),
@@ -240,27 +311,30 @@ impl Accounts {
         })
     }
 
-    async fn insert_made(
+    pub(super) async fn insert_made(
         &self,
         transaction: &mut WriteTransaction,
         new: NewKey,
         origin: KeyOrigin,
+        service_account_id: Option<ServiceAccountId>,
     ) -> Result<(KeyRecord, Secret), AccountsError> {
         let kind = key_kind(new.kind);
         let secret = Secret::make(kind, self.inner.ids.as_ref())?;
         let record = KeyRecord {
+            service_account_id,
             expires_at: new.expires_at,
             budget: new.budget,
             allowed_models: new.allowed_models,
-            ..self.record(new.kind, new.name, origin, secret.prefix(kind))
+            ..self.new_record(new.kind, new.name, origin, secret.prefix(kind))
         };
         let row = NewKeyRow { record, hash: digest(secret.expose()) };
         transaction.insert_key(&row).await?;
+        self.record_key(transaction, None, &row.record).await?;
         Ok((row.record, secret))
     }
 
     /// A key without limits, made now.
-    fn record(&self, caller: CallerKind, name: String, origin: KeyOrigin, prefix: String) -> KeyRecord {
+    fn new_record(&self, caller: CallerKind, name: String, origin: KeyOrigin, prefix: String) -> KeyRecord {
         KeyRecord {
             id: ApiKeyId::from_uuid(self.inner.ids.uuid()),
             kind: key_kind(caller),
@@ -268,6 +342,7 @@ impl Accounts {
                 CallerKind::Admin => None,
                 CallerKind::Project(id) => Some(id),
             },
+            service_account_id: None,
             name,
             prefix,
             origin,
@@ -280,6 +355,17 @@ impl Accounts {
         }
     }
 
+    async fn revoke_in(
+        &self,
+        transaction: &mut WriteTransaction,
+        key: &KeyRecord,
+        now: Timestamp,
+    ) -> Result<(), AccountsError> {
+        let revoked = KeyRecord { revoked_at: Some(now), ..key.clone() };
+        transaction.update_key(&revoked).await?;
+        self.record_key(transaction, Some(key), &revoked).await
+    }
+
     async fn change_record(
         &self,
         id: ApiKeyId,
@@ -288,13 +374,15 @@ impl Accounts {
         self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             let keys = transaction.keys().await?;
-            let mut record = keys
+            let before = keys
                 .into_iter()
                 .map(|key| key.record)
                 .find(|record| record.id == id)
                 .ok_or(AccountsError::UnknownKey)?;
+            let mut record = before.clone();
             change(&mut record);
             transaction.update_key(&record).await?;
+            self.record_key(&mut transaction, Some(&before), &record).await?;
             self.commit(transaction).await?;
             Ok(record)
         }))
@@ -309,16 +397,11 @@ const fn key_kind(caller: CallerKind) -> KeyKind {
     }
 }
 
-fn revoked(record: &KeyRecord, now: Timestamp) -> KeyRecord {
-    KeyRecord { revoked_at: Some(now), ..record.clone() }
-}
-
-fn setting_name(kind: KeyKind) -> String {
+const fn setting_name(kind: KeyKind) -> &'static str {
     match kind {
         KeyKind::Admin => "IMAGEGATE_ADMIN_KEY",
         KeyKind::Project => "IMAGEGATE_BOOTSTRAP_KEY",
     }
-    .to_owned()
 }
 
 pub(super) fn check_name(name: &str) -> Result<(), AccountsError> {

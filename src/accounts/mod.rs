@@ -4,6 +4,8 @@
 //! SHA-256 digest only. Every replica keeps all digests in memory, so that a request is authenticated without the
 //! database, and reads them again when the change number has grown.
 
+mod alerts;
+mod audit;
 mod caller;
 mod error;
 mod keys;
@@ -11,21 +13,31 @@ mod policy;
 mod projects;
 mod ring;
 mod secret;
+mod service_accounts;
+mod terms;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
+pub use alerts::SpendAlert;
+pub use audit::Author;
 pub use caller::{AuthError, Caller, CallerKind};
 pub use error::AccountsError;
-pub use keys::{FirstKeys, KeyChange, NewKey};
+pub use keys::{FirstKeys, KeyChange, NewKey, Rotated};
 pub use policy::Policy;
 pub use secret::Secret;
+pub use service_accounts::ServiceAccountChange;
 
-pub use crate::store::{KeyKind, KeyOrigin, KeyRecord, ProjectChange, ProjectRecord, RateLimit};
+pub use crate::store::{
+    ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyFilter, KeyKind, KeyOrigin, KeyRecord, Page,
+    ProjectChange, ProjectRecord, RateLimit, Retention, ServiceAccountRecord, ServiceAccountRole, SpendAlertRecord,
+    Standing,
+};
 
 /// Projects and keys. Cheap to clone; all clones share the keys in memory.
 #[derive(Debug, Clone)]
 pub struct Accounts {
     inner: Arc<ring::Inner>,
+    author: Arc<Author>,
 }

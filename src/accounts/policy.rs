@@ -11,6 +11,9 @@ pub struct Policy {
     /// The models it may use, by our ids.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_models: Option<Vec<String>>,
+    /// The models it may not use, by our ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denied_models: Option<Vec<String>>,
     /// Whether no request may switch the safety checker off.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub require_safety_checker: bool,
@@ -34,9 +37,8 @@ impl Policy {
     /// Whether the project may use the model with this id of ours.
     #[must_use]
     pub fn may_use(&self, model: &str) -> bool {
-        self.allowed_models
-            .as_ref()
-            .is_none_or(|models| models.iter().any(|allowed| allowed.eq_ignore_ascii_case(model)))
+        let named = |models: &Vec<String>| models.iter().any(|other| other.eq_ignore_ascii_case(model));
+        self.allowed_models.as_ref().is_none_or(named) && !self.denied_models.as_ref().is_some_and(named)
     }
 }
 
@@ -48,6 +50,7 @@ mod tests {
     fn a_policy_is_read_as_it_is_written() {
         let policy = Policy {
             allowed_models: Some(vec!["flux/dev".to_owned()]),
+            denied_models: Some(vec!["imagen4/preview".to_owned()]),
             require_safety_checker: true,
             max_price_usd: Some(Money::from_nanos(50_000_000)),
         };
@@ -55,5 +58,7 @@ mod tests {
         assert_eq!(Policy::default().text(), "{}");
         assert!(Policy::read(r#"{"alowed_models": []}"#).is_err());
         assert!(policy.may_use("FLUX/dev") && !policy.may_use("flux-realism"));
+        let policy = Policy { allowed_models: None, ..policy };
+        assert!(policy.may_use("flux-realism") && !policy.may_use("Imagen4/preview"));
     }
 }

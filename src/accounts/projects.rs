@@ -1,10 +1,12 @@
 //! Making, listing, changing and archiving projects.
 
+use serde_json::json;
+
 use super::Accounts;
 use super::error::AccountsError;
 use super::keys::{check_budget, check_name};
 use crate::domain::{Money, ProjectId};
-use crate::store::{ProjectChange, ProjectRecord, RateLimit, StoreError, WriteTransaction};
+use crate::store::{Cursor, Page, ProjectChange, ProjectRecord, RateLimit, StoreError, WriteTransaction};
 
 /// The name of the project that the first start makes.
 const DEFAULT: &str = "default";
@@ -29,7 +31,12 @@ impl Accounts {
 
     /// One project.
     pub async fn project(&self, id: ProjectId) -> Result<Option<ProjectRecord>, AccountsError> {
-        Ok(self.list_projects().await?.into_iter().find(|project| project.id == id))
+        Ok(self.inner.store.project(id).await?)
+    }
+
+    /// A page of projects, with the archived ones if `archived`.
+    pub async fn projects_page(&self, archived: bool, cursor: Cursor) -> Result<Page<ProjectRecord>, AccountsError> {
+        Ok(self.inner.store.projects_page(archived, cursor).await?)
     }
 
     /// The project `default`, made if it is not there.
@@ -61,6 +68,7 @@ impl Accounts {
         self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             let mut project = transaction.project(id).await?.ok_or(AccountsError::UnknownProject)?;
+            let before = project.clone();
             project.name = change.name.unwrap_or(project.name);
             project.prepaid = change.prepaid.unwrap_or(project.prepaid);
             project.spend_limit = change.spend_limit.unwrap_or(project.spend_limit);
@@ -69,6 +77,8 @@ impl Accounts {
             project.concurrency_limit = change.concurrency_limit.unwrap_or(project.concurrency_limit);
             project.rate_limits = change.rate_limits.unwrap_or(project.rate_limits);
             transaction.update_project(&project).await?;
+            self.record_project(&mut transaction, Some(&before), &project).await?;
+            self.record_rate_limits(&mut transaction, &before, &project).await?;
             self.commit(transaction).await?;
             Ok(project)
         }))
@@ -85,7 +95,10 @@ impl Accounts {
         check_budget(limit)?;
         self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
+            let before = self.inner.store.organization_limit().await?;
             transaction.set_organization_limit(limit).await?;
+            let state = |limit: Option<Money>| json!({"spend_limit_usd": limit});
+            self.record_organization(&mut transaction, &state(before), &state(limit)).await?;
             self.commit(transaction).await
         }))
         .await
@@ -100,8 +113,10 @@ impl Accounts {
             if project.is_default {
                 return Err(AccountsError::DefaultProject);
             }
+            let before = project.clone();
             project.archived_at = project.archived_at.or(Some(self.inner.clock.now()));
             transaction.update_project(&project).await?;
+            self.record_project(&mut transaction, Some(&before), &project).await?;
             self.commit(transaction).await?;
             Ok(project)
         }))
@@ -127,8 +142,11 @@ impl Accounts {
         let id = ProjectId::from_uuid(self.inner.ids.uuid());
         transaction.insert_project(id, name, is_default, self.inner.clock.now()).await?;
         let written = transaction.project(id).await?;
-        written
-            .ok_or_else(|| StoreError::Inconsistent(format!("project `{id}` is not there after it was written")).into())
+        let mut project = written
+            .ok_or_else(|| StoreError::Inconsistent(format!("project `{id}` is not there after it was written")))?;
+        self.retain_as_organization(transaction, &mut project).await?;
+        self.record_project(transaction, None, &project).await?;
+        Ok(project)
     }
 }
 

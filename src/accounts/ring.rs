@@ -10,6 +10,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::Accounts;
+use super::audit::Author;
 use super::caller::{AuthError, Caller, CallerKind};
 use super::error::AccountsError;
 use super::policy::Policy;
@@ -75,7 +76,7 @@ impl Accounts {
     pub async fn load(store: Store, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Result<Self, AccountsError> {
         let inner = Inner { store, clock, ids, ring: ArcSwap::default() };
         inner.read().await?;
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(inner), author: Arc::new(Author::System) })
     }
 
     /// Keeps the keys as the database has them: starts a task on `runtime` that ends when the last clone is dropped or

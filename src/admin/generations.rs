@@ -2,10 +2,15 @@
 
 use actix_web::{HttpRequest, HttpResponse, get, web};
 
+use super::export::{Form, stream_generations};
+use super::history::GenerationHistory;
+use crate::api::errors::invalid_field;
 use crate::api::{GenerationList, GenerationView, Services, query, state_filter, time_filter};
 use crate::domain::GenerationId;
 use crate::http::{Code, Problem, ProblemBody};
 use crate::ledger::GenerationFilter;
+
+const AMOUNT: &str = "US dollars as a decimal string such as `0.025`";
 
 const FILTERS: &[&str] = &[
     "limit",
@@ -18,6 +23,11 @@ const FILTERS: &[&str] = &[
     "fal_request_id",
     "start_time",
     "end_time",
+    "min_cost_usd",
+    "max_cost_usd",
+    "min_price_usd",
+    "max_price_usd",
+    "format",
 ];
 
 /// List generations
@@ -37,9 +47,18 @@ const FILTERS: &[&str] = &[
         ("fal_request_id" = Option<String>, Query, description = "Only the one with this id at fal."),
         ("start_time" = Option<i64>, Query, description = "Only those reserved at this time or later, in Unix seconds."),
         ("end_time" = Option<i64>, Query, description = "Only those reserved before this time, in Unix seconds."),
+        ("min_cost_usd" = Option<String>, Query, description = "Only those that cost us at least this, as a decimal string."),
+        ("max_cost_usd" = Option<String>, Query, description = "Only those that cost us at most this."),
+        ("min_price_usd" = Option<String>, Query, description = "Only those that were charged at least this."),
+        ("max_price_usd" = Option<String>, Query, description = "Only those that were charged at most this."),
+        ("format" = Option<String>, Query, description = "`json`, a page, if not given. `ndjson` and `csv` stream every one that matches and take no `limit`."),
     ),
     responses(
-        (status = 200, description = "A page of generations.", body = GenerationList),
+        (status = 200, description = "A page of generations, or a stream of lines.", content(
+            (GenerationList = "application/json"),
+            (String = "application/x-ndjson"),
+            (String = "text/csv"),
+        )),
         (status = 400, description = "A filter is wrong.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
@@ -59,21 +78,39 @@ pub async fn list_generations(request: HttpRequest, services: web::Data<Services
         provider_request_id: pairs.one("fal_request_id")?.map(str::to_owned),
         created_from: time_filter(&pairs, "start_time")?,
         created_before: time_filter(&pairs, "end_time")?,
+        cost_from: pairs.parsed("min_cost_usd", AMOUNT)?,
+        cost_to: pairs.parsed("max_cost_usd", AMOUNT)?,
+        price_from: pairs.parsed("min_price_usd", AMOUNT)?,
+        price_to: pairs.parsed("max_price_usd", AMOUNT)?,
         after: pairs.parsed("after", "a generation's id")?,
         limit: pairs.limit(20, 1000)?,
     };
+    let form = match pairs.one("format")? {
+        None | Some("json") => None,
+        Some("ndjson") => Some(Form::Ndjson),
+        Some("csv") => Some(Form::Csv),
+        Some(_) => return Err(invalid_field("format", "must be `json`, `ndjson` or `csv`")),
+    };
+    if let Some(form) = form {
+        if pairs.one("limit")?.is_some() {
+            return Err(invalid_field("limit", "is for pages: a stream sends every one that matches"));
+        }
+        return Ok(stream_generations(services.gateway.books().clone(), filter, form));
+    }
     let page = services.gateway.books().list_generations(&filter).await?;
     let views = page.items.iter().map(GenerationView::for_operator).collect();
     Ok(HttpResponse::Ok().json(GenerationList::of(views, page.has_more)))
 }
 
 /// Retrieve a generation
+///
+/// With its whole history: parameters, each submit with its times, what it moved in the ledger, price, cost and why.
 #[utoipa::path(
     operation_id = "retrieveGeneration",
     tag = "admin",
     params(("id" = String, Path, description = "The generation's id.")),
     responses(
-        (status = 200, description = "The generation.", body = GenerationView),
+        (status = 200, description = "The generation.", body = GenerationHistory),
         (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "No such generation.", body = ProblemBody, content_type = "application/problem+json"),
@@ -88,7 +125,8 @@ pub async fn retrieve_generation(
 ) -> Result<HttpResponse, Problem> {
     let not_found = || Problem::new(Code::NotFound, format!("there is no generation `{id}`")).param("id");
     let id: GenerationId = id.parse().map_err(|_| not_found())?;
-    let record = services.gateway.books().generation(id).await?.ok_or_else(not_found)?;
-    let attempts = services.gateway.books().attempts(id).await?;
-    Ok(HttpResponse::Ok().json(GenerationView::for_operator(&record).with_attempts(&attempts)))
+    let books = services.gateway.books();
+    let record = books.generation(id).await?.ok_or_else(not_found)?;
+    let (attempts, entries) = (books.attempts(id).await?, books.entries(id).await?);
+    Ok(HttpResponse::Ok().json(GenerationHistory::of(&record, attempts, entries)))
 }

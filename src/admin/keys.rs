@@ -8,7 +8,8 @@ use utoipa::ToSchema;
 use validator::Validate;
 
 use super::projects::{given, known_models};
-use crate::accounts::{KeyChange, KeyRecord};
+use super::shapes::accounts_of;
+use crate::accounts::{Caller, KeyChange, KeyRecord};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body};
 use crate::domain::{ApiKeyId, Money, Timestamp};
@@ -92,6 +93,7 @@ pub async fn update_key(
     request: HttpRequest,
     id: web::Path<String>,
     body: web::Bytes,
+    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let patch: KeyPatch = fixed_body(&request, &body)?;
@@ -110,7 +112,7 @@ pub async fn update_key(
         budget: patch.budget_usd,
         allowed_models,
     };
-    Ok(HttpResponse::Ok().json(view(services.accounts.update_key(id, change).await?)))
+    Ok(HttpResponse::Ok().json(view(accounts_of(&request, &caller, &services).update_key(id, change).await?)))
 }
 
 fn view(key: KeyRecord) -> KeyView {

@@ -9,10 +9,11 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
+use super::shapes::accounts_of;
 use crate::accounts::{Caller, Policy, ProjectChange, ProjectRecord, RateLimit};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, idempotency_key};
-use crate::domain::{Money, ProjectId};
+use crate::domain::{Money, ProjectId, Timestamp};
 use crate::http::{Code, Problem, ProblemBody};
 use crate::ledger::{ANY_MODEL, Applied, Credit, CreditKind};
 
@@ -84,6 +85,8 @@ pub struct RateBody {
 pub struct PolicyBody {
     /// The models it may use; every model when absent.
     allowed_models: Option<Vec<String>>,
+    /// The models it may not use.
+    denied_models: Option<Vec<String>>,
     /// Whether no request may switch the safety checker off.
     require_safety_checker: Option<bool>,
     /// The most that one request may cost, in US dollars as a decimal string.
@@ -213,6 +216,7 @@ pub async fn update_project(
     request: HttpRequest,
     id: web::Path<String>,
     body: web::Bytes,
+    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let patch: ProjectPatch = fixed_body(&request, &body)?;
@@ -224,6 +228,9 @@ pub async fn update_project(
         Some(Some(mut policy)) => {
             if let Some(models) = &mut policy.allowed_models {
                 known_models(&services, models, "policy.allowed_models")?;
+            }
+            if let Some(models) = &mut policy.denied_models {
+                known_models(&services, models, "policy.denied_models")?;
             }
             Some(Some(policy.text()))
         }
@@ -240,7 +247,7 @@ pub async fn update_project(
         rate_limits: rates.map(|rates| rate_limits(&services, rates)).transpose()?,
     };
     let project = find(&services, &id).await?;
-    let project = services.accounts.update_project(project.id, change).await?;
+    let project = accounts_of(&request, &caller, &services).update_project(project.id, change).await?;
     Ok(HttpResponse::Ok().json(view(&services, project).await?))
 }
 
@@ -353,12 +360,13 @@ pub struct OrganizationView {
 pub async fn update_organization(
     request: HttpRequest,
     body: web::Bytes,
+    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let patch: OrganizationPatch = fixed_body(&request, &body)?;
     let spend_limit = match patch.spend_limit_usd {
         Some(limit) => {
-            services.accounts.set_organization_limit(limit).await?;
+            accounts_of(&request, &caller, &services).set_organization_limit(limit).await?;
             limit
         }
         None => services.accounts.organization_limit().await?,
@@ -427,7 +435,7 @@ async fn view(services: &Services, project: ProjectRecord) -> Result<ProjectView
         name: project.name,
         status: if project.archived_at.is_some() { "archived" } else { "active" },
         created_at: project.created_at.seconds(),
-        archived_at: project.archived_at.map(crate::domain::Timestamp::seconds),
+        archived_at: project.archived_at.map(Timestamp::seconds),
         prepaid: project.prepaid,
         balance_usd: balance.posted.to_string(),
         held_usd: balance.held.to_string(),

@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::errors::invalid_field;
-use crate::api::{Services, query};
+use crate::api::{QueryPairs, Services, query};
 use crate::domain::Timestamp;
 use crate::http::{Problem, ProblemBody};
 use crate::ledger::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsageQuery, UsageRow};
@@ -126,19 +126,20 @@ pub async fn list_image_usage(request: HttpRequest, services: web::Data<Services
     Ok(HttpResponse::Ok().json(body))
 }
 
+/// A time of the query, in Unix seconds.
+pub fn time(pairs: &QueryPairs, name: &str) -> Result<Option<Timestamp>, Problem> {
+    match pairs.parsed::<i64>(name, "a time in Unix seconds")? {
+        Some(seconds) if !(0..=253_402_300_799).contains(&seconds) => {
+            Err(invalid_field(name, "must be a time in Unix seconds before the year 10000"))
+        }
+        seconds => Ok(seconds.map(Timestamp::from_seconds)),
+    }
+}
+
 fn read_query(request: &HttpRequest, now: Timestamp) -> Result<UsageQuery, Problem> {
     let pairs = query(request, FILTERS)?;
-    let time = |name: &str| -> Result<Option<Timestamp>, Problem> {
-        let seconds = pairs.parsed::<i64>(name, "a time in Unix seconds")?;
-        match seconds {
-            Some(seconds) if !(0..=253_402_300_799).contains(&seconds) => {
-                Err(invalid_field(name, "must be a time in Unix seconds before the year 10000"))
-            }
-            seconds => Ok(seconds.map(Timestamp::from_seconds)),
-        }
-    };
-    let start = time("start_time")?.ok_or_else(|| invalid_field("start_time", "is required"))?;
-    let end = time("end_time")?.unwrap_or(now);
+    let start = time(&pairs, "start_time")?.ok_or_else(|| invalid_field("start_time", "is required"))?;
+    let end = time(&pairs, "end_time")?.unwrap_or(now);
     let (width, default, most) = match pairs.one("bucket_width")?.unwrap_or("1d") {
         "1m" => (BucketWidth::Minute, 60, 1440),
         "1h" => (BucketWidth::Hour, 24, 168),
@@ -166,7 +167,7 @@ fn read_query(request: &HttpRequest, now: Timestamp) -> Result<UsageQuery, Probl
         before: end,
         bucket: width,
         group_by,
-        page: time("page")?,
+        page: time(&pairs, "page")?,
         filter: UsageFilter {
             projects: pairs.parsed_list("project_ids", "a project's id")?,
             keys: pairs.parsed_list("api_key_ids", "a key's id")?,

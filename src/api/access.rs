@@ -1,5 +1,7 @@
 //! Who may come in: every route is closed unless it is named here.
 
+use std::net::SocketAddr;
+
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
@@ -18,6 +20,22 @@ const OPEN: &[&str] = &["/", "/healthz", "/readyz", "/openapi.json", "/docs", "/
 const OPEN_BELOW: &[&str] = &["/docs/", "/v1/models/", "/sandbox/files/", "/fal/webhooks/"];
 /// What lies below these wants an admin key.
 const ADMIN_BELOW: &[&str] = &["/admin/", "/v1/organization/"];
+
+/// Where the operators' face listens, if it has an address of its own; application data.
+#[derive(Debug, Clone, Copy)]
+pub struct AdminAddress(pub Option<SocketAddr>);
+
+/// Whether a path is served where the request came in: the operators' face only at its own address, if it has one, and
+/// there no other but what is open to all.
+fn is_served_here(request: &ServiceRequest) -> bool {
+    let own = request.app_data::<web::Data<AdminAddress>>().and_then(|address| address.0);
+    let demand = demand_of(request.path());
+    match own {
+        None => true,
+        Some(_) if demand == Demand::Nothing => true,
+        Some(own) => (request.app_config().local_addr() == own) == (demand == Demand::AdminKey),
+    }
+}
 
 /// What a path demands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +61,10 @@ pub async fn authenticate<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    if !is_served_here(&request) {
+        let problem = Problem::new(Code::NotFound, format!("there is nothing at `{}`", request.path()));
+        return Ok(request.error_response(problem));
+    }
     let demand = demand_of(request.path());
     if demand != Demand::Nothing && request.method() != Method::OPTIONS {
         match admit(&request, demand) {

@@ -151,9 +151,12 @@ pub fn reserve_problem(fault: &ReserveError) -> Problem {
 impl From<AccountsError> for Problem {
     fn from(fault: AccountsError) -> Self {
         match fault {
-            AccountsError::UnknownProject | AccountsError::UnknownKey => Self::new(Code::NotFound, fault.to_string()),
+            AccountsError::UnknownProject
+            | AccountsError::UnknownKey
+            | AccountsError::UnknownServiceAccount
+            | AccountsError::UnknownSpendAlert => Self::new(Code::NotFound, fault.to_string()),
             AccountsError::Invalid(message) => Self::new(Code::InvalidParameters, message),
-            AccountsError::ProjectArchived | AccountsError::DefaultProject => {
+            AccountsError::ProjectArchived | AccountsError::DefaultProject | AccountsError::GivenBySetting(_) => {
                 Self::new(Code::Conflict, fault.to_string())
             }
             other if other.is_unavailable() => unavailable(&other.to_string()),

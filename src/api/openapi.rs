@@ -30,7 +30,7 @@ pub fn openapi_document(api: &mut OpenApi) {
         ("images", "Making images, and what became of them."),
         ("models", "What is on offer, with parameters and prices."),
         ("billing", "What a project may still spend, in AIML's shapes."),
-        ("organization", "OpenAI's organization API: usage."),
+        ("organization", "OpenAI's organization API: projects, keys, limits, usage, costs, audit log."),
         ("admin", "What OpenAI's API has no word for: every generation with its cost, terms, limits, credits."),
         ("webhooks", "What providers call by themselves."),
         ("health", "Whether the gateway lives and serves."),

@@ -1,7 +1,7 @@
 //! `imagegate keys create|list|revoke`.
 
 use clap::{Subcommand, ValueEnum};
-use imagegate::accounts::{Accounts, CallerKind, NewKey};
+use imagegate::accounts::{Accounts, Author, CallerKind, NewKey};
 use imagegate::config::Config;
 use imagegate::domain::ApiKeyId;
 use imagegate::startup;
@@ -42,7 +42,7 @@ pub enum Kind {
 pub async fn run(config: &Config, action: Action) -> Result<(), Failure> {
     let store = startup::open_store(config).await?;
     let (clock, ids) = startup::clock_and_ids();
-    let accounts = Accounts::load(store, clock, ids).await?;
+    let accounts = Accounts::load(store, clock, ids).await?.by(Author::Command);
     match action {
         Action::Create { name, kind } => {
             let kind = match kind {

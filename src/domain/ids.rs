@@ -83,6 +83,21 @@ id!(
     "key_"
 );
 id!(
+    /// A service account of a project: `svc_acct_` and 32 hex digits.
+    ServiceAccountId,
+    "svc_acct_"
+);
+id!(
+    /// One entry of the audit log: `audit_log_` and 32 hex digits.
+    AuditLogId,
+    "audit_log_"
+);
+id!(
+    /// A spend alert: `alert_` and 32 hex digits.
+    SpendAlertId,
+    "alert_"
+);
+id!(
     /// One HTTP request, as `x-request-id` names it: `req_` and 32 hex digits.
     RequestId,
     "req_"

@@ -7,5 +7,5 @@ mod money;
 
 pub use clock::{Clock, IdSource, ManualClock, SystemClock, SystemIds, Timestamp};
 pub use fixed::{Fixed, FixedError};
-pub use ids::{ApiKeyId, GenerationId, IdError, ProjectId, RequestId};
+pub use ids::{ApiKeyId, AuditLogId, GenerationId, IdError, ProjectId, RequestId, ServiceAccountId, SpendAlertId};
 pub use money::{Money, MoneyError};

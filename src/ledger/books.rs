@@ -19,8 +19,8 @@ use super::resend::{self, Found, Resend};
 use super::writer::{Command, Writer};
 use crate::domain::{GenerationId, ProjectId, Timestamp};
 use crate::store::{
-    AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, LedgerEntry, Page, Purged,
-    Reservation, Store, Submitted, UsagePage, UsageQuery,
+    AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, LedgerEntry, OpenHold, Page,
+    Purged, Reservation, Store, Submitted, UsagePage, UsageQuery,
 };
 
 /// The most calls that may wait for the writer; beyond it the books are unavailable rather than ever slower.
@@ -268,6 +268,11 @@ impl Books {
         Ok(self.store.attempts(id).await?)
     }
 
+    /// The open holds, oldest first.
+    pub async fn open_holds(&self, limit: u32) -> Result<Vec<OpenHold>, LedgerError> {
+        Ok(self.store.open_holds(limit).await?)
+    }
+
     /// The ledger entries about a generation, oldest first.
     pub async fn entries(&self, id: GenerationId) -> Result<Vec<LedgerEntry>, LedgerError> {
         Ok(self.store.entries_of_generation(id).await?)
@@ -281,6 +286,12 @@ impl Books {
     /// Usage in buckets of settlement time.
     pub async fn usage(&self, query: &UsageQuery) -> Result<UsagePage, LedgerError> {
         Ok(self.store.usage(query).await?)
+    }
+
+    /// What the projects pay, in buckets of the ledger's time: settlements less refunds. In the rows, `price` and
+    /// `images` count; the filter knows projects, keys and models.
+    pub async fn costs(&self, query: &UsageQuery) -> Result<UsagePage, LedgerError> {
+        Ok(self.store.costs(query).await?)
     }
 
     /// Recomputes everything that is kept beside the ledger; empty when all adds up.

@@ -32,6 +32,6 @@ pub use resend::{Found, Resend};
 
 pub use crate::store::{
     AttemptOutcome, AttemptRecord, Balance, BucketWidth, CostSource, Discrepancy, FinalState, Finish, GenerationFilter,
-    GenerationRecord, GenerationState, Idempotency, LedgerAccount, LedgerEntry, Outcome, Page, Purged, Reservation,
-    Submitted, TransactionKind, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow,
+    GenerationRecord, GenerationState, Idempotency, LedgerAccount, LedgerEntry, OpenHold, Outcome, Page, Purged,
+    Reservation, Submitted, TransactionKind, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow,
 };

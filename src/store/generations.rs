@@ -233,6 +233,16 @@ impl Store {
                     query.push(" AND g.id IN (SELECT generation_id FROM attempts WHERE provider_request_id = ")
                         .push_bind(id.as_str()).push(")");
                 }
+                for (condition, amount) in [
+                    ("g.cost >= ", filter.cost_from),
+                    ("g.cost <= ", filter.cost_to),
+                    ("g.price >= ", filter.price_from),
+                    ("g.price <= ", filter.price_to),
+                ] {
+                    if let Some(amount) = amount {
+                        query.push(" AND ").push(condition).push_bind(amount.nanos());
+                    }
+                }
                 if let Some(after) = filter.after {
                     query.push(" AND g.id < ").push_bind(after.uuid());
                 }

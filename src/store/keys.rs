@@ -1,12 +1,13 @@
 //! Keys: their digests and terms. The keys themselves are never here.
 
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
-use super::connection::{WriteTransaction, on_both, within};
+use super::connection::{WriteTransaction, on_both, select_by_ids, within};
 use super::error::must_touch;
+use super::rows::{Cursor, Page};
 use super::{KeyKind, KeyOrigin, Store, StoreError};
-use crate::domain::{ApiKeyId, Money, ProjectId, Timestamp};
+use crate::domain::{ApiKeyId, Money, ProjectId, ServiceAccountId, Timestamp};
 
 /// The change number that grows with every change of projects and keys.
 pub(crate) const ACCOUNTS: &str = "accounts";
@@ -20,6 +21,8 @@ pub struct KeyRecord {
     pub kind: KeyKind,
     /// Whose it is, for a project key.
     pub project_id: Option<ProjectId>,
+    /// The service account that holds it, if one does.
+    pub service_account_id: Option<ServiceAccountId>,
     /// What its maker called it.
     pub name: String,
     /// How it begins, for people to tell keys apart.
@@ -49,11 +52,23 @@ pub(crate) struct NewKeyRow {
     pub(crate) hash: [u8; 32],
 }
 
+/// Which keys to list; everything that is given must match. Revoked ones are left out.
+#[derive(Debug, Clone, Default)]
+pub struct KeyFilter {
+    /// The one with this id.
+    pub id: Option<ApiKeyId>,
+    /// Of this kind.
+    pub kind: Option<KeyKind>,
+    /// Of this project.
+    pub project_id: Option<ProjectId>,
+}
+
 #[derive(FromRow)]
 struct KeyRow {
     id: Uuid,
     kind: String,
     project_id: Option<Uuid>,
+    service_account_id: Option<Uuid>,
     name: String,
     hash: Vec<u8>,
     prefix: String,
@@ -91,6 +106,7 @@ impl TryFrom<KeyRow> for StoredKey {
                 id: ApiKeyId::from_uuid(row.id),
                 kind: row.kind.parse()?,
                 project_id: row.project_id.map(ProjectId::from_uuid),
+                service_account_id: row.service_account_id.map(ServiceAccountId::from_uuid),
                 name: row.name,
                 prefix: row.prefix,
                 origin: row.origin.parse()?,
@@ -112,7 +128,7 @@ impl TryFrom<KeyRow> for StoredKey {
 macro_rules! select_keys {
     ($rest:literal) => {
         concat!(
-            "SELECT k.id, k.kind, k.project_id, k.name, k.hash, k.prefix, k.origin, k.budget, b.spent,
+            "SELECT k.id, k.kind, k.project_id, k.service_account_id, k.name, k.hash, k.prefix, k.origin, k.budget, b.spent,
                  k.allowed_models, k.created_at, k.expires_at, k.revoked_at, p.archived_at, p.policy
              FROM api_keys k JOIN key_balances b ON b.api_key_id = k.id
              LEFT JOIN projects p ON p.id = k.project_id ",
@@ -136,14 +152,15 @@ impl WriteTransaction {
         let record = &key.record;
         on_both!(self.connection(), connection => {
             sqlx::query("INSERT INTO api_keys (id, kind, project_id, name, hash, prefix, origin, budget, allowed_models,
-                             created_at, expires_at, revoked_at)
-                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)")
+                             created_at, expires_at, revoked_at, service_account_id)
+                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)")
                 .bind(record.id.uuid()).bind(record.kind.as_str()).bind(record.project_id.map(ProjectId::uuid))
                 .bind(record.name.as_str()).bind(key.hash.as_slice()).bind(record.prefix.as_str())
                 .bind(record.origin.as_str()).bind(record.budget.map(Money::nanos))
                 .bind(models_text(record.allowed_models.as_ref()))
                 .bind(record.created_at.micros()).bind(record.expires_at.map(Timestamp::micros))
                 .bind(record.revoked_at.map(Timestamp::micros))
+                .bind(record.service_account_id.map(ServiceAccountId::uuid))
                 .execute(&mut *connection).await?;
             sqlx::query("INSERT INTO key_balances (api_key_id) VALUES ($1)")
                 .bind(record.id.uuid()).execute(&mut *connection).await?;
@@ -181,5 +198,51 @@ impl Store {
             rows.into_iter().map(StoredKey::try_from).collect()
         })
         .await
+    }
+
+    /// A page of keys that are not revoked.
+    pub(crate) async fn keys_page(&self, filter: &KeyFilter, cursor: Cursor) -> Result<Page<KeyRecord>, StoreError> {
+        let rows = within(self.options().report_timeout, async {
+            let mut reader = self.reader().await?;
+            on_both!(reader.connection(), connection => {
+                let mut query = QueryBuilder::new(select_keys!("WHERE k.revoked_at IS NULL"));
+                if let Some(id) = filter.id {
+                    query.push(" AND k.id = ").push_bind(id.uuid());
+                }
+                if let Some(kind) = filter.kind {
+                    query.push(" AND k.kind = ").push_bind(kind.as_str());
+                }
+                if let Some(project) = filter.project_id {
+                    query.push(" AND k.project_id = ").push_bind(project.uuid());
+                }
+                cursor.push(&mut query, "k.id");
+                Ok(query.build_query_as::<KeyRow>().fetch_all(connection).await?)
+            })
+        })
+        .await?;
+        let keys: Result<Vec<_>, StoreError> =
+            rows.into_iter().map(|row| Ok(StoredKey::try_from(row)?.record)).collect();
+        Ok(cursor.page(keys?))
+    }
+
+    /// When each of these keys last asked for an image that was reserved.
+    pub(crate) async fn last_used(&self, keys: &[ApiKeyId]) -> Result<Vec<(ApiKeyId, Timestamp)>, StoreError> {
+        let ids: Vec<Uuid> = keys.iter().map(|key| key.uuid()).collect();
+        let rows = within(self.options().report_timeout, async {
+            let mut reader = self.reader().await?;
+            Ok(select_by_ids!(
+                reader.connection(),
+                (Uuid, Option<i64>),
+                "SELECT k.id, (SELECT g.created_at FROM generations g WHERE g.api_key_id = k.id
+                               ORDER BY g.id DESC LIMIT 1)
+                 FROM api_keys k WHERE k.id",
+                &ids,
+                "",
+                ""
+            )?)
+        })
+        .await?;
+        let used = |(id, at): (Uuid, Option<i64>)| Some((ApiKeyId::from_uuid(id), Timestamp::from_micros(at?)));
+        Ok(rows.into_iter().filter_map(used).collect())
     }
 }

@@ -4,7 +4,10 @@
 //! `BEGIN IMMEDIATE`, batches and partitions differ. Rows come in and go out as the plain values of `rows.rs`; what
 //! may be written is decided above, in `ledger` and `accounts`.
 
+mod alerts;
+mod audit;
 mod connection;
+mod costs;
 mod credits;
 mod error;
 mod finishing;
@@ -17,6 +20,7 @@ mod projects;
 mod resends;
 mod reserving;
 mod rows;
+mod service_accounts;
 #[cfg(test)]
 mod statements;
 #[cfg(test)]
@@ -29,19 +33,22 @@ mod words;
 
 use std::sync::Arc;
 
+pub use alerts::{SpendAlertRecord, Standing};
+pub use audit::{AuditFilter, AuditRecord};
 pub use error::StoreError;
-pub use keys::KeyRecord;
+pub use keys::{KeyFilter, KeyRecord};
 pub use maintenance::Purged;
 pub use open::StoreOptions;
 pub use projects::{ProjectChange, ProjectRecord, RateLimit};
 pub use rows::{
-    AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry,
+    AttemptRecord, Balance, Cursor, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry,
     OpenHold, Outcome, Page, Reservation, Submitted,
 };
+pub use service_accounts::ServiceAccountRecord;
 pub use usage::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow};
 pub use words::{
-    AttemptOutcome, CostSource, FinalState, GenerationState, KeyKind, KeyOrigin, LedgerAccount, TransactionKind,
-    UnknownWord,
+    ActorKind, AttemptOutcome, AuditEvent, CostSource, FinalState, GenerationState, KeyKind, KeyOrigin, LedgerAccount,
+    Retention, ServiceAccountRole, TransactionKind, UnknownWord,
 };
 
 pub(crate) use connection::WriteTransaction;

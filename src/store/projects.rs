@@ -1,11 +1,12 @@
 //! Projects: who pays, and on which terms.
 
-use sqlx::FromRow;
+use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
 use super::connection::{WriteTransaction, on_both, within};
 use super::error::must_touch;
 use super::reserving::RateRow;
+use super::rows::{Cursor, Page};
 use super::{Store, StoreError};
 use crate::domain::{Money, ProjectId, Timestamp};
 
@@ -215,6 +216,43 @@ impl Store {
             Ok(limit.map(Money::from_nanos))
         })
         .await
+    }
+
+    /// One project.
+    pub(crate) async fn project(&self, id: ProjectId) -> Result<Option<ProjectRecord>, StoreError> {
+        within(self.options().read_timeout, async {
+            let mut reader = self.reader().await?;
+            let row = on_both!(reader.connection(), connection =>
+                sqlx::query_as::<_, ProjectRow>(select_projects!("WHERE id = $1"))
+                    .bind(id.uuid()).fetch_optional(connection).await)?;
+            let rates = on_both!(reader.connection(), connection =>
+                sqlx::query_as::<_, RateRow>(
+                    "SELECT project_id, model, requests_per_minute, images_per_minute FROM rate_limits
+                     WHERE project_id = $1 ORDER BY model").bind(id.uuid()).fetch_all(connection).await)?;
+            Ok(with_rates(row.map(ProjectRecord::from).into_iter().collect(), rates).pop())
+        })
+        .await
+    }
+
+    /// A page of projects without their rate limits, with the archived ones if `archived`.
+    pub(crate) async fn projects_page(
+        &self,
+        archived: bool,
+        cursor: Cursor,
+    ) -> Result<Page<ProjectRecord>, StoreError> {
+        let rows = within(self.options().report_timeout, async {
+            let mut reader = self.reader().await?;
+            on_both!(reader.connection(), connection => {
+                let mut query = QueryBuilder::new(select_projects!("WHERE TRUE"));
+                if !archived {
+                    query.push(" AND archived_at IS NULL");
+                }
+                cursor.push(&mut query, "id");
+                Ok(query.build_query_as::<ProjectRow>().fetch_all(connection).await?)
+            })
+        })
+        .await?;
+        Ok(cursor.page(rows.into_iter().map(ProjectRecord::from).collect()))
     }
 
     /// All projects, oldest first.

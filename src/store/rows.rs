@@ -241,10 +241,53 @@ pub struct GenerationFilter {
     pub user: Option<String>,
     /// With an attempt that the provider knows by this id.
     pub provider_request_id: Option<String>,
+    /// Costing us at least so much.
+    pub cost_from: Option<Money>,
+    /// Costing us at most so much.
+    pub cost_to: Option<Money>,
+    /// Charged at least so much.
+    pub price_from: Option<Money>,
+    /// Charged at most so much.
+    pub price_to: Option<Money>,
     /// Older than this generation: the last one of the page before.
     pub after: Option<GenerationId>,
     /// How many at most; 1 to 1000.
     pub limit: u32,
+}
+
+/// Which part of a list of things by their ids.
+#[derive(Debug, Clone, Copy)]
+pub struct Cursor {
+    /// Beyond this id: the last one of the page before.
+    pub after: Option<Uuid>,
+    /// Oldest first instead of newest first.
+    pub oldest_first: bool,
+    /// How many at most; 1 to 1000.
+    pub limit: u32,
+}
+
+impl Cursor {
+    /// The page of `rows`, of which one more than `limit` was asked for.
+    pub(crate) fn page<T>(self, mut rows: Vec<T>) -> Page<T> {
+        let limit = self.limit as usize;
+        let has_more = rows.len() > limit;
+        rows.truncate(limit);
+        Page { items: rows, has_more }
+    }
+
+    /// Appends what narrows and orders a query by `column`, which holds ids.
+    pub(super) fn push<'q, D>(self, query: &mut sqlx::QueryBuilder<D>, column: &str)
+    where
+        D: sqlx::Database,
+        Uuid: sqlx::Encode<'q, D> + sqlx::Type<D>,
+        i64: sqlx::Encode<'q, D> + sqlx::Type<D>,
+    {
+        let (beyond, order) = if self.oldest_first { (">", "ASC") } else { ("<", "DESC") };
+        if let Some(after) = self.after {
+            query.push(format_args!(" AND {column} {beyond} ")).push_bind(after);
+        }
+        query.push(format_args!(" ORDER BY {column} {order} LIMIT ")).push_bind(i64::from(self.limit) + 1);
+    }
 }
 
 /// Part of a list.

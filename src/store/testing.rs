@@ -108,6 +108,7 @@ impl Store {
             id,
             kind: KeyKind::Project,
             project_id: Some(project),
+            service_account_id: None,
             name: "test".to_owned(),
             prefix: String::new(),
             origin: KeyOrigin::Api,

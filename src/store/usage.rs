@@ -143,7 +143,7 @@ pub struct UsageRow {
 }
 
 #[derive(FromRow)]
-struct Row {
+pub(super) struct Row {
     bucket: i64,
     project_id: Option<Uuid>,
     end_user: Option<String>,
@@ -180,7 +180,7 @@ impl From<Row> for UsageRow {
 }
 
 /// The columns that can be grouped by, with what stands for one that is not.
-const COLUMNS: [(UsageDimension, &str, &str); 6] = [
+pub(super) const COLUMNS: [(UsageDimension, &str, &str); 6] = [
     (UsageDimension::Project, "project_id", "UUID"),
     (UsageDimension::User, "end_user", "TEXT"),
     (UsageDimension::Key, "api_key_id", "UUID"),
@@ -189,20 +189,33 @@ const COLUMNS: [(UsageDimension, &str, &str); 6] = [
     (UsageDimension::Source, "source", "TEXT"),
 ];
 
-impl Store {
-    /// Usage in buckets. Errors: the database's.
-    pub async fn usage(&self, query: &UsageQuery) -> Result<UsagePage, StoreError> {
+/// What one page of buckets spans, in microseconds.
+pub(super) struct Span {
+    /// Settled at or after.
+    pub(super) from: i64,
+    /// Settled before.
+    pub(super) before: i64,
+    first: i64,
+    end_of_page: i64,
+}
+
+impl Span {
+    pub(super) fn of(query: &UsageQuery) -> Self {
         let width = query.bucket.micros();
         let from = query.page.map_or(query.from, |page| page.max(query.from));
         let first = query.bucket.start_of(from).micros();
         let limit = i64::from(query.limit.clamp(1, MOST_BUCKETS));
         let end_of_page = first.saturating_add(width.saturating_mul(limit));
-        let before = query.before.micros().min(end_of_page);
-        let rows = self.usage_rows(query, from.micros(), before).await?;
+        Self { from: from.micros(), before: query.before.micros().min(end_of_page), first, end_of_page }
+    }
+
+    /// The buckets of rows that are ordered by their bucket, also the empty ones.
+    pub(super) fn page(&self, query: &UsageQuery, rows: Vec<Row>) -> UsagePage {
+        let width = query.bucket.micros();
         let mut buckets = Vec::new();
         let mut rows = rows.into_iter().peekable();
-        let mut start = first;
-        while start < before {
+        let mut start = self.first;
+        while start < self.before {
             let mut bucket = UsageBucket {
                 start: Timestamp::from_micros(start),
                 end: Timestamp::from_micros(start.saturating_add(width)),
@@ -214,8 +227,17 @@ impl Store {
             buckets.push(bucket);
             start = start.saturating_add(width);
         }
-        let next = (end_of_page < query.before.micros()).then(|| Timestamp::from_micros(end_of_page));
-        Ok(UsagePage { buckets, next })
+        let next = (self.end_of_page < query.before.micros()).then(|| Timestamp::from_micros(self.end_of_page));
+        UsagePage { buckets, next }
+    }
+}
+
+impl Store {
+    /// Usage in buckets. Errors: the database's.
+    pub async fn usage(&self, query: &UsageQuery) -> Result<UsagePage, StoreError> {
+        let span = Span::of(query);
+        let rows = self.usage_rows(query, span.from, span.before).await?;
+        Ok(span.page(query, rows))
     }
 
     async fn usage_rows(&self, query: &UsageQuery, from: i64, before: i64) -> Result<Vec<Row>, StoreError> {

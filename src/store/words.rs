@@ -190,3 +190,83 @@ words!(
         Api = "api",
     }
 );
+
+words!(
+    /// What a service account may be in its project. OpenAI's words; all open the same here.
+    ServiceAccountRole {
+        /// May do everything.
+        Owner = "owner",
+        /// Makes images.
+        Member = "member",
+        /// Was made without a role and a key.
+        None = "none",
+    }
+);
+
+words!(
+    /// How something was changed.
+    ActorKind {
+        /// Over HTTP, with a key.
+        ApiKey = "api_key",
+        /// By a command on the machine that has the database's address.
+        Command = "command",
+        /// By the gateway itself: its settings, its first start, its alerts.
+        System = "system",
+    }
+);
+
+words!(
+    /// What the audit log tells of: OpenAI's event types, and `spend_alert.…`, for which it has none.
+    AuditEvent {
+        /// A key was made.
+        ApiKeyCreated = "api_key.created",
+        /// A key's name or terms were changed.
+        ApiKeyUpdated = "api_key.updated",
+        /// A key was revoked.
+        ApiKeyDeleted = "api_key.deleted",
+        /// A project was made.
+        ProjectCreated = "project.created",
+        /// A project's name or terms were changed.
+        ProjectUpdated = "project.updated",
+        /// A project was archived.
+        ProjectArchived = "project.archived",
+        /// A service account was made.
+        ServiceAccountCreated = "service_account.created",
+        /// A service account's name or role was changed.
+        ServiceAccountUpdated = "service_account.updated",
+        /// A service account was deleted, and its keys with it.
+        ServiceAccountDeleted = "service_account.deleted",
+        /// A rate limit was set.
+        RateLimitUpdated = "rate_limit.updated",
+        /// A rate limit was lifted.
+        RateLimitDeleted = "rate_limit.deleted",
+        /// Terms of the whole organization were changed.
+        OrganizationUpdated = "organization.updated",
+        /// A spend alert was made.
+        SpendAlertCreated = "spend_alert.created",
+        /// A spend alert was changed.
+        SpendAlertUpdated = "spend_alert.updated",
+        /// A spend alert was deleted.
+        SpendAlertDeleted = "spend_alert.deleted",
+        /// A spend alert's amount was reached.
+        SpendAlertTriggered = "spend_alert.triggered",
+    }
+);
+
+words!(
+    /// OpenAI's words for how long content is kept.
+    Retention {
+        /// As the organization; for projects only.
+        OrganizationDefault = "organization_default",
+        /// No control: kept; for projects only.
+        None = "none",
+        /// Not kept.
+        ZeroDataRetention = "zero_data_retention",
+        /// Kept, though not for the monitoring of abuse.
+        ModifiedAbuseMonitoring = "modified_abuse_monitoring",
+        /// Not kept.
+        EnhancedZeroDataRetention = "enhanced_zero_data_retention",
+        /// Kept, though not for the monitoring of abuse.
+        EnhancedModifiedAbuseMonitoring = "enhanced_modified_abuse_monitoring",
+    }
+);

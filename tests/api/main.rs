@@ -4,6 +4,7 @@
 mod postgres;
 mod support;
 
+mod admin;
 mod away;
 mod books;
 mod catalogue;
@@ -23,6 +24,7 @@ mod readme;
 mod recovery;
 mod resending;
 mod soak;
+mod sdk;
 mod spending;
 mod start;
 mod stream;

@@ -1,6 +1,7 @@
 //! The books on both databases.
 
 mod away;
+mod costs;
 mod credits;
 mod finishing;
 mod limits;

@@ -1,0 +1,244 @@
+//! Who changes the accounts, and the audit log that every change leaves.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::Accounts;
+use super::error::AccountsError;
+use crate::domain::{ApiKeyId, AuditLogId, ProjectId, Timestamp};
+use crate::store::{
+    ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyRecord, Page, ProjectRecord, RateLimit,
+    ServiceAccountRecord, WriteTransaction,
+};
+
+/// The longest `User-Agent` that is kept, in characters.
+const LONGEST_USER_AGENT: usize = 300;
+
+/// Who makes a change. [`Accounts::by`] takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Author {
+    /// An operator over HTTP.
+    Key {
+        /// With this key.
+        api_key_id: ApiKeyId,
+        /// From this address.
+        ip: Option<String>,
+        /// With this client.
+        user_agent: Option<String>,
+    },
+    /// A command on the machine that has the database's address.
+    Command,
+    /// The gateway itself.
+    System,
+}
+
+/// A change of one thing, for the audit log.
+pub(super) struct Change<'a> {
+    pub(super) event: AuditEvent,
+    pub(super) project_id: Option<ProjectId>,
+    pub(super) resource_id: String,
+    pub(super) before: Option<&'a Value>,
+    pub(super) after: &'a Value,
+}
+
+impl Accounts {
+    /// The same accounts; what is changed through them is recorded as this author's.
+    #[must_use]
+    pub fn by(&self, author: Author) -> Self {
+        Self { inner: Arc::clone(&self.inner), author: Arc::new(author) }
+    }
+
+    /// A page of the audit log.
+    pub async fn audit_logs(&self, filter: &AuditFilter, cursor: Cursor) -> Result<Page<AuditRecord>, AccountsError> {
+        Ok(self.inner.store.audit_page(filter, cursor).await?)
+    }
+
+    /// Appends what this transaction changes to the audit log; nothing if it changes nothing.
+    pub(super) async fn record(
+        &self,
+        transaction: &mut WriteTransaction,
+        change: Change<'_>,
+    ) -> Result<(), AccountsError> {
+        if change.before == Some(change.after) {
+            return Ok(());
+        }
+        let (actor, actor_api_key_id, ip, user_agent) = match self.author.as_ref() {
+            Author::Key { api_key_id, ip, user_agent } => {
+                let user_agent = user_agent.as_ref().map(|text| text.chars().take(LONGEST_USER_AGENT).collect());
+                (ActorKind::ApiKey, Some(*api_key_id), ip.clone(), user_agent)
+            }
+            Author::Command => (ActorKind::Command, None, None, None),
+            Author::System => (ActorKind::System, None, None, None),
+        };
+        let entry = AuditRecord {
+            id: AuditLogId::from_uuid(self.inner.ids.uuid()),
+            event: change.event,
+            at: self.inner.clock.now(),
+            actor,
+            actor_api_key_id,
+            ip,
+            user_agent,
+            project_id: change.project_id,
+            resource_id: change.resource_id,
+            before: change.before.map(Value::to_string),
+            after: Some(change.after.to_string()),
+        };
+        Ok(transaction.insert_audit(&entry).await?)
+    }
+
+    /// Records what became of a key: made, changed or revoked.
+    pub(super) async fn record_key(
+        &self,
+        transaction: &mut WriteTransaction,
+        before: Option<&KeyRecord>,
+        after: &KeyRecord,
+    ) -> Result<(), AccountsError> {
+        let event = match before {
+            None => AuditEvent::ApiKeyCreated,
+            Some(before) if before.revoked_at.is_none() && after.revoked_at.is_some() => AuditEvent::ApiKeyDeleted,
+            Some(_) => AuditEvent::ApiKeyUpdated,
+        };
+        let (before, after_state) = (before.map(key_state), key_state(after));
+        let change = Change {
+            event,
+            project_id: after.project_id,
+            resource_id: after.id.to_string(),
+            before: before.as_ref(),
+            after: &after_state,
+        };
+        self.record(transaction, change).await
+    }
+
+    /// Records what became of a project: made, changed or archived.
+    pub(super) async fn record_project(
+        &self,
+        transaction: &mut WriteTransaction,
+        before: Option<&ProjectRecord>,
+        after: &ProjectRecord,
+    ) -> Result<(), AccountsError> {
+        let event = match before {
+            None => AuditEvent::ProjectCreated,
+            Some(before) if before.archived_at.is_none() && after.archived_at.is_some() => AuditEvent::ProjectArchived,
+            Some(_) => AuditEvent::ProjectUpdated,
+        };
+        let (before, after_state) = (before.map(project_state), project_state(after));
+        let change = Change {
+            event,
+            project_id: Some(after.id),
+            resource_id: after.id.to_string(),
+            before: before.as_ref(),
+            after: &after_state,
+        };
+        self.record(transaction, change).await
+    }
+
+    /// Records which rate limits of a project were set and which lifted.
+    pub(super) async fn record_rate_limits(
+        &self,
+        transaction: &mut WriteTransaction,
+        before: &ProjectRecord,
+        after: &ProjectRecord,
+    ) -> Result<(), AccountsError> {
+        let state = |limit: Option<&RateLimit>| {
+            json!({
+                "max_requests_per_1_minute": limit.and_then(|limit| limit.requests_per_minute),
+                "max_images_per_1_minute": limit.and_then(|limit| limit.images_per_minute),
+            })
+        };
+        let find = |limits: &[RateLimit], model: &str| limits.iter().find(|limit| limit.model == model).cloned();
+        let models: BTreeSet<&str> =
+            before.rate_limits.iter().chain(&after.rate_limits).map(|limit| limit.model.as_str()).collect();
+        for model in models {
+            let (old, new) = (find(&before.rate_limits, model), find(&after.rate_limits, model));
+            let change = Change {
+                event: if new.is_some() { AuditEvent::RateLimitUpdated } else { AuditEvent::RateLimitDeleted },
+                project_id: Some(after.id),
+                resource_id: model.to_owned(),
+                before: Some(&state(old.as_ref())),
+                after: &state(new.as_ref()),
+            };
+            self.record(transaction, change).await?;
+        }
+        Ok(())
+    }
+
+    /// Records a change of what all projects together may do.
+    pub(super) async fn record_organization(
+        &self,
+        transaction: &mut WriteTransaction,
+        before: &Value,
+        after: &Value,
+    ) -> Result<(), AccountsError> {
+        let change = Change {
+            event: AuditEvent::OrganizationUpdated,
+            project_id: None,
+            resource_id: "organization".to_owned(),
+            before: Some(before),
+            after,
+        };
+        self.record(transaction, change).await
+    }
+
+    /// Records what became of a service account: made, changed or deleted.
+    pub(super) async fn record_service_account(
+        &self,
+        transaction: &mut WriteTransaction,
+        before: Option<&ServiceAccountRecord>,
+        after: &ServiceAccountRecord,
+    ) -> Result<(), AccountsError> {
+        let event = match before {
+            None => AuditEvent::ServiceAccountCreated,
+            Some(before) if before.deleted_at.is_none() && after.deleted_at.is_some() => {
+                AuditEvent::ServiceAccountDeleted
+            }
+            Some(_) => AuditEvent::ServiceAccountUpdated,
+        };
+        let state = |account: &ServiceAccountRecord| {
+            json!({
+                "name": account.name,
+                "role": account.role,
+                "deleted_at": account.deleted_at.map(Timestamp::seconds),
+            })
+        };
+        let (before, after_state) = (before.map(state), state(after));
+        let change = Change {
+            event,
+            project_id: Some(after.project_id),
+            resource_id: after.id.to_string(),
+            before: before.as_ref(),
+            after: &after_state,
+        };
+        self.record(transaction, change).await
+    }
+}
+
+/// What the audit log keeps of a key: its terms, never the key.
+fn key_state(key: &KeyRecord) -> Value {
+    json!({
+        "name": key.name,
+        "kind": key.kind,
+        "begins": key.prefix,
+        "origin": key.origin,
+        "service_account_id": key.service_account_id,
+        "budget_usd": key.budget,
+        "allowed_models": key.allowed_models,
+        "expires_at": key.expires_at.map(Timestamp::seconds),
+        "revoked_at": key.revoked_at.map(Timestamp::seconds),
+    })
+}
+
+/// What the audit log keeps of a project.
+fn project_state(project: &ProjectRecord) -> Value {
+    let policy = project.policy.as_ref().map(|text| serde_json::from_str(text).unwrap_or_else(|_| json!(text)));
+    json!({
+        "name": project.name,
+        "prepaid": project.prepaid,
+        "spend_limit_usd": project.spend_limit,
+        "policy": policy,
+        "prompt_retention_seconds": project.prompt_retention / 1_000_000,
+        "concurrent_generations": project.concurrency_limit,
+        "archived_at": project.archived_at.map(Timestamp::seconds),
+    })
+}

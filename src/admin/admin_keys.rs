@@ -1,0 +1,205 @@
+//! `/v1/organization/admin_api_keys`: the keys that administer.
+
+use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use validator::Validate;
+
+use super::api_keys::{redacted, refuse_setting};
+use super::shapes::{Deletion, LONGEST_LIFE, Refusals, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list};
+use crate::accounts::{Caller, CallerKind, KeyFilter, KeyKind, KeyRecord, NewKey};
+use crate::api::{Services, fixed_body, query};
+use crate::domain::{ApiKeyId, Timestamp};
+use crate::http::Problem;
+
+/// An admin key, without the key.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AdminApiKey)]
+pub struct AdminKeyView {
+    /// Its id; not the key.
+    #[schema(example = "key_019e1951c77871209c8216efcf40ec82")]
+    id: String,
+    /// Always `organization.admin_api_key`.
+    #[schema(example = "organization.admin_api_key")]
+    object: &'static str,
+    /// Its name.
+    name: String,
+    /// How it begins.
+    #[schema(example = "sk-ig-admin-1a2b3c...")]
+    redacted_value: String,
+    /// When it was made, in Unix seconds.
+    created_at: i64,
+    /// When it ends, in Unix seconds; null if it does not.
+    expires_at: Option<i64>,
+    /// Always null: the use of admin keys is in the audit log.
+    last_used_at: Option<i64>,
+    /// Who holds it.
+    owner: AdminKeyOwner,
+}
+
+/// Who holds an admin key: the operator, since imagegate knows no people.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AdminKeyOwner {
+    /// Always `operator`.
+    #[schema(example = "operator")]
+    id: &'static str,
+    /// Always `organization.user`.
+    #[schema(example = "organization.user")]
+    object: &'static str,
+    /// Always `user`.
+    #[serde(rename = "type")]
+    #[schema(example = "user")]
+    kind: &'static str,
+    /// How the key came to be: `bootstrap`, `setting` or `api`.
+    name: String,
+    /// Always `owner`.
+    #[schema(example = "owner")]
+    role: &'static str,
+    /// When the key was made, in Unix seconds.
+    created_at: i64,
+}
+
+impl AdminKeyView {
+    fn of(key: &KeyRecord) -> Self {
+        Self {
+            id: key.id.to_string(),
+            object: "organization.admin_api_key",
+            name: key.name.clone(),
+            redacted_value: redacted(key),
+            created_at: key.created_at.seconds(),
+            expires_at: key.expires_at.map(Timestamp::seconds),
+            last_used_at: None,
+            owner: AdminKeyOwner {
+                id: "operator",
+                object: "organization.user",
+                kind: "user",
+                name: key.origin.to_string(),
+                role: "owner",
+                created_at: key.created_at.seconds(),
+            },
+        }
+    }
+}
+
+list!(
+    /// A page of admin keys.
+    AdminApiKeyList of AdminKeyView
+);
+
+/// A new admin key. Its value is shown only this once.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CreatedAdminApiKey {
+    #[serde(flatten)]
+    #[schema(inline)]
+    key: AdminKeyView,
+    /// The key itself.
+    value: String,
+}
+
+/// An admin key to be made.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewAdminApiKey {
+    /// What to call it.
+    #[validate(length(min = 1, max = 200, message = "must have 1 to 200 characters"))]
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    /// After how many seconds it ends; never if not given.
+    #[validate(range(min = 1, max = LONGEST_LIFE, message = "must be from 1 second to 100 years"))]
+    #[schema(minimum = 1)]
+    expires_in_seconds: Option<u64>,
+}
+
+/// Create an admin key
+///
+/// Its value is shown only this once.
+#[utoipa::path(
+    operation_id = "createAdminApiKey",
+    tag = "organization",
+    request_body = NewAdminApiKey,
+    responses((status = 200, description = "The new key.", body = CreatedAdminApiKey), Refusals),
+    security(("admin_key" = []))
+)]
+#[post("/v1/organization/admin_api_keys")]
+pub async fn create_admin_api_key(
+    request: HttpRequest,
+    body: web::Bytes,
+    caller: web::ReqData<Caller>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let new: NewAdminApiKey = fixed_body(&request, &body)?;
+    let new = NewKey {
+        kind: CallerKind::Admin,
+        name: new.name,
+        expires_at: end_of(new.expires_in_seconds, services.clock.now()),
+        budget: None,
+        allowed_models: None,
+    };
+    let (key, secret) = accounts_of(&request, &caller, &services).create_key(new).await?;
+    let body = CreatedAdminApiKey { key: AdminKeyView::of(&key), value: secret.expose().to_owned() };
+    Ok(HttpResponse::Ok().json(body))
+}
+
+/// List admin keys
+#[utoipa::path(
+    operation_id = "listAdminApiKeys",
+    tag = "organization",
+    params(
+        ("limit" = Option<u32>, Query, description = "How many, 1 to 100; 20 if not given.", minimum = 1, maximum = 100),
+        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
+        ("order" = Option<String>, Query, description = "`desc`, newest first, if not given; or `asc`."),
+    ),
+    responses((status = 200, description = "A page of admin keys.", body = AdminApiKeyList), Refusals),
+    security(("admin_key" = []))
+)]
+#[get("/v1/organization/admin_api_keys")]
+pub async fn list_admin_api_keys(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+    let pairs = query(&request, &["limit", "after", "order"])?;
+    let cursor = cursor(&pairs, "a key", ApiKeyId::uuid, 100)?;
+    let filter = KeyFilter { kind: Some(KeyKind::Admin), ..KeyFilter::default() };
+    let page = services.accounts.keys_page(&filter, cursor).await?;
+    Ok(HttpResponse::Ok().json(AdminApiKeyList::of(page.items.iter().map(AdminKeyView::of).collect(), page.has_more)))
+}
+
+/// Retrieve an admin key
+#[utoipa::path(
+    operation_id = "retrieveAdminApiKey",
+    tag = "organization",
+    params(("key_id" = String, Path, description = "The key's id.")),
+    responses((status = 200, description = "The key, without its value.", body = AdminKeyView), RefusalsOfOne),
+    security(("admin_key" = []))
+)]
+#[get("/v1/organization/admin_api_keys/{key_id}")]
+pub async fn retrieve_admin_api_key(
+    path: web::Path<String>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(AdminKeyView::of(&services.accounts.key(&one(&path)?).await?)))
+}
+
+/// Delete an admin key
+///
+/// It stops working within a second on every replica.
+#[utoipa::path(
+    operation_id = "deleteAdminApiKey",
+    tag = "organization",
+    params(("key_id" = String, Path, description = "The key's id.")),
+    responses((status = 200, description = "It is gone.", body = Deletion), RefusalsOfOne),
+    security(("admin_key" = []))
+)]
+#[delete("/v1/organization/admin_api_keys/{key_id}")]
+pub async fn delete_admin_api_key(
+    request: HttpRequest,
+    path: web::Path<String>,
+    caller: web::ReqData<Caller>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let key = services.accounts.key(&one(&path)?).await?;
+    refuse_setting(&key, "IMAGEGATE_ADMIN_KEY")?;
+    accounts_of(&request, &caller, &services).revoke_key(key.id).await?;
+    Ok(HttpResponse::Ok().json(Deletion::of("organization.admin_api_key.deleted", &key.id)))
+}
+
+fn one(path: &str) -> Result<KeyFilter, Problem> {
+    Ok(KeyFilter { id: Some(id_of(path, "admin key")?), kind: Some(KeyKind::Admin), project_id: None })
+}

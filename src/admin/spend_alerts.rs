@@ -1,0 +1,360 @@
+//! `…/spend_alerts`: amounts at which the operator is told. imagegate sends no mail: see `accounts/alerts.rs`.
+
+use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use validator::Validate;
+
+use super::shapes::{Deletion, Refusals, RefusalsOfOne, accounts_of, cursor, id_of, list, not_found};
+use super::spend_limits::{MOST_CENTS, cents, check_unit, of_cents};
+use crate::accounts::{Caller, Cursor, SpendAlert, SpendAlertRecord};
+use crate::api::errors::invalid_field;
+use crate::api::{Services, fixed_body, query};
+use crate::domain::{ProjectId, SpendAlertId};
+use crate::http::Problem;
+
+/// A spend alert.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = SpendAlert)]
+pub struct SpendAlertView {
+    /// Its id.
+    #[schema(example = "alert_019e1951c77871209c8216efcf40ec82")]
+    id: String,
+    /// `project.spend_alert` or `organization.spend_alert`.
+    #[schema(example = "project.spend_alert")]
+    object: &'static str,
+    /// Always `USD`.
+    #[schema(example = "USD")]
+    currency: &'static str,
+    /// Always `month`: calendar months in UTC.
+    #[schema(example = "month")]
+    interval: &'static str,
+    /// What a month is charged when it goes off, in cents.
+    #[schema(example = 5000)]
+    threshold_amount: i64,
+    /// Whom the operator's own tools shall tell.
+    notification_channel: NotificationChannel,
+}
+
+/// Whom the operator's own tools shall tell. imagegate sends no mail: an alert that goes off is a warning in the log and a
+/// `spend_alert.triggered` in the audit log, with these recipients.
+#[derive(Debug, Serialize, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NotificationChannel {
+    /// Always `email`.
+    #[serde(rename = "type")]
+    #[schema(example = "email")]
+    kind: String,
+    /// Addresses.
+    #[validate(length(min = 1, max = 100, message = "must be 1 to 100 addresses"))]
+    recipients: Vec<String>,
+    /// What the message's subject shall begin with.
+    #[serde(default)]
+    #[validate(length(max = 200, message = "must have at most 200 characters"))]
+    subject_prefix: Option<String>,
+}
+
+impl SpendAlertView {
+    fn of(alert: &SpendAlertRecord) -> Self {
+        Self {
+            id: alert.id.to_string(),
+            object: if alert.project_id.is_some() { "project.spend_alert" } else { "organization.spend_alert" },
+            currency: "USD",
+            interval: "month",
+            threshold_amount: cents(alert.threshold),
+            notification_channel: NotificationChannel {
+                kind: "email".to_owned(),
+                recipients: alert.recipients.clone(),
+                subject_prefix: alert.subject_prefix.clone(),
+            },
+        }
+    }
+}
+
+list!(
+    /// A page of spend alerts.
+    SpendAlertList of SpendAlertView
+);
+
+/// A spend alert to be made, or as it is to be.
+#[derive(Debug, Deserialize, Validate, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpendAlertBody {
+    /// `USD`.
+    #[schema(example = "USD")]
+    currency: String,
+    /// `month`.
+    #[schema(example = "month")]
+    interval: String,
+    /// What a month is charged when it goes off, in cents.
+    #[validate(range(min = 1, max = MOST_CENTS, message = "must be from 1 to 900000000000 cents"))]
+    #[schema(minimum = 1)]
+    threshold_amount: i64,
+    /// Whom the operator's own tools shall tell.
+    #[validate(nested)]
+    notification_channel: NotificationChannel,
+}
+
+impl SpendAlertBody {
+    fn alert(self) -> Result<SpendAlert, Problem> {
+        check_unit(&self.currency, &self.interval)?;
+        if self.notification_channel.kind != "email" {
+            return Err(invalid_field("notification_channel.type", "must be `email`"));
+        }
+        Ok(SpendAlert {
+            threshold: of_cents(self.threshold_amount),
+            recipients: self.notification_channel.recipients,
+            subject_prefix: self.notification_channel.subject_prefix,
+        })
+    }
+}
+
+/// A page of alerts; `before` reads it from the other end.
+async fn page(
+    request: &HttpRequest,
+    services: &Services,
+    project: Option<ProjectId>,
+) -> Result<SpendAlertList, Problem> {
+    let pairs = query(request, &["limit", "after", "before", "order"])?;
+    let forwards = cursor(&pairs, "a spend alert", SpendAlertId::uuid, 100)?;
+    let before = pairs.parsed::<SpendAlertId>("before", "a spend alert's id")?;
+    let cursor = match before {
+        Some(_) if forwards.after.is_some() => {
+            return Err(invalid_field("before", "cannot be given together with `after`"));
+        }
+        Some(id) => Cursor { after: Some(id.uuid()), oldest_first: !forwards.oldest_first, limit: forwards.limit },
+        None => forwards,
+    };
+    let mut page = services.accounts.list_spend_alerts(project, cursor).await?;
+    if before.is_some() {
+        page.items.reverse();
+    }
+    Ok(SpendAlertList::of(page.items.iter().map(SpendAlertView::of).collect(), page.has_more))
+}
+
+/// Create a project's spend alert
+#[utoipa::path(
+    operation_id = "createProjectSpendAlert",
+    tag = "organization",
+    params(("project_id" = String, Path, description = "The project's id.")),
+    request_body = SpendAlertBody,
+    responses((status = 200, description = "The new alert.", body = SpendAlertView), RefusalsOfOne),
+    security(("admin_key" = []))
+)]
+#[post("/v1/organization/projects/{project_id}/spend_alerts")]
+pub async fn create_project_spend_alert(
+    request: HttpRequest,
+    path: web::Path<String>,
+    body: web::Bytes,
+    caller: web::ReqData<Caller>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let project = id_of(&path, "project")?;
+    let new = fixed_body::<SpendAlertBody>(&request, &body)?.alert()?;
+    let alert = accounts_of(&request, &caller, &services).create_spend_alert(Some(project), new).await?;
+    Ok(HttpResponse::Ok().json(SpendAlertView::of(&alert)))
+}
+
+/// List a project's spend alerts
+#[utoipa::path(
+    operation_id = "listProjectSpendAlerts",
+    tag = "organization",
+    params(
+        ("project_id" = String, Path, description = "The project's id."),
+        ("limit" = Option<u32>, Query, description = "How many, 1 to 100; 20 if not given.", minimum = 1, maximum = 100),
+        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
+        ("before" = Option<String>, Query, description = "The id to end before: `first_id` of the page after."),
+        ("order" = Option<String>, Query, description = "`desc`, newest first, if not given; or `asc`."),
+    ),
+    responses((status = 200, description = "A page of alerts.", body = SpendAlertList), RefusalsOfOne),
+    security(("admin_key" = []))
+)]
+#[get("/v1/organization/projects/{project_id}/spend_alerts")]
+pub async fn list_project_spend_alerts(
+    request: HttpRequest,
+    path: web::Path<String>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let project: ProjectId = id_of(&path, "project")?;
+    services.accounts.project(project).await?.ok_or_else(|| not_found(&path, "project"))?;
+    Ok(HttpResponse::Ok().json(page(&request, &services, Some(project)).await?))
+}
+
+/// Retrieve a project's spend alert
+#[utoipa::path(
+    operation_id = "retrieveProjectSpendAlert",
+    tag = "organization",
+    params(
+        ("project_id" = String, Path, description = "The project's id."),
+        ("alert_id" = String, Path, description = "The alert's id."),
+    ),
+    responses((status = 200, description = "The alert.", body = SpendAlertView), RefusalsOfOne),
+    security(("admin_key" = []))
+)]
+#[get("/v1/organization/projects/{project_id}/spend_alerts/{alert_id}")]
+pub async fn retrieve_project_spend_alert(
+    path: web::Path<(String, String)>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let (project, id) = ids(&path)?;
+    Ok(HttpResponse::Ok().json(SpendAlertView::of(&services.accounts.spend_alert(Some(project), id).await?)))
+}
+
+/// Update a project's spend alert
+///
+/// It may go off again this month.
+#[utoipa::path(
+    operation_id = "updateProjectSpendAlert",
+    tag = "organization",
+    params(
+        ("project_id" = String, Path, description = "The project's id."),
+        ("alert_id" = String, Path, description = "The alert's id."),
+    ),
+    request_body = SpendAlertBody,
+    responses((status = 200, description = "The alert as it is now.", body = SpendAlertView), RefusalsOfOne),
+    security(("admin_key" = []))
+)]
+#[post("/v1/organization/projects/{project_id}/spend_alerts/{alert_id}")]
+pub async fn update_project_spend_alert(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    body: web::Bytes,
+    caller: web::ReqData<Caller>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let (project, id) = ids(&path)?;
+    let new = fixed_body::<SpendAlertBody>(&request, &body)?.alert()?;
+    let alert = accounts_of(&request, &caller, &services).update_spend_alert(Some(project), id, new).await?;
+    Ok(HttpResponse::Ok().json(SpendAlertView::of(&alert)))
+}
+
+/// Delete a project's spend alert
+#[utoipa::path(
+    operation_id = "deleteProjectSpendAlert",
+    tag = "organization",
+    params(
+        ("project_id" = String, Path, description = "The project's id."),
+        ("alert_id" = String, Path, description = "The alert's id."),
+    ),
+    responses((status = 200, description = "It is gone.", body = Deletion), RefusalsOfOne),
+    security(("admin_key" = []))
+)]
+#[delete("/v1/organization/projects/{project_id}/spend_alerts/{alert_id}")]
+pub async fn delete_project_spend_alert(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    caller: web::ReqData<Caller>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let (project, id) = ids(&path)?;
+    accounts_of(&request, &caller, &services).delete_spend_alert(Some(project), id).await?;
+    Ok(HttpResponse::Ok().json(Deletion::of("project.spend_alert.deleted", &id)))
+}
+
+/// Create a spend alert
+///
+/// On what all projects are charged together.
+#[utoipa::path(
+    operation_id = "createSpendAlert",
+    tag = "organization",
+    request_body = SpendAlertBody,
+    responses((status = 200, description = "The new alert.", body = SpendAlertView), Refusals),
+    security(("admin_key" = []))
+)]
+#[post("/v1/organization/spend_alerts")]
+pub async fn create_spend_alert(
+    request: HttpRequest,
+    body: web::Bytes,
+    caller: web::ReqData<Caller>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let new = fixed_body::<SpendAlertBody>(&request, &body)?.alert()?;
+    let alert = accounts_of(&request, &caller, &services).create_spend_alert(None, new).await?;
+    Ok(HttpResponse::Ok().json(SpendAlertView::of(&alert)))
+}
+
+/// List spend alerts
+///
+/// Those on what all projects are charged together.
+#[utoipa::path(
+    operation_id = "listSpendAlerts",
+    tag = "organization",
+    params(
+        ("limit" = Option<u32>, Query, description = "How many, 1 to 100; 20 if not given.", minimum = 1, maximum = 100),
+        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
+        ("before" = Option<String>, Query, description = "The id to end before: `first_id` of the page after."),
+        ("order" = Option<String>, Query, description = "`desc`, newest first, if not given; or `asc`."),
+    ),
+    responses((status = 200, description = "A page of alerts.", body = SpendAlertList), Refusals),
+    security(("admin_key" = []))
+)]
+#[get("/v1/organization/spend_alerts")]
+pub async fn list_spend_alerts(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+    Ok(HttpResponse::Ok().json(page(&request, &services, None).await?))
+}
+
+/// Retrieve a spend alert
+#[utoipa::path(
+    operation_id = "retrieveSpendAlert",
+    tag = "organization",
+    params(("alert_id" = String, Path, description = "The alert's id.")),
+    responses((status = 200, description = "The alert.", body = SpendAlertView), RefusalsOfOne),
+    security(("admin_key" = []))
+)]
+#[get("/v1/organization/spend_alerts/{alert_id}")]
+pub async fn retrieve_spend_alert(
+    path: web::Path<String>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let alert = services.accounts.spend_alert(None, id_of(&path, "spend alert")?).await?;
+    Ok(HttpResponse::Ok().json(SpendAlertView::of(&alert)))
+}
+
+/// Update a spend alert
+///
+/// It may go off again this month.
+#[utoipa::path(
+    operation_id = "updateSpendAlert",
+    tag = "organization",
+    params(("alert_id" = String, Path, description = "The alert's id.")),
+    request_body = SpendAlertBody,
+    responses((status = 200, description = "The alert as it is now.", body = SpendAlertView), RefusalsOfOne),
+    security(("admin_key" = []))
+)]
+#[post("/v1/organization/spend_alerts/{alert_id}")]
+pub async fn update_spend_alert(
+    request: HttpRequest,
+    path: web::Path<String>,
+    body: web::Bytes,
+    caller: web::ReqData<Caller>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let id = id_of(&path, "spend alert")?;
+    let new = fixed_body::<SpendAlertBody>(&request, &body)?.alert()?;
+    let alert = accounts_of(&request, &caller, &services).update_spend_alert(None, id, new).await?;
+    Ok(HttpResponse::Ok().json(SpendAlertView::of(&alert)))
+}
+
+/// Delete a spend alert
+#[utoipa::path(
+    operation_id = "deleteSpendAlert",
+    tag = "organization",
+    params(("alert_id" = String, Path, description = "The alert's id.")),
+    responses((status = 200, description = "It is gone.", body = Deletion), RefusalsOfOne),
+    security(("admin_key" = []))
+)]
+#[delete("/v1/organization/spend_alerts/{alert_id}")]
+pub async fn delete_spend_alert(
+    request: HttpRequest,
+    path: web::Path<String>,
+    caller: web::ReqData<Caller>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let id = id_of(&path, "spend alert")?;
+    accounts_of(&request, &caller, &services).delete_spend_alert(None, id).await?;
+    Ok(HttpResponse::Ok().json(Deletion::of("organization.spend_alert.deleted", &id)))
+}
+
+fn ids(path: &(String, String)) -> Result<(ProjectId, SpendAlertId), Problem> {
+    Ok((id_of(&path.0, "project")?, id_of(&path.1, "spend alert")?))
+}
