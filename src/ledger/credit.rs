@@ -7,8 +7,8 @@ use super::error::LedgerError;
 use super::month::Month;
 use crate::domain::{GenerationId, Money, ProjectId, Timestamp};
 use crate::store::{
-    BalanceChange, LedgerAccount, MonthlyCharge, NewTransaction, Store, StoreError, TransactionKind, WriteTransaction,
-    within,
+    BalanceChange, LedgerAccount, MonthlyCharge, NewTransaction, Store, StoreError, SumChanges, TransactionKind,
+    WriteTransaction, within,
 };
 
 /// How often a transaction is tried again that stood in another one's way.
@@ -107,7 +107,8 @@ async fn credit_once(store: &Store, credit: &Credit) -> Decided {
             entries: vec![(LedgerAccount::Project, amount), (LedgerAccount::Funding, -amount)],
         }])
         .await?;
-    transaction.change_balances(&[(project, BalanceChange { posted: amount, held: 0 })]).await?;
+    let balances = vec![(project, BalanceChange { posted: amount, held: 0 })];
+    transaction.change_sums(&SumChanges { balances, ..SumChanges::default() }).await?;
     transaction.commit().await?;
     Ok(Ok(Applied::Now))
 }
@@ -167,15 +168,13 @@ async fn give_back(
             entries: vec![(LedgerAccount::Project, amount), (LedgerAccount::Revenue, -amount)],
         }])
         .await?;
-    transaction.change_balances(&[(project_id, BalanceChange { posted: amount, held: 0 })]).await?;
-    transaction.change_key_balances(&[(api_key_id, BalanceChange { posted: -amount, held: 0 })]).await?;
     let month = Month::of(refund.at);
-    transaction
-        .charge_months(&[MonthlyCharge {
-            project_id,
-            starts_at: month.start(),
-            ends_at: month.next().start(),
-            spent: -amount,
-        }])
-        .await
+    let charge = MonthlyCharge { project_id, starts_at: month.start(), ends_at: month.next().start(), spent: -amount };
+    let changes = SumChanges {
+        balances: vec![(project_id, BalanceChange { posted: amount, held: 0 })],
+        keys: vec![(api_key_id, BalanceChange { posted: -amount, held: 0 })],
+        months: vec![charge],
+        counts: Vec::new(),
+    };
+    transaction.change_sums(&changes).await
 }
