@@ -26,6 +26,7 @@ use crate::http::{Code, FrameTools, Problem, frame, normalize};
 use crate::ledger::{Books, LedgerError};
 use crate::providers::{Media, Provider, Providers, fal};
 use crate::store::{Store, StoreError, StoreOptions};
+use crate::webhooks::Webhooks;
 use crate::{admin, api, sandbox};
 
 /// How long shutdown waits for open generations; what is still open then is found again at the next start.
@@ -132,6 +133,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let tracker = TaskTracker::new();
     accounts.watch(&tracker, &jobs);
     accounts.watch_spending(&tracker, &jobs);
+    let webhooks = Webhooks::new(store.clone(), clock.clone(), ids.clone(), config.http.webhook_allow_private)?;
     let books = Books::start(store, &tracker, &jobs).with_journal(config.journal.clone());
     match books.play_journal().await {
         Ok(0) => {}
@@ -150,7 +152,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         providers,
         clock: clock.clone(),
         ids: ids.clone(),
-        runtime: jobs,
+        runtime: jobs.clone(),
         tracker: tracker.clone(),
         markup: config.sales.markup,
         deadline: config.sales.deadline,
@@ -159,6 +161,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let services = web::Data::new(Services {
         gateway: gateway.clone(),
         accounts,
+        webhooks: webhooks.clone(),
         media: Media::new(media_hosts)?,
         clock: clock.clone(),
         ids: ids.clone(),
@@ -166,6 +169,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         upstream: upstream.clone(),
         published: ArcSwap::from_pointee(published),
     });
+    webhooks.start(Arc::new(api::Letters(services.clone().into_inner())), &tracker, &jobs);
     let tools = web::Data::new(FrameTools { clock, ids });
     let reloader = Reloader { sales: config.sales, services: services.clone().into_inner() };
     let (address, server) = listen(&config.http, services, tools)?;

@@ -15,6 +15,7 @@ mod openapi;
 mod permission;
 mod rates;
 mod stream;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use crate::catalogue::Catalogue;
 use crate::config::HttpSettings;
 use crate::domain::{Clock, IdSource};
 use crate::gateway::Gateway;
+use crate::webhooks::Webhooks;
 use crate::providers::Media;
 
 pub use answer::GenerationView;
@@ -34,6 +36,7 @@ pub use generations::{GenerationList, state_filter, time_filter};
 pub use images::{ImageRequest, idempotency_key};
 pub use input::{QueryPairs, fixed_body, query};
 pub use models::ModelTable;
+pub use webhooks::Letters;
 pub use openapi::{docs_page, openapi_document, render_document};
 
 /// What every handler may use.
@@ -42,6 +45,8 @@ pub struct Services {
     pub gateway: Arc<Gateway>,
     /// Knows the keys.
     pub accounts: Accounts,
+    /// Calls customers.
+    pub webhooks: Webhooks,
     /// Fetches delivered images.
     pub media: Media,
     /// Tells the time.
@@ -100,6 +105,11 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(billing::retrieve_billing_balance)
         .service(billing::retrieve_billing)
         .service(hooks::take_fal_webhook)
+        .service(webhooks::retrieve_webhook_secret)
+        .service(webhooks::rotate_webhook_secret)
+        .service(webhooks::list_webhook_deliveries)
+        .service(webhooks::retrieve_webhook_delivery)
+        .service(webhooks::redeliver_webhook)
         .service(health::check_liveness)
         .service(health::check_readiness)
         .service(openapi::retrieve_openapi_document);

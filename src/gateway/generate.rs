@@ -6,7 +6,7 @@ use super::generation::{Cancellation, Job, Progress};
 use super::{Gateway, inputs};
 use crate::catalogue::{Json, Order, PriceError, Quote, Rejection, Strictness};
 use crate::domain::{ApiKeyId, GenerationId, ProjectId, RequestId, Timestamp};
-use crate::ledger::ReserveError;
+use crate::ledger::{ReserveError, Webhook};
 use crate::providers::Provider;
 
 /// Who asks, and how.
@@ -24,6 +24,8 @@ pub struct Request {
     pub waits: bool,
     /// Whether the client sends a request again that got no answer, without a key.
     pub may_resend: bool,
+    /// Whom to call when it has ended.
+    pub webhook: Option<Webhook>,
 }
 
 /// A checked and priced order; nothing is booked yet.

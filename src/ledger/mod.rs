@@ -33,5 +33,5 @@ pub use resend::{Found, Resend};
 pub use crate::store::{
     AttemptOutcome, AttemptRecord, Balance, BucketWidth, CostSource, Discrepancy, FinalState, Finish, GenerationFilter,
     GenerationRecord, GenerationState, Idempotency, LedgerAccount, LedgerEntry, OpenHold, Outcome, Page, Purged,
-    Reservation, Submitted, TransactionKind, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow,
+    Reservation, Submitted, Webhook, WebhookForm, TransactionKind, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow,
 };

@@ -29,6 +29,7 @@ pub(crate) mod testing;
 mod tests;
 mod usage;
 mod verify;
+mod webhooks;
 mod words;
 
 use std::sync::Arc;
@@ -46,9 +47,10 @@ pub use rows::{
 };
 pub use service_accounts::ServiceAccountRecord;
 pub use usage::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow};
+pub use webhooks::{Webhook, WebhookAttempt, WebhookDelivery, WebhookSecretRow};
 pub use words::{
     ActorKind, AttemptOutcome, AuditEvent, CostSource, FinalState, GenerationState, KeyKind, KeyOrigin, LedgerAccount,
-    Retention, ServiceAccountRole, TransactionKind, UnknownWord,
+    Retention, ServiceAccountRole, TransactionKind, UnknownWord, WebhookForm, WebhookState,
 };
 
 pub(crate) use connection::WriteTransaction;
@@ -57,6 +59,7 @@ pub(crate) use credits::NewTransaction;
 pub(crate) use finishing::{BalanceChange, MonthlyCharge, OpenRow};
 pub(crate) use keys::{ACCOUNTS, NewKeyRow, StoredKey};
 pub(crate) use resends::UnansweredRow;
+pub(crate) use webhooks::WebhookNext;
 pub(crate) use reserving::{
     BalanceRow, CountRow, Existing, KeyTerms, MonthRow, OrganizationRows, ProjectTerms, RateRow,
 };

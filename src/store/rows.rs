@@ -48,6 +48,8 @@ pub struct Reservation {
     pub idempotency: Option<Idempotency>,
     /// SHA-256 over what was asked, if the client may send it again without a key: a resend then joins it.
     pub resend_digest: Option<[u8; 32]>,
+    /// Whom to call when it has ended.
+    pub webhook: Option<super::webhooks::Webhook>,
 }
 
 /// A customer's idempotency key, unique within its project until it expires.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
 
 mod postgres;
+mod receiver;
 mod support;
 
 mod admin;
@@ -29,3 +30,4 @@ mod spending;
 mod start;
 mod stream;
 mod submits;
+mod webhooks;

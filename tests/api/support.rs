@@ -393,6 +393,31 @@ pub async fn fal_state(fal: &sandbox::Running) -> Value {
     read(answer, StatusCode::OK).await
 }
 
+/// What a Python script says, with `input` at its standard input.
+pub async fn python(script: &str, input: &str) -> String {
+    #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
+    let python = std::env::var("IMAGEGATE_TEST_PYTHON")
+        .unwrap_or_else(|_| panic!("IMAGEGATE_TEST_PYTHON is not set, so Python's libraries cannot be tried: run ./test.sh"));
+    let (script, input) = (script.to_owned(), input.to_owned());
+    let run = move || {
+        use std::io::Write;
+        let mut child = Command::new(python)
+            .args(["-c", &script])
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+        said
+    };
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
 /// An answer's body, after its status was checked.
 pub async fn read(answer: Response, status: StatusCode) -> Value {
     let (got, path) = (answer.status(), answer.url().path().to_owned());

@@ -98,6 +98,7 @@ impl Desk {
             cancel_if_client_leaves: true,
             idempotency: None,
             resend_digest: None,
+            webhook: None,
         }
     }
 
