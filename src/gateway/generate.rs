@@ -117,9 +117,9 @@ impl Gateway {
         strictness: Strictness,
     ) -> Result<Vec<Arc<Order>>, GenerateError> {
         let catalogue = self.catalogue.load();
-        let named = &order.switches.fallbacks;
+        let named = order.switches.fallbacks.as_ref();
         let mut fallbacks: Vec<Arc<Order>> = Vec::new();
-        for model in if named.is_empty() { &order.model.fallbacks } else { named } {
+        for model in named.unwrap_or(&order.model.fallbacks) {
             let ordered = catalogue.order_from(model, wish, strictness);
             match ordered.and_then(|order| inputs::check(&order).map(|()| order)) {
                 Ok(fallback) => {
@@ -128,7 +128,7 @@ impl Gateway {
                         fallbacks.push(Arc::new(fallback));
                     }
                 }
-                Err(_) if named.is_empty() => {}
+                Err(_) if named.is_none() => {}
                 Err(rejection) => return Err(GenerateError::FallbackRejected { model: model.clone(), rejection }),
             }
         }
