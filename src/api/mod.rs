@@ -28,16 +28,16 @@ use crate::catalogue::Catalogue;
 use crate::config::HttpSettings;
 use crate::domain::{Clock, IdSource};
 use crate::gateway::Gateway;
-use crate::webhooks::Webhooks;
 use crate::providers::Media;
+use crate::webhooks::Webhooks;
 
 pub use answer::GenerationView;
 pub use generations::{GenerationList, state_filter, time_filter};
 pub use images::{ImageRequest, idempotency_key};
 pub use input::{QueryPairs, fixed_body, query};
 pub use models::ModelTable;
-pub use webhooks::Letters;
 pub use openapi::{docs_page, openapi_document, render_document};
+pub use webhooks::Letters;
 
 /// What every handler may use.
 pub struct Services {

@@ -20,9 +20,7 @@ use crate::webhooks::{
 impl From<WebhookError> for Problem {
     fn from(fault: WebhookError) -> Self {
         match fault {
-            WebhookError::Unknown => {
-                Self::new(Code::NotFound, "this project has no such webhook delivery").param("id")
-            }
+            WebhookError::Unknown => Self::new(Code::NotFound, "this project has no such webhook delivery").param("id"),
             WebhookError::NoRandomness(fault) => {
                 tracing::error!(%fault, "no secret can be made");
                 Self::new(Code::InternalError, "no secret can be made")

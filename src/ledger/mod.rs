@@ -33,5 +33,6 @@ pub use resend::{Found, Resend};
 pub use crate::store::{
     AttemptOutcome, AttemptRecord, Balance, BucketWidth, CostSource, Discrepancy, FinalState, Finish, GenerationFilter,
     GenerationRecord, GenerationState, Idempotency, LedgerAccount, LedgerEntry, OpenHold, Outcome, Page, Purged,
-    Reservation, Submitted, Webhook, WebhookForm, TransactionKind, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow,
+    Reservation, Submitted, TransactionKind, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow,
+    Webhook, WebhookForm,
 };

@@ -59,10 +59,10 @@ pub(crate) use credits::NewTransaction;
 pub(crate) use finishing::{BalanceChange, MonthlyCharge, OpenRow};
 pub(crate) use keys::{ACCOUNTS, NewKeyRow, StoredKey};
 pub(crate) use resends::UnansweredRow;
-pub(crate) use webhooks::WebhookNext;
 pub(crate) use reserving::{
     BalanceRow, CountRow, Existing, KeyTerms, MonthRow, OrganizationRows, ProjectTerms, RateRow,
 };
+pub(crate) use webhooks::WebhookNext;
 
 /// The database. Cheap to clone; all clones share the connections.
 ///

@@ -159,32 +159,6 @@ impl From<AttemptRow> for WebhookAttempt {
     }
 }
 
-macro_rules! delivery_columns {
-    ($head:literal, $tail:literal) => {
-        concat!(
-            $head,
-            "id, generation_id, project_id, url, form, base_url, state, attempts, created_at, next_at, gives_up_at,
-             ended_at",
-            $tail
-        )
-    };
-}
-
-/// The oldest calls that are due and whose generation has ended, put off until `$2`.
-macro_rules! claim {
-    ($lock:literal) => {
-        concat!(
-            "UPDATE webhook_deliveries SET next_at = $2 WHERE id IN (
-                 SELECT d.id FROM webhook_deliveries d JOIN generations g ON g.id = d.generation_id
-                 WHERE d.state = 'pending' AND d.next_at <= $1 AND g.settled_at IS NOT NULL
-                 ORDER BY d.next_at LIMIT $3",
-            $lock,
-            ") RETURNING ",
-            delivery_columns!("", "")
-        )
-    };
-}
-
 impl WriteTransaction {
     /// Records the calls that reservations ask for.
     pub(crate) async fn insert_webhooks(&mut self, rows: &[(&Reservation, &Webhook)]) -> Result<(), StoreError> {
@@ -230,20 +204,34 @@ impl Store {
             let mut transaction = self.begin().await?;
             let rows = match transaction.connection() {
                 Either::Postgres(connection) => {
-                    sqlx::query_as(claim!(" FOR UPDATE OF d SKIP LOCKED"))
-                        .bind(now.micros())
-                        .bind(until.micros())
-                        .bind(limit)
-                        .fetch_all(connection)
-                        .await?
+                    sqlx::query_as(
+                        "UPDATE webhook_deliveries SET next_at = $2 WHERE id IN (
+                             SELECT d.id FROM webhook_deliveries d JOIN generations g ON g.id = d.generation_id
+                             WHERE d.state = 'pending' AND d.next_at <= $1 AND g.settled_at IS NOT NULL
+                             ORDER BY d.next_at LIMIT $3 FOR UPDATE OF d SKIP LOCKED)
+                         RETURNING id, generation_id, project_id, url, form, base_url, state, attempts, created_at,
+                             next_at, gives_up_at, ended_at",
+                    )
+                    .bind(now.micros())
+                    .bind(until.micros())
+                    .bind(limit)
+                    .fetch_all(connection)
+                    .await?
                 }
                 Either::Sqlite(connection) => {
-                    sqlx::query_as(claim!(""))
-                        .bind(now.micros())
-                        .bind(until.micros())
-                        .bind(limit)
-                        .fetch_all(connection)
-                        .await?
+                    sqlx::query_as(
+                        "UPDATE webhook_deliveries SET next_at = $2 WHERE id IN (
+                             SELECT d.id FROM webhook_deliveries d JOIN generations g ON g.id = d.generation_id
+                             WHERE d.state = 'pending' AND d.next_at <= $1 AND g.settled_at IS NOT NULL
+                             ORDER BY d.next_at LIMIT $3)
+                         RETURNING id, generation_id, project_id, url, form, base_url, state, attempts, created_at,
+                             next_at, gives_up_at, ended_at",
+                    )
+                    .bind(now.micros())
+                    .bind(until.micros())
+                    .bind(limit)
+                    .fetch_all(connection)
+                    .await?
                 }
             };
             transaction.commit().await?;
@@ -325,8 +313,10 @@ impl Store {
         let rows = within(self.options().read_timeout, async {
             let mut reader = self.reader().await?;
             on_both!(reader.connection(), connection => {
-                let mut query =
-                    QueryBuilder::new(delivery_columns!("SELECT ", " FROM webhook_deliveries WHERE project_id = "));
+                let mut query = QueryBuilder::new(concat!(
+                    "SELECT id, generation_id, project_id, url, form, base_url, state, attempts, created_at, next_at,
+                         gives_up_at, ended_at
+                     FROM webhook_deliveries WHERE project_id = "));
                 query.push_bind(project.uuid());
                 if let Some(generation) = generation {
                     query.push(" AND generation_id = ").push_bind(generation.uuid());
@@ -352,8 +342,10 @@ impl Store {
         let found = within(self.options().read_timeout, async {
             let mut reader = self.reader().await?;
             on_both!(reader.connection(), connection => {
-                let row = sqlx::query_as::<_, Row>(delivery_columns!(
-                        "SELECT ", " FROM webhook_deliveries WHERE project_id = $1 AND id = $2"))
+                let row = sqlx::query_as::<_, Row>(
+                        "SELECT id, generation_id, project_id, url, form, base_url, state, attempts, created_at,
+                             next_at, gives_up_at, ended_at
+                         FROM webhook_deliveries WHERE project_id = $1 AND id = $2")
                     .bind(project.uuid()).bind(id.uuid()).fetch_optional(&mut *connection).await?;
                 let attempts = sqlx::query_as::<_, AttemptRow>(
                         "SELECT n, started_at, duration, status, error FROM webhook_attempts

@@ -75,8 +75,11 @@ mod tests {
     #[test]
     fn the_secret_before_signs_until_its_time_is_over() {
         let until = Timestamp::from_seconds(100);
-        let row =
-            WebhookSecretRow { secret: vec![1; 32], previous: Some((vec![2; 32], until)), created_at: Timestamp::default() };
+        let row = WebhookSecretRow {
+            secret: vec![1; 32],
+            previous: Some((vec![2; 32], until)),
+            created_at: Timestamp::default(),
+        };
         let secret = WebhookSecret(row);
         assert_eq!(secret.sign("a", Timestamp::from_seconds(99), b"").split(' ').count(), 2);
         assert_eq!(secret.sign("a", until, b"").split(' ').count(), 1);

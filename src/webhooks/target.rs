@@ -153,17 +153,23 @@ mod tests {
             assert!(matches!(check(address, false), Err(TargetError::Private(_))), "{address}");
             assert!(check(address, true).is_ok(), "{address}");
         }
-        for address in ["https://example.com/hook?a=b", "http://8.8.8.8:81/", "https://[2606:4700::1111]/", "https://172.32.0.1/"] {
+        for address in
+            ["https://example.com/hook?a=b", "http://8.8.8.8:81/", "https://[2606:4700::1111]/", "https://172.32.0.1/"]
+        {
             assert!(check(address, false).is_ok(), "{address}");
         }
     }
 
     #[test]
     fn what_is_no_address_or_carries_a_password_is_refused() {
-        for address in ["", "example.com", "ftp://example.com", "https://", "file:///etc/passwd", "javascript:alert(1)"] {
+        for address in ["", "example.com", "ftp://example.com", "https://", "file:///etc/passwd", "javascript:alert(1)"]
+        {
             assert_eq!(check(address, true).unwrap_err(), TargetError::NoAddress, "{address}");
         }
-        assert_eq!(check(&format!("https://example.com/{}", "a".repeat(2048)), true).unwrap_err(), TargetError::NoAddress);
+        assert_eq!(
+            check(&format!("https://example.com/{}", "a".repeat(2048)), true).unwrap_err(),
+            TargetError::NoAddress
+        );
         assert_eq!(check("https://me:pw@example.com/", true).unwrap_err(), TargetError::Credentials);
     }
 

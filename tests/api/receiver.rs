@@ -63,8 +63,7 @@ impl Drop for Receiver {
 
 async fn take(request: HttpRequest, body: web::Bytes, inbox: web::Data<Inbox>) -> HttpResponse {
     let headers = request.headers().iter();
-    let headers =
-        headers.map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap().to_owned())).collect();
+    let headers = headers.map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap().to_owned())).collect();
     let call = Call { headers, body: String::from_utf8(body.to_vec()).unwrap() };
     inbox.calls.lock().unwrap().push(call);
     let status = inbox.statuses.lock().unwrap().pop_front().unwrap_or(204);

@@ -396,8 +396,9 @@ pub async fn fal_state(fal: &sandbox::Running) -> Value {
 /// What a Python script says, with `input` at its standard input.
 pub async fn python(script: &str, input: &str) -> String {
     #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
-    let python = std::env::var("IMAGEGATE_TEST_PYTHON")
-        .unwrap_or_else(|_| panic!("IMAGEGATE_TEST_PYTHON is not set, so Python's libraries cannot be tried: run ./test.sh"));
+    let python = std::env::var("IMAGEGATE_TEST_PYTHON").unwrap_or_else(|_| {
+        panic!("IMAGEGATE_TEST_PYTHON is not set, so Python's libraries cannot be tried: run ./test.sh")
+    });
     let (script, input) = (script.to_owned(), input.to_owned());
     let run = move || {
         use std::io::Write;
