@@ -267,6 +267,7 @@ fn upstream(
         let keys = if keys.is_empty() { vec![(SANDBOX_KEY.to_owned(), 1)] } else { keys };
         let settings = fal::Settings {
             queue_url: config.fal.queue_url.clone(),
+            run_url: config.fal.run_url.clone(),
             rest_url: config.fal.rest_url.clone(),
             keys,
             key_concurrency: config.fal.key_concurrency,
@@ -281,6 +282,7 @@ fn upstream(
     let base = format!("http://{}", running.addr());
     let settings = fal::Settings {
         queue_url: running.queue_url(),
+        run_url: running.run_url(),
         rest_url: running.rest_url(),
         keys: vec![(SANDBOX_KEY.to_owned(), 1)],
         key_concurrency: None,

@@ -419,7 +419,7 @@ fn public(services: &Services, base: &str, address: String) -> String {
 }
 
 /// Where we find a file ourselves.
-fn reachable(services: &Services, address: &str) -> String {
+pub(super) fn reachable(services: &Services, address: &str) -> String {
     match (&services.upstream, sandbox_path(services, address)) {
         (Upstream::Sandbox(base), Some(path)) => format!("{base}{path}"),
         _ => address.to_owned(),

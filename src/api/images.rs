@@ -65,7 +65,7 @@ pub struct ImageRequest(Map<String, Value>);
             ("x-ratelimit-remaining-requests" = String, description = "What is left of them; likewise `-images`."),
             ("x-ratelimit-reset-requests" = String, description = "When all are there again, as in `8.64s`; likewise `-images`."),
          )),
-        (status = 200, description = "With `stream: true`: server-sent events in OpenAI's form. `image_generation.completed` carries each image, `image_generation.queued` and `image_generation.in_progress` tell how far it is, `image_generation.settled` what it cost, `error` why there is no image.", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "With `stream: true`: server-sent events in OpenAI's form. `image_generation.partial_image` shows unfinished images where `partial_images` asks for them and the model has them, `image_generation.completed` carries each image, `image_generation.queued` and `image_generation.in_progress` tell how far it is, `image_generation.settled` what it cost, `error` why there is no image.", body = String, content_type = "text/event-stream"),
         (status = 202, description = "Taken, as `background` or `Prefer: respond-async` asked.", body = GenerationView,
          headers(("Location" = String, description = "Where it can be fetched."))),
         (status = 400, description = "The request does not fit the model, or its content is refused; `error.data` lists every problem.", body = ProblemBody, content_type = "application/problem+json"),

@@ -117,8 +117,8 @@ async fn a_crash_while_the_first_model_of_a_chain_runs_ends_with_what_came_of_th
     let database = TestDatabase::new(kind).await;
     let fal = start_sandbox(Duration::from_secs(2));
     let body = json!({"detail": "No runner available", "error_type": "runner_scheduling_failure"});
-    let fail = json!({"fail": {"status": 503, "error_type": "runner_scheduling_failure", "body": body}});
-    misbehave(&fal, json!({"match": {"prompt_contains": "fails"}, "do": fail})).await;
+    let failing = json!({"fail": {"status": 503, "error_type": "runner_scheduling_failure", "body": body}});
+    misbehave(&fal, json!({"match": {"prompt_contains": "fails"}, "do": failing})).await;
     let gateway = Start::new(&database.url, &fal.queue_url()).run().await;
     let mut ids = Vec::new();
     for prompt in ["is made", "fails"] {
@@ -135,12 +135,12 @@ async fn a_crash_while_the_first_model_of_a_chain_runs_ends_with_what_came_of_th
     gateway.kill();
 
     let gateway = Start::new(&database.url, &fal.queue_url()).run().await;
-    let (made, failed) = (gateway.ended(&ids[0]).await, gateway.ended(&ids[1]).await);
+    let (first, failed) = (gateway.ended(&ids[0]).await, gateway.ended(&ids[1]).await);
     // The hold was for the dearest of the three; the first one's price counts.
-    assert_eq!((&made["state"], &made["model"]), (&json!("succeeded"), &json!("flux/dev")), "{made}");
-    assert_eq!((&made["price_usd"], &made["cost_usd"]), (&json!("0.025000000"), &json!("0.025000000")), "{made}");
+    assert_eq!((&first["state"], &first["model"]), (&json!("succeeded"), &json!("flux/dev")), "{first}");
+    assert_eq!((&first["price_usd"], &first["cost_usd"]), (&json!("0.025000000"), &json!("0.025000000")), "{first}");
     assert_eq!((&failed["state"], &failed["price_usd"]), (&json!("failed"), &json!("0.000000000")), "{failed}");
-    for row in [&made, &failed] {
+    for row in [&first, &failed] {
         let attempts = row["attempts"].as_array().unwrap();
         assert_eq!((attempts.len(), &attempts[0]["endpoint"]), (1, &json!("fal-ai/flux/dev")), "{row}");
     }

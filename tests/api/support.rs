@@ -175,6 +175,8 @@ impl<'a> Start<'a> {
             ("IMAGEGATE_BOOTSTRAP_KEY", PROJECT_KEY.to_owned()),
             ("FAL_QUEUE_URL", queue_url.to_owned()),
             ("FAL_REST_URL", queue_url.to_owned()),
+            // Where the stand-in has what is another host at fal.
+            ("FAL_RUN_URL", format!("{queue_url}/run")),
             ("FAL_KEY", "test:test".to_owned()),
         ];
         Self { database_url, settings }

@@ -5,6 +5,7 @@ mod client;
 mod failure;
 mod hooks;
 mod keys;
+mod stream;
 mod submit;
 pub mod translate;
 mod uploads;
