@@ -5,8 +5,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Services;
-use crate::providers::{BreakerHealth, Health, KeyHealth};
 use crate::http::ProblemBody;
+use crate::providers::{BreakerHealth, Health, KeyHealth};
 
 /// The process lives.
 #[derive(Debug, Serialize, ToSchema)]

@@ -102,7 +102,9 @@ on_both_databases! {
         }
         let results = futures_util::future::join_all(stores.iter().map(Store::migrate)).await;
         assert!(results.iter().all(Result::is_ok), "{results:?}");
-        assert_eq!(stores[0].number("SELECT COUNT(*) FROM _sqlx_migrations").await, 2);
+        let migrations = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite")).unwrap().count();
+        let applied = stores[0].number("SELECT COUNT(*) FROM _sqlx_migrations").await;
+        assert_eq!(usize::try_from(applied).unwrap(), migrations);
         assert_eq!(stores[1].number("SELECT number FROM changes WHERE name = 'accounts'").await, 0);
         stores[2].migrate().await.unwrap();
     }
