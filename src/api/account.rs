@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::errors::invalid_field;
 use super::{QueryPairs, Services, query};
-use crate::accounts::{AuditFilter, Caller, Cursor, KeyFilter, KeyRecord};
+use crate::accounts::{AccountsError, AuditFilter, Caller, Cursor, KeyFilter, KeyRecord};
 use crate::domain::{ApiKeyId, Money, Timestamp};
 use crate::http::{Code, Problem, ProblemBody};
 use crate::ledger::{Books, BucketWidth, GenerationFilter, GenerationRecord, GenerationState, UsageFilter, UsageQuery};
@@ -345,7 +345,11 @@ fn log_of(record: &GenerationRecord) -> AccountLog {
 
 async fn own_key(caller: &Caller, services: &Services) -> Result<KeyRecord, Problem> {
     let filter = KeyFilter { id: Some(caller.api_key_id), ..KeyFilter::default() };
-    Ok(services.accounts.key(&filter).await?)
+    services.accounts.key(&filter).await.map_err(|fault| match fault {
+        // It was revoked a moment ago, and this replica has not heard of it yet.
+        AccountsError::UnknownKey => Problem::new(Code::InvalidApiKey, "this API key is not valid"),
+        fault => fault.into(),
+    })
 }
 
 /// `key_prefix`, which must be the beginning of the key that asks.
