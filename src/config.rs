@@ -119,6 +119,8 @@ pub struct FalSettings {
     pub queue_url: String,
     /// `FAL_REST_URL`, without a trailing slash.
     pub rest_url: String,
+    /// `FAL_API_URL`, without a trailing slash: fal's platform, which tells what was billed.
+    pub api_url: String,
     /// `FAL_MEDIA_HOSTS`: hosts that images may be fetched from; `*.` in front stands for any one or more labels.
     pub media_hosts: Vec<String>,
     /// Whether any of the three addresses was set by the operator: then fal is meant, even without a key.
@@ -183,6 +185,7 @@ const NAMES: &[&str] = &[
     "FAL_RUN_URL",
     "FAL_QUEUE_URL",
     "FAL_REST_URL",
+    "FAL_API_URL",
     "FAL_MEDIA_HOSTS",
     "IMAGEGATE_ADMIN_KEY",
     "IMAGEGATE_BOOTSTRAP_KEY",
@@ -271,6 +274,7 @@ impl Config {
                 run_url,
                 queue_url,
                 rest_url,
+                api_url: read.base_url("FAL_API_URL", "https://api.fal.ai/v1")?,
                 media_hosts,
                 addresses_set,
             },

@@ -1,6 +1,7 @@
 //! The public HTTP face: one file per resource.
 
 pub mod access;
+mod account;
 mod answer;
 mod billing;
 mod edits;
@@ -104,6 +105,9 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(models::retrieve_model)
         .service(billing::retrieve_billing_balance)
         .service(billing::retrieve_billing)
+        .service(account::retrieve_key)
+        .service(account::retrieve_key_usage)
+        .service(account::list_key_logs)
         .service(hooks::take_fal_webhook)
         .service(webhooks::retrieve_webhook_secret)
         .service(webhooks::rotate_webhook_secret)

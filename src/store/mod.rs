@@ -6,8 +6,9 @@
 
 mod alerts;
 mod audit;
+mod buckets;
+mod charges;
 mod connection;
-mod costs;
 mod credits;
 mod error;
 mod finishing;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 
 pub use alerts::{SpendAlertRecord, Standing};
 pub use audit::{AuditFilter, AuditRecord};
+pub use charges::{BilledAttempt, ChargeFilter, ChargeRecord};
 pub use error::StoreError;
 pub use keys::{KeyFilter, KeyRecord};
 pub use maintenance::Purged;

@@ -3,6 +3,7 @@
 mod away;
 mod costs;
 mod credits;
+mod days;
 mod finishing;
 mod limits;
 mod listing;

@@ -1,5 +1,6 @@
 //! fal.ai: its queue, its words, its errors. Facts are from fal's public client sources and documents.
 
+mod billing;
 mod breaker;
 mod client;
 mod failure;
@@ -11,5 +12,6 @@ pub mod translate;
 mod uploads;
 mod wire;
 
+pub use billing::{Billing, BillingError, BillingEvent};
 pub use client::{Fal, FalError, Settings};
 pub use uploads::UPLOADED_ABOVE;
