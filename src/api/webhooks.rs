@@ -342,21 +342,17 @@ fn event(services: &Services, base: &str, record: &GenerationRecord) -> Value {
     })
 }
 
-/// fal's form, as its page on webhooks shows it (https://docs.fal.ai/model-apis/model-endpoints/webhooks).
+/// fal's form, as its page on webhooks shows it (<https://docs.fal.ai/model-apis/model-endpoints/webhooks>).
 fn fal_event(services: &Services, base: &str, record: &GenerationRecord) -> Value {
     let view = json!(GenerationView::for_project(services, base, record));
     let id = record.id.to_string();
-    match view.get("images") {
-        Some(_) => {
-            let names = ["images", "timings", "seed", "has_nsfw_concepts", "prompt", "description"];
-            let fields = names.iter().filter_map(|name| Some(((*name).to_owned(), view.get(name)?.clone())));
-            let payload: serde_json::Map<String, Value> = fields.collect();
-            json!({"request_id": id, "gateway_request_id": id, "status": "OK", "error": null, "payload": payload})
-        }
-        None => {
-            let message = view.pointer("/error/message").cloned().unwrap_or_else(|| json!(record.state.as_str()));
-            let payload = json!({"detail": message});
-            json!({"request_id": id, "gateway_request_id": id, "status": "ERROR", "error": message, "payload": payload})
-        }
+    if view.get("images").is_none() {
+        let message = view.pointer("/error/message").cloned().unwrap_or_else(|| json!(record.state.as_str()));
+        let payload = json!({"detail": message});
+        return json!({"request_id": id, "gateway_request_id": id, "status": "ERROR", "error": message, "payload": payload});
     }
+    let names = ["images", "timings", "seed", "has_nsfw_concepts", "prompt", "description"];
+    let fields = names.iter().filter_map(|name| Some(((*name).to_owned(), view.get(name)?.clone())));
+    let payload: serde_json::Map<String, Value> = fields.collect();
+    json!({"request_id": id, "gateway_request_id": id, "status": "OK", "error": null, "payload": payload})
 }

@@ -159,6 +159,17 @@ impl From<AttemptRow> for WebhookAttempt {
     }
 }
 
+macro_rules! select_webhooks {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, generation_id, project_id, url, form, base_url, state, attempts, created_at, next_at,
+                 gives_up_at, ended_at
+             FROM webhook_deliveries ",
+            $rest
+        )
+    };
+}
+
 impl WriteTransaction {
     /// Records the calls that reservations ask for.
     pub(crate) async fn insert_webhooks(&mut self, rows: &[(&Reservation, &Webhook)]) -> Result<(), StoreError> {
@@ -313,10 +324,7 @@ impl Store {
         let rows = within(self.options().read_timeout, async {
             let mut reader = self.reader().await?;
             on_both!(reader.connection(), connection => {
-                let mut query = QueryBuilder::new(concat!(
-                    "SELECT id, generation_id, project_id, url, form, base_url, state, attempts, created_at, next_at,
-                         gives_up_at, ended_at
-                     FROM webhook_deliveries WHERE project_id = "));
+                let mut query = QueryBuilder::new(select_webhooks!("WHERE project_id = "));
                 query.push_bind(project.uuid());
                 if let Some(generation) = generation {
                     query.push(" AND generation_id = ").push_bind(generation.uuid());
@@ -342,10 +350,7 @@ impl Store {
         let found = within(self.options().read_timeout, async {
             let mut reader = self.reader().await?;
             on_both!(reader.connection(), connection => {
-                let row = sqlx::query_as::<_, Row>(
-                        "SELECT id, generation_id, project_id, url, form, base_url, state, attempts, created_at,
-                             next_at, gives_up_at, ended_at
-                         FROM webhook_deliveries WHERE project_id = $1 AND id = $2")
+                let row = sqlx::query_as::<_, Row>(select_webhooks!("WHERE project_id = $1 AND id = $2"))
                     .bind(project.uuid()).bind(id.uuid()).fetch_optional(&mut *connection).await?;
                 let attempts = sqlx::query_as::<_, AttemptRow>(
                         "SELECT n, started_at, duration, status, error FROM webhook_attempts

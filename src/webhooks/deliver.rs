@@ -17,7 +17,7 @@ use crate::store::{WebhookAttempt, WebhookDelivery, WebhookNext};
 /// How often it is looked whether a call is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a call belongs to the replica that takes it; longer than a try can last.
-const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_mins(1);
 /// How many calls a replica makes at once.
 const AT_ONCE: usize = 32;
 /// The waits before the second try and those after it; the last one repeats until the call is given up.
@@ -269,6 +269,6 @@ mod tests {
         let now = Timestamp::default();
         let busy = Answer::of(StatusCode::TOO_MANY_REQUESTS, &headers);
         let WebhookNext::Again { at, .. } = next(&delivery(0, None), &busy, now, now) else { panic!("given up") };
-        assert!(at.since(now) >= Duration::from_secs(60));
+        assert!(at.since(now) >= Duration::from_mins(1));
     }
 }

@@ -111,10 +111,11 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     };
     match segments {
         // IPv4 in IPv6's clothes: mapped, translated (RFC 6052), 6to4.
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => inner(high, low),
-        [0x2002, high, low, ..] => inner(high, low),
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            inner(high, low)
+        }
         // Teredo and other protocol assignments, documentation.
-        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
         // Everything that is allotted lies in 2000::/3.
         [first, ..] => first & 0xe000 == 0x2000,
     }
