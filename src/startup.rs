@@ -24,7 +24,7 @@ use crate::domain::{Clock, IdSource, SystemClock, SystemIds};
 use crate::gateway::{Gateway, Parts};
 use crate::http::{Code, FrameTools, Problem, frame, normalize};
 use crate::ledger::{Books, LedgerError};
-use crate::providers::{Media, Provider, Providers, fal};
+use crate::providers::{Bill, BillingError, Media, Provider, Providers, fal};
 use crate::store::{Store, StoreError, StoreOptions};
 use crate::{admin, api, sandbox};
 
@@ -118,6 +118,15 @@ pub fn load_catalogue(settings: &SalesSettings) -> Result<Catalogue, CatalogueEr
         Some(folder) => Catalogue::with_directory(folder),
         None => Catalogue::built_in(),
     }
+}
+
+/// Who tells what the provider billed; nobody without a key.
+pub fn bill(config: &Config) -> Result<Option<Box<dyn Bill>>, BillingError> {
+    let keys: Vec<String> = config.fal.keys.iter().map(|key| key.key.expose().to_owned()).collect();
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Box::new(fal::Billing::new(&config.fal.api_url, &keys)?)))
 }
 
 /// Builds every room and starts listening. Needs an actix system with a tokio runtime beside it for the jobs.

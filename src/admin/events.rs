@@ -1,4 +1,4 @@
-//! `GET /admin/v1/events`: settlements and refunds as CloudEvents, for billing systems (OpenMeter, Lago, Stripe's meters).
+//! `GET /admin/v1/events`: settlements and refunds as `CloudEvents`, for billing systems (`OpenMeter`, Lago, Stripe's meters).
 
 use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, get, web};
@@ -16,7 +16,7 @@ use crate::ledger::{Books, ChargeFilter, ChargeRecord, LedgerError, TransactionK
 /// How many are read at a time.
 const PAGE: u32 = 500;
 
-/// A settlement or a refund as an event of CloudEvents 1.0. The same one has the same `source` and `id` for ever, whichever
+/// A settlement or a refund as an event of `CloudEvents` 1.0. The same one has the same `source` and `id` for ever, whichever
 /// replica tells it: taken twice, it counts once.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct BillingEvent {
@@ -114,7 +114,7 @@ impl BillingEvent {
 
 /// Export billing events
 ///
-/// Settlements and refunds as CloudEvents, one JSON object on each line, oldest first. A settlement may be written some time
+/// Settlements and refunds as `CloudEvents`, one JSON object on each line, oldest first. A settlement may be written some time
 /// after its own time, so let windows overlap: what is told twice has the same `id`.
 #[utoipa::path(
     operation_id = "exportBillingEvents",

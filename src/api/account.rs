@@ -192,9 +192,9 @@ pub async fn retrieve_key(
     let key = own_key(&caller, &services).await?;
     let now = services.clock.now();
     let (spent, _) = charged(services.gateway.books(), key.id, Books::month_of(now), now).await?;
-    let changes = AuditFilter { resources: vec![key.id.to_string()], ..AuditFilter::default() };
+    let of_key = AuditFilter { resources: vec![key.id.to_string()], ..AuditFilter::default() };
     let newest = Cursor { after: None, oldest_first: false, limit: 1 };
-    let changed = services.accounts.audit_logs(&changes, newest).await?.items.first().map(|entry| entry.at);
+    let changed = services.accounts.audit_logs(&of_key, newest).await?.items.first().map(|entry| entry.at);
     let data = AccountKeyData {
         disabled: false,
         prefix: key.prefix,

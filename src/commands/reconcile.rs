@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use clap::Args;
 use imagegate::config::Config;
 use imagegate::domain::{GenerationId, Money, Timestamp};
-use imagegate::providers::fal::{Billing, BillingEvent};
+use imagegate::providers::{Bill, BillingEvent};
 use imagegate::startup;
 use imagegate::store::{BilledAttempt, Store};
 use serde_json::json;
@@ -90,13 +90,9 @@ impl Row {
 pub async fn run(config: &Config, arguments: &Arguments, output: Output) -> Result<(), Failure> {
     let (clock, _) = startup::clock_and_ids();
     let (from, before) = period(Some(&arguments.from), arguments.to.as_deref(), clock.now())?;
-    let keys = config.fal.keys.iter().map(|key| key.key.expose().to_owned()).collect::<Vec<_>>();
-    if keys.is_empty() {
-        return Err("FAL_KEY is not set: there is nobody to ask what was billed".into());
-    }
-    let billing = Billing::new(&config.fal.api_url, &keys)?;
+    let bill = startup::bill(config)?.ok_or("FAL_KEY is not set: there is nobody to ask what was billed")?;
     let store = startup::open_store(config).await?;
-    let rows = compare(&store, &billing, from, before).await?;
+    let rows = compare(&store, bill.as_ref(), from, before).await?;
     let differing: Vec<&Row> = rows.iter().filter(|row| row.finding() != Finding::Agrees).collect();
     let ours: Money = rows.iter().filter_map(|row| row.ours).sum();
     let fals: Money = rows.iter().filter_map(|row| row.fals).sum();
@@ -147,7 +143,7 @@ pub async fn run(config: &Config, arguments: &Arguments, output: Output) -> Resu
 }
 
 /// Every request that either side knows in this time.
-async fn compare(store: &Store, billing: &Billing, from: Timestamp, before: Timestamp) -> Result<Vec<Row>, Failure> {
+async fn compare(store: &Store, bill: &dyn Bill, from: Timestamp, before: Timestamp) -> Result<Vec<Row>, Failure> {
     let mut booked = BTreeMap::<String, BilledAttempt>::new();
     let mut after = Uuid::nil();
     loop {
@@ -158,11 +154,11 @@ async fn compare(store: &Store, billing: &Billing, from: Timestamp, before: Time
             None => break,
         }
     }
-    let mut events = billing.between(from, before).await?;
+    let mut events = bill.between(from, before).await?;
     // What one side has just inside the window, the other may have just outside it.
     let told: BTreeSet<String> = events.iter().map(|event| event.request_id.clone()).collect();
     let untold: Vec<String> = booked.keys().filter(|id| !told.contains(*id)).cloned().collect();
-    events.extend(billing.of_requests(&untold).await?);
+    events.extend(bill.of_requests(&untold).await?);
     let unbooked: Vec<String> = told.into_iter().filter(|id| !booked.contains_key(id)).collect();
     let elsewhere = store.attempts_of_requests(&unbooked).await?;
     booked.extend(elsewhere.into_iter().map(|attempt| (attempt.provider_request_id.clone(), attempt)));

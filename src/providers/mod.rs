@@ -1,5 +1,6 @@
 //! The seam to whoever makes the images: a trait, a neutral outcome and a neutral error. `fal` is behind it.
 
+mod bill;
 pub mod fal;
 mod health;
 mod hook;
@@ -16,6 +17,7 @@ use serde_json::{Map, Value};
 use crate::catalogue::Order;
 use crate::domain::GenerationId;
 
+pub use bill::{Bill, BillingError, BillingEvent};
 pub use health::{BreakerHealth, Health, KeyHealth, KeyState};
 pub use hook::{HookCall, HookError, HookHint};
 pub use media::{Media, MediaError};

@@ -1,4 +1,4 @@
-//! Billing events: CloudEvents that a billing system may take twice without harm, and fal's own beside our books.
+//! Billing events: `CloudEvents` that a billing system may take twice without harm, and fal's own beside our books.
 
 use std::collections::BTreeSet;
 use std::process::Output;

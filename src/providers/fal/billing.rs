@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::Number;
 
 use crate::domain::{Money, Timestamp};
+use crate::providers::bill::{Bill, BillingError, BillingEvent};
 
 /// How long one page may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -20,41 +22,6 @@ const MOST_NAMED: usize = 50;
 const TRIES: u32 = 4;
 /// Longest wait between two tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
-
-/// Why fal's billing events cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum BillingError {
-    /// The address or a key cannot be used.
-    #[error("FAL_API_URL or FAL_KEY cannot be used")]
-    Settings,
-    /// fal does not answer.
-    #[error("fal's platform does not answer: {0}")]
-    Away(reqwest::Error),
-    /// fal refuses.
-    #[error("fal's platform refuses to tell its billing events: {status} {message}")]
-    Refused {
-        /// The status of its answer.
-        status: u16,
-        /// What it says.
-        message: String,
-    },
-    /// The answer is not what fal's documents say.
-    #[error("fal's billing events cannot be read: {0}")]
-    Unreadable(String),
-}
-
-/// What fal billed for one request.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct BillingEvent {
-    /// fal's id of the request.
-    pub request_id: String,
-    /// The endpoint.
-    pub endpoint: String,
-    /// When.
-    pub at: Timestamp,
-    /// How much, discounts taken off.
-    pub cost: Money,
-}
 
 /// Reads billing events with each of our keys: they may belong to different accounts.
 #[derive(Debug)]
@@ -105,25 +72,8 @@ impl Billing {
             .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build()
-            .map_err(BillingError::Away)?;
+            .map_err(away)?;
         Ok(Self { client, address, keys: keys.iter().map(header).collect::<Result<_, BillingError>>()? })
-    }
-
-    /// What fal billed from `from` to `before`.
-    pub async fn between(&self, from: Timestamp, before: Timestamp) -> Result<Vec<BillingEvent>, BillingError> {
-        let window = [("start".to_owned(), from.rfc3339()), ("end".to_owned(), before.rfc3339())];
-        let events = self.all(&window).await?;
-        Ok(events.into_iter().filter(|event| event.at >= from && event.at < before).collect())
-    }
-
-    /// What fal billed for these requests, whenever it did.
-    pub async fn of_requests(&self, ids: &[String]) -> Result<Vec<BillingEvent>, BillingError> {
-        let mut events = Vec::new();
-        for named in ids.chunks(MOST_NAMED) {
-            let named: Vec<_> = named.iter().map(|id| ("request_id".to_owned(), id.clone())).collect();
-            events.extend(self.all(&named).await?);
-        }
-        Ok(events)
     }
 
     /// Every page with every key. Two keys of one account tell the same events, which count once.
@@ -159,7 +109,7 @@ impl Billing {
         let mut tries = 1;
         loop {
             let request = self.client.get(url.clone()).header(AUTHORIZATION, key.clone());
-            let response = request.send().await.map_err(|fault| BillingError::Away(fault.without_url()))?;
+            let response = request.send().await.map_err(away)?;
             let status = response.status();
             let busy = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
             if busy && tries < TRIES {
@@ -169,7 +119,7 @@ impl Billing {
                 tries += 1;
                 continue;
             }
-            let body = response.bytes().await.map_err(|fault| BillingError::Away(fault.without_url()))?;
+            let body = response.bytes().await.map_err(away)?;
             if status.is_success() {
                 return serde_json::from_slice(&body).map_err(|fault| BillingError::Unreadable(fault.to_string()));
             }
@@ -177,6 +127,29 @@ impl Billing {
             return Err(BillingError::Refused { status: status.as_u16(), message });
         }
     }
+}
+
+#[async_trait]
+impl Bill for Billing {
+    async fn between(&self, from: Timestamp, before: Timestamp) -> Result<Vec<BillingEvent>, BillingError> {
+        let window = [("start".to_owned(), from.rfc3339()), ("end".to_owned(), before.rfc3339())];
+        let events = self.all(&window).await?;
+        Ok(events.into_iter().filter(|event| event.at >= from && event.at < before).collect())
+    }
+
+    async fn of_requests(&self, ids: &[String]) -> Result<Vec<BillingEvent>, BillingError> {
+        let mut events = Vec::new();
+        for named in ids.chunks(MOST_NAMED) {
+            let named: Vec<_> = named.iter().map(|id| ("request_id".to_owned(), id.clone())).collect();
+            events.extend(self.all(&named).await?);
+        }
+        Ok(events)
+    }
+}
+
+/// Without the address, which names the requests.
+fn away(fault: reqwest::Error) -> BillingError {
+    BillingError::Away(fault.without_url().to_string())
 }
 
 impl WireEvent {

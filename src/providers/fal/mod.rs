@@ -11,6 +11,6 @@ pub mod translate;
 mod uploads;
 mod wire;
 
-pub use billing::{Billing, BillingError, BillingEvent};
+pub use billing::Billing;
 pub use client::{Fal, FalError, Settings};
 pub use uploads::UPLOADED_ABOVE;
