@@ -313,6 +313,39 @@ on_both_databases! {
         desk.close().await;
     }
 
+    async fn charges_and_refunds_of_one_moment_are_read_page_by_page_and_none_is_lost(database) {
+        let desk = Desk::open(&database).await;
+        let at = Timestamp::from_micros(START);
+        let mut expected = Vec::new();
+        for _ in 0..5 {
+            let id = desk.reserve(dollars("1")).await;
+            desk.books.finish(Finish { settled_at: at, ..delivered(id, dollars("0.25"), dollars("0.1")) }).await.unwrap();
+            expected.push((id.uuid(), dollars("0.25"), 1));
+        }
+        let refund = Refund {
+            id: SystemIds.uuid(),
+            generation: GenerationId::from_uuid(expected[0].0),
+            amount: dollars("0.2"),
+            reason: "it was black".to_owned(),
+            author: "ada".to_owned(),
+            at,
+        };
+        desk.books.refund(&refund).await.unwrap();
+        expected.push((refund.id, dollars("-0.2"), 0));
+        let before = Timestamp::from_micros(START + 1);
+        let mut filter = ChargeFilter { from: at, before, project_id: Some(desk.project), after: None, limit: 2 };
+        let mut found = Vec::new();
+        loop {
+            let page = desk.books.charges(&filter).await.unwrap();
+            let Some(last) = page.last() else { break };
+            filter.after = Some((last.at, last.id));
+            found.extend(page.into_iter().map(|charge| (charge.id, charge.amount, charge.images)));
+        }
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        desk.close().await;
+    }
+
     async fn the_sums_of_days_follow_a_row_that_somebody_changes(database) {
         let desk = Desk::open(&database).await;
         let id = desk.reserve(dollars("1")).await;
