@@ -100,6 +100,8 @@ pub struct HttpSettings {
     pub body_limit: usize,
     /// `IMAGEGATE_CORS_ORIGINS`: who may call from a browser; `None` is everybody.
     pub cors_origins: Option<Vec<String>>,
+    /// `IMAGEGATE_WEBHOOK_ALLOW_PRIVATE`: whether customers' webhooks may go to private and loopback addresses.
+    pub webhook_allow_private: bool,
     /// `IMAGEGATE_SUCCESS_STATUS`: 201, or 200 for clients of AIML's later releases.
     pub success_status: u16,
 }
@@ -117,6 +119,8 @@ pub struct FalSettings {
     pub queue_url: String,
     /// `FAL_REST_URL`, without a trailing slash.
     pub rest_url: String,
+    /// `FAL_API_URL`, without a trailing slash: fal's platform, which tells what was billed.
+    pub api_url: String,
     /// `FAL_MEDIA_HOSTS`: hosts that images may be fetched from; `*.` in front stands for any one or more labels.
     pub media_hosts: Vec<String>,
     /// Whether any of the three addresses was set by the operator: then fal is meant, even without a key.
@@ -181,6 +185,7 @@ const NAMES: &[&str] = &[
     "FAL_RUN_URL",
     "FAL_QUEUE_URL",
     "FAL_REST_URL",
+    "FAL_API_URL",
     "FAL_MEDIA_HOSTS",
     "IMAGEGATE_ADMIN_KEY",
     "IMAGEGATE_BOOTSTRAP_KEY",
@@ -188,6 +193,7 @@ const NAMES: &[&str] = &[
     "IMAGEGATE_MARKUP",
     "IMAGEGATE_SUCCESS_STATUS",
     "IMAGEGATE_PUBLIC_URL",
+    "IMAGEGATE_WEBHOOK_ALLOW_PRIVATE",
     "IMAGEGATE_SANDBOX_BIND",
     "IMAGEGATE_SANDBOX_DELAY",
     "IMAGEGATE_DEADLINE",
@@ -257,6 +263,7 @@ impl Config {
                     None | Some("*") => None,
                     Some(origins) => Some(list(origins)),
                 },
+                webhook_allow_private: read.switch("IMAGEGATE_WEBHOOK_ALLOW_PRIVATE")?,
                 success_status,
             },
             database_url: read.database_url()?,
@@ -267,6 +274,7 @@ impl Config {
                 run_url,
                 queue_url,
                 rest_url,
+                api_url: read.base_url("FAL_API_URL", "https://api.fal.ai/v1")?,
                 media_hosts,
                 addresses_set,
             },
@@ -352,6 +360,14 @@ impl Reader<'_> {
             return Err(bad(name, self.text(name).unwrap_or_default(), "a time of at least `1s`"));
         }
         Ok(duration)
+    }
+
+    fn switch(&self, name: &'static str) -> Result<bool, ConfigError> {
+        match self.text(name) {
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1") => Ok(true),
+            Some(other) => Err(bad(name, other, "`true` or `false`")),
+        }
     }
 
     fn size(&self, name: &'static str, default: usize) -> Result<usize, ConfigError> {
@@ -510,6 +526,7 @@ mod tests {
             ("IMAGEGATE_LOG_FORMAT", "xml"),
             ("FAL_QUEUE_URL", "queue.fal.run"),
             ("IMAGEGATE_PUBLIC_URL", "ftp://x"),
+            ("IMAGEGATE_WEBHOOK_ALLOW_PRIVATE", "perhaps"),
         ] {
             let sentence = config(&[(name, value)]).unwrap_err().to_string();
             assert!(sentence.contains(name) && sentence.contains(value), "{sentence}");

@@ -20,6 +20,8 @@ pub mod ledger;
 
 pub mod accounts;
 
+pub mod webhooks;
+
 pub mod catalogue;
 
 pub mod store;

@@ -4,8 +4,12 @@ mod commands;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use commands::{Failure, generate, keys, ledger, models, serve, usage};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use commands::{
+    Failure, Output, audit, costs, credits, generate, generations, keys, ledger, limits, models, projects, reconcile,
+    serve, usage,
+};
 use imagegate::config::Config;
 
 /// One gateway for image generation.
@@ -17,6 +21,9 @@ use imagegate::config::Config;
     after_help = "Settings come from the environment, `.env` and `imagegate.toml`; `.env.example` lists them all."
 )]
 struct Cli {
+    /// Answer with JSON, where a command prints a table or a sentence
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -36,10 +43,20 @@ enum Command {
         #[command(subcommand)]
         action: Option<models::Action>,
     },
-    /// Create, list and revoke keys in the configured database
+    /// Make, list, change and archive projects
+    Projects {
+        #[command(subcommand)]
+        action: projects::Action,
+    },
+    /// Make, list, change, rotate and revoke keys
     Keys {
         #[command(subcommand)]
         action: keys::Action,
+    },
+    /// Show and set what may be spent and asked for
+    Limits {
+        #[command(subcommand)]
+        action: limits::Action,
     },
     /// Check the books, and see what money is set aside
     Ledger {
@@ -48,6 +65,31 @@ enum Command {
     },
     /// Print what was used and what it cost
     Usage(usage::Arguments),
+    /// Print what the projects pay, as the ledger has it
+    Costs(costs::Arguments),
+    /// List generations, or show one with its whole history
+    Generations {
+        #[command(subcommand)]
+        action: generations::Action,
+    },
+    /// Book top-ups and corrections, and show balances
+    Credits {
+        #[command(subcommand)]
+        action: credits::Action,
+    },
+    /// Print who changed what, when and from where
+    Audit(audit::Arguments),
+    /// Compare our cost with fal's billing events
+    Reconcile(reconcile::Arguments),
+    /// Print a script that completes the commands in a shell
+    #[command(after_help = "Examples:
+  imagegate completions bash > /etc/bash_completion.d/imagegate
+  imagegate completions zsh > \"${fpath[1]}/_imagegate\"
+  imagegate completions fish > ~/.config/fish/completions/imagegate.fish")]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
     /// Make one image through a running gateway
     Generate(generate::Arguments),
 }
@@ -55,7 +97,9 @@ enum Command {
 fn main() -> ExitCode {
     // Every client and server here speaks TLS with one provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match run(Cli::parse().command.unwrap_or(Command::Serve)) {
+    let cli = Cli::parse();
+    let output = if cli.json { Output::Json } else { Output::Text };
+    match run(cli.command.unwrap_or(Command::Serve), output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("imagegate: {failure}");
@@ -64,7 +108,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), Failure> {
+fn run(command: Command, output: Output) -> Result<(), Failure> {
+    if let Command::Completions { shell } = command {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "imagegate", &mut script);
+        return commands::print(&String::from_utf8(script)?);
+    }
     let config = Config::load()?;
     match command {
         Command::Serve => serve::serve(config),
@@ -72,9 +121,18 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Migrate => commands::block_on(serve::migrate(&config)),
         Command::Openapi => models::print_document(&config),
         Command::Models { action } => models::run(&config, action),
-        Command::Keys { action } => commands::block_on(keys::run(&config, action)),
-        Command::Ledger { action } => commands::block_on(ledger::run(&config, action)),
-        Command::Usage(arguments) => commands::block_on(usage::run(&config, &arguments)),
+        Command::Projects { action } => commands::block_on(projects::run(&config, action, output)),
+        Command::Keys { action } => commands::block_on(keys::run(&config, action, output)),
+        Command::Limits { action } => commands::block_on(limits::run(&config, action, output)),
+        Command::Ledger { action } => commands::block_on(ledger::run(&config, action, output)),
+        Command::Usage(arguments) => commands::block_on(usage::run(&config, &arguments, output)),
+        Command::Costs(arguments) => commands::block_on(costs::run(&config, &arguments, output)),
+        Command::Generations { action } => commands::block_on(generations::run(&config, action, output)),
+        Command::Credits { action } => commands::block_on(credits::run(&config, action, output)),
+        Command::Audit(arguments) => commands::block_on(audit::run(&config, &arguments, output)),
+        Command::Reconcile(arguments) => commands::block_on(reconcile::run(&config, &arguments, output)),
+        // Answered above: it needs no settings.
+        Command::Completions { .. } => Ok(()),
         Command::Generate(arguments) => commands::block_on(generate::run(&config, &arguments)),
     }
 }

@@ -24,8 +24,9 @@ use crate::domain::{Clock, IdSource, SystemClock, SystemIds};
 use crate::gateway::{Gateway, Parts};
 use crate::http::{Code, FrameTools, Problem, frame, normalize};
 use crate::ledger::{Books, LedgerError};
-use crate::providers::{Media, Provider, Providers, fal};
+use crate::providers::{Bill, BillingError, Media, Provider, Providers, fal};
 use crate::store::{Store, StoreError, StoreOptions};
+use crate::webhooks::Webhooks;
 use crate::{admin, api, sandbox};
 
 /// How long shutdown waits for open generations; what is still open then is found again at the next start.
@@ -120,6 +121,15 @@ pub fn load_catalogue(settings: &SalesSettings) -> Result<Catalogue, CatalogueEr
     }
 }
 
+/// Who tells what the provider billed; nobody without a key.
+pub fn bill(config: &Config) -> Result<Option<Box<dyn Bill>>, BillingError> {
+    let keys: Vec<String> = config.fal.keys.iter().map(|key| key.key.expose().to_owned()).collect();
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Box::new(fal::Billing::new(&config.fal.api_url, &keys)?)))
+}
+
 /// Builds every room and starts listening. Needs an actix system with a tokio runtime beside it for the jobs.
 pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Running, StartError> {
     let (clock, ids) = clock_and_ids();
@@ -132,6 +142,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let tracker = TaskTracker::new();
     accounts.watch(&tracker, &jobs);
     accounts.watch_spending(&tracker, &jobs);
+    let webhooks = Webhooks::new(store.clone(), clock.clone(), ids.clone(), config.http.webhook_allow_private)?;
     let books = Books::start(store, &tracker, &jobs).with_journal(config.journal.clone());
     match books.play_journal().await {
         Ok(0) => {}
@@ -150,7 +161,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         providers,
         clock: clock.clone(),
         ids: ids.clone(),
-        runtime: jobs,
+        runtime: jobs.clone(),
         tracker: tracker.clone(),
         markup: config.sales.markup,
         deadline: config.sales.deadline,
@@ -159,6 +170,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let services = web::Data::new(Services {
         gateway: gateway.clone(),
         accounts,
+        webhooks: webhooks.clone(),
         media: Media::new(media_hosts)?,
         clock: clock.clone(),
         ids: ids.clone(),
@@ -166,6 +178,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         upstream: upstream.clone(),
         published: ArcSwap::from_pointee(published),
     });
+    webhooks.start(Arc::new(api::Letters(services.clone().into_inner())), &tracker, &jobs);
     let tools = web::Data::new(FrameTools { clock, ids });
     let reloader = Reloader { sales: config.sales, services: services.clone().into_inner() };
     let (address, server) = listen(&config.http, services, tools)?;
@@ -263,6 +276,7 @@ fn upstream(
         let keys = if keys.is_empty() { vec![(SANDBOX_KEY.to_owned(), 1)] } else { keys };
         let settings = fal::Settings {
             queue_url: config.fal.queue_url.clone(),
+            run_url: config.fal.run_url.clone(),
             rest_url: config.fal.rest_url.clone(),
             keys,
             key_concurrency: config.fal.key_concurrency,
@@ -277,6 +291,7 @@ fn upstream(
     let base = format!("http://{}", running.addr());
     let settings = fal::Settings {
         queue_url: running.queue_url(),
+        run_url: running.run_url(),
         rest_url: running.rest_url(),
         keys: vec![(SANDBOX_KEY.to_owned(), 1)],
         key_concurrency: None,

@@ -224,6 +224,7 @@ fn key_state(key: &KeyRecord) -> Value {
         "service_account_id": key.service_account_id,
         "budget_usd": key.budget,
         "allowed_models": key.allowed_models,
+        "generates_for_project_id": key.generates_for,
         "expires_at": key.expires_at.map(Timestamp::seconds),
         "revoked_at": key.revoked_at.map(Timestamp::seconds),
     })

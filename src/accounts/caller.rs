@@ -18,9 +18,18 @@ pub struct Caller {
     pub allowed_models: Option<Arc<[String]>>,
     /// What its project's operator has decided for it.
     pub policy: Option<Arc<Policy>>,
+    /// The project that an admin key may also make images for; none as a rule.
+    pub generates_for: Option<ProjectId>,
 }
 
 impl Caller {
+    /// An admin key that may make images, as a caller of the project that it makes them for.
+    #[must_use]
+    pub fn as_project(self) -> Option<Self> {
+        let kind = CallerKind::Project(self.generates_for?);
+        Some(Self { kind, ..self })
+    }
+
     /// Whether the key may use the model with this id of ours.
     #[must_use]
     pub fn may_use(&self, model: &str) -> bool {

@@ -40,6 +40,8 @@ pub struct KeyChange {
     pub budget: Option<Option<Money>>,
     /// The models it may use.
     pub allowed_models: Option<Option<Vec<String>>>,
+    /// The project that an admin key may also make images for.
+    pub generates_for: Option<Option<ProjectId>>,
 }
 
 /// A key and the one that takes its place.
@@ -136,7 +138,11 @@ impl Accounts {
                 allowed_models: before.allowed_models.clone(),
             };
             let holder = before.service_account_id;
-            let (new, secret) = self.insert_made(&mut transaction, new, KeyOrigin::Api, holder).await?;
+            let (mut new, secret) = self.insert_made(&mut transaction, new, KeyOrigin::Api, holder).await?;
+            if before.generates_for.is_some() {
+                new.generates_for = before.generates_for;
+                transaction.update_key(&new).await?;
+            }
             let ends = before.expires_at.map_or(old_ends_at, |end| end.min(old_ends_at));
             let old = KeyRecord { expires_at: Some(ends), ..before.clone() };
             transaction.update_key(&old).await?;
@@ -151,8 +157,9 @@ impl Accounts {
     /// revoked before stays as it is.
     pub async fn revoke_key(&self, id: ApiKeyId) -> Result<KeyRecord, AccountsError> {
         let now = self.inner.clock.now();
-        self.change_record(id, |key| {
+        self.change_record(id, None, |key| {
             key.revoked_at = key.revoked_at.or(Some(now));
+            Ok(())
         })
         .await
     }
@@ -163,7 +170,14 @@ impl Accounts {
             check_name(name)?;
         }
         check_budget(change.budget.flatten())?;
-        self.change_record(id, |key| {
+        let project = change.generates_for.flatten();
+        self.change_record(id, project, |key| {
+            if project.is_some() && key.kind != KeyKind::Admin {
+                return Err(AccountsError::Invalid("a project key makes images for its own project only".to_owned()));
+            }
+            if let Some(project) = change.generates_for {
+                key.generates_for = project;
+            }
             if let Some(name) = change.name {
                 key.name = name;
             }
@@ -176,6 +190,7 @@ impl Accounts {
             if let Some(models) = change.allowed_models {
                 key.allowed_models = models;
             }
+            Ok(())
         })
         .await
     }
@@ -352,6 +367,7 @@ impl Accounts {
             created_at: self.inner.clock.now(),
             expires_at: None,
             revoked_at: None,
+            generates_for: None,
         }
     }
 
@@ -369,10 +385,14 @@ impl Accounts {
     async fn change_record(
         &self,
         id: ApiKeyId,
-        change: impl FnOnce(&mut KeyRecord) + Send,
+        open: Option<ProjectId>,
+        change: impl FnOnce(&mut KeyRecord) -> Result<(), AccountsError> + Send,
     ) -> Result<KeyRecord, AccountsError> {
         self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
+            if let Some(project) = open {
+                self.open_project(&mut transaction, project).await?;
+            }
             let keys = transaction.keys().await?;
             let before = keys
                 .into_iter()
@@ -380,7 +400,7 @@ impl Accounts {
                 .find(|record| record.id == id)
                 .ok_or(AccountsError::UnknownKey)?;
             let mut record = before.clone();
-            change(&mut record);
+            change(&mut record)?;
             transaction.update_key(&record).await?;
             self.record_key(&mut transaction, Some(&before), &record).await?;
             self.commit(transaction).await?;

@@ -16,7 +16,7 @@ use super::error::AccountsError;
 use super::policy::Policy;
 use super::secret::digest;
 use crate::domain::{Clock, IdSource, Timestamp};
-use crate::store::{ACCOUNTS, Store, StoreError, StoredKey};
+use crate::store::{ACCOUNTS, KeyKind, Store, StoreError, StoredKey};
 
 /// How often the change number is asked for: a change reaches every replica within a second.
 pub(super) const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -63,10 +63,12 @@ impl From<StoredKey> for Entry {
                 name: key.record.name.into(),
                 allowed_models: key.record.allowed_models.map(Into::into),
                 policy: policy.map(Arc::new),
+                generates_for: key.record.generates_for.filter(|_| !key.project_archived),
             },
             expires_at: key.record.expires_at,
             revoked_at: key.record.revoked_at,
-            project_archived: key.project_archived,
+            // An admin key outlives the project that it makes images for.
+            project_archived: key.project_archived && key.record.kind == KeyKind::Project,
         }
     }
 }

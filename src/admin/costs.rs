@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::shapes::Refusals;
-use super::usage::time;
+use super::usage::{end_time, time};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, query};
 use crate::http::Problem;
@@ -114,10 +114,7 @@ pub struct CostsAmount {
 pub async fn list_costs(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, FILTERS)?;
     let from = time(&pairs, "start_time")?.ok_or_else(|| invalid_field("start_time", "is required"))?;
-    let before = time(&pairs, "end_time")?.unwrap_or_else(|| services.clock.now());
-    if before <= from {
-        return Err(invalid_field("end_time", "must be later than `start_time`"));
-    }
+    let before = end_time(&pairs, from, BucketWidth::Day, services.clock.now())?;
     if !matches!(pairs.one("bucket_width")?, None | Some("1d")) {
         return Err(invalid_field("bucket_width", "must be `1d`"));
     }

@@ -27,6 +27,7 @@ const FILTERS: &[&str] = &[
     "max_cost_usd",
     "min_price_usd",
     "max_price_usd",
+    "drifted",
     "format",
 ];
 
@@ -39,8 +40,8 @@ const FILTERS: &[&str] = &[
     params(
         ("limit" = Option<u32>, Query, description = "How many, 1 to 1000; 20 if not given.", minimum = 1, maximum = 1000),
         ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
-        ("state" = Option<String>, Query, description = "Only those in this state;"),
-        ("model" = Option<String>, Query, description = "Only those of this model;"),
+        ("state" = Option<String>, Query, description = "Only those in this state."),
+        ("model" = Option<String>, Query, description = "Only those of this model."),
         ("user" = Option<String>, Query, description = "Only those of this `user`."),
         ("project_id" = Option<String>, Query, description = "Only those of this project."),
         ("api_key_id" = Option<String>, Query, description = "Only those of this key."),
@@ -51,6 +52,7 @@ const FILTERS: &[&str] = &[
         ("max_cost_usd" = Option<String>, Query, description = "Only those that cost us at most this."),
         ("min_price_usd" = Option<String>, Query, description = "Only those that were charged at least this."),
         ("max_price_usd" = Option<String>, Query, description = "Only those that were charged at most this."),
+        ("drifted" = Option<bool>, Query, description = "Only those that fal billed another amount for than the catalogue computed."),
         ("format" = Option<String>, Query, description = "`json`, a page, if not given. `ndjson` and `csv` stream every one that matches and take no `limit`."),
     ),
     responses(
@@ -83,7 +85,9 @@ pub async fn list_generations(request: HttpRequest, services: web::Data<Services
         price_from: pairs.parsed("min_price_usd", AMOUNT)?,
         price_to: pairs.parsed("max_price_usd", AMOUNT)?,
         after: pairs.parsed("after", "a generation's id")?,
+        drifted: pairs.parsed("drifted", "`true` or `false`")?.unwrap_or(false),
         limit: pairs.limit(20, 1000)?,
+        ..GenerationFilter::default()
     };
     let form = match pairs.one("format")? {
         None | Some("json") => None,

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use validator::Validate;
 
 use super::projects::{given, known_models};
-use super::shapes::accounts_of;
+use super::shapes::{accounts_of, id_of};
 use crate::accounts::{Caller, KeyChange, KeyRecord};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body};
@@ -37,6 +37,10 @@ pub struct KeyPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Vec<String>>)]
     allowed_models: Option<Option<Vec<String>>>,
+    /// For an admin key: the project that it may also make images for, at that project's expense.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    generates_for_project_id: Option<Option<String>>,
 }
 
 /// A key, without its value.
@@ -68,6 +72,8 @@ pub struct KeyView {
     spent_usd: String,
     /// The models it may use; every model when null.
     allowed_models: Option<Vec<String>>,
+    /// The project that an admin key may also make images for; null as a rule.
+    generates_for_project_id: Option<String>,
 }
 
 /// Change a key
@@ -111,6 +117,10 @@ pub async fn update_key(
         expires_at: patch.expires_at.map(|moment| moment.map(Timestamp::from_seconds)),
         budget: patch.budget_usd,
         allowed_models,
+        generates_for: patch
+            .generates_for_project_id
+            .map(|project| project.map(|project| id_of(&project, "project")).transpose())
+            .transpose()?,
     };
     Ok(HttpResponse::Ok().json(view(accounts_of(&request, &caller, &services).update_key(id, change).await?)))
 }
@@ -129,5 +139,6 @@ fn view(key: KeyRecord) -> KeyView {
         budget_usd: key.budget.map(|budget| budget.to_string()),
         spent_usd: key.spent.to_string(),
         allowed_models: key.allowed_models,
+        generates_for_project_id: key.generates_for.map(|id| id.to_string()),
     }
 }

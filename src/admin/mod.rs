@@ -5,6 +5,7 @@ mod api_keys;
 mod audit_logs;
 mod controls;
 mod costs;
+mod events;
 mod export;
 mod generations;
 mod history;
@@ -21,6 +22,8 @@ mod usage;
 
 use utoipa_actix_web::service_config::ServiceConfig;
 
+pub use history::GenerationHistory;
+
 /// The routes of the operators' face.
 pub fn routes(config: &mut ServiceConfig) {
     config
@@ -29,6 +32,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(refunds::create_generation_refund)
         .service(reports::list_holds)
         .service(reports::list_margins)
+        .service(events::export_billing_events)
         .service(projects::retrieve_project)
         .service(projects::update_project)
         .service(projects::create_project_credit)

@@ -91,7 +91,7 @@ pub struct UsageResult {
     operation_id = "listImageUsage",
     tag = "organization",
     params(
-        ("start_time" = i64, Query, description = "Start in Unix seconds; rounded down to a bucket's start."),
+        ("start_time" = i64, Query, description = "Start in Unix seconds; the first bucket has what was settled from then on."),
         ("end_time" = Option<i64>, Query, description = "End in Unix seconds, not part of it; now if not given."),
         ("bucket_width" = Option<String>, Query, description = "`1m`, `1h` or `1d`; `1d` if not given."),
         ("group_by" = Option<Vec<String>>, Query, description = "Any of `project_id`, `user_id`, `api_key_id`, `model`, `size`, `source`."),
@@ -136,19 +136,26 @@ pub fn time(pairs: &QueryPairs, name: &str) -> Result<Option<Timestamp>, Problem
     }
 }
 
+/// `end_time`, later than `from`; now if it is not given. What is settled is settled by now, so that the bucket of now is asked
+/// for whole.
+pub fn end_time(pairs: &QueryPairs, from: Timestamp, width: BucketWidth, now: Timestamp) -> Result<Timestamp, Problem> {
+    let end = time(pairs, "end_time")?.unwrap_or(now);
+    if end <= from {
+        return Err(invalid_field("end_time", "must be later than `start_time`"));
+    }
+    Ok(if end < now { end } else { width.end_of(end) })
+}
+
 fn read_query(request: &HttpRequest, now: Timestamp) -> Result<UsageQuery, Problem> {
     let pairs = query(request, FILTERS)?;
     let start = time(&pairs, "start_time")?.ok_or_else(|| invalid_field("start_time", "is required"))?;
-    let end = time(&pairs, "end_time")?.unwrap_or(now);
     let (width, default, most) = match pairs.one("bucket_width")?.unwrap_or("1d") {
         "1m" => (BucketWidth::Minute, 60, 1440),
         "1h" => (BucketWidth::Hour, 24, 168),
         "1d" => (BucketWidth::Day, 7, 31),
         _ => return Err(invalid_field("bucket_width", "must be `1m`, `1h` or `1d`")),
     };
-    if end <= start {
-        return Err(invalid_field("end_time", "must be later than `start_time`"));
-    }
+    let end = end_time(&pairs, start, width, now)?;
     let group_by = pairs
         .list("group_by")
         .iter()

@@ -94,6 +94,11 @@ fn admit(request: &ServiceRequest, demand: Demand) -> Result<Caller, Problem> {
     if fits {
         return Ok(caller);
     }
+    if demand == Demand::ProjectKey
+        && let Some(caller) = caller.as_project()
+    {
+        return Ok(caller);
+    }
     let wanted = if demand == Demand::AdminKey { "an admin key" } else { "a project key" };
     Err(Problem::new(Code::PermissionDenied, format!("this path wants {wanted}")))
 }

@@ -278,12 +278,12 @@ impl GenerationView {
         self
     }
 
-    /// As its own project sees it; with the answer once it has succeeded.
+    /// As its own project sees it, which reaches the gateway at `base`; with the answer once it has succeeded.
     #[must_use]
-    pub fn for_project(services: &Services, request: &HttpRequest, record: &GenerationRecord) -> Self {
+    pub fn for_project(services: &Services, base: &str, record: &GenerationRecord) -> Self {
         let stored = record.outcome.as_ref().and_then(|outcome| outcome.answer.as_deref());
         let delivery: Option<Delivery> = stored.and_then(|text| serde_json::from_str(text).ok());
-        let produced = delivery.map(|delivery| produce(services, request, delivery, None));
+        let produced = delivery.map(|delivery| produce(services, base, delivery, None));
         Self { produced, ..Self::bare(record) }
     }
 
@@ -337,7 +337,7 @@ pub async fn image_answer(
     prompt: Option<&str>,
 ) -> Result<ImageAnswer, Problem> {
     let wants_base64 = switches.response_format == ResponseFormat::B64Json;
-    let mut produced = produce(services, request, delivery.clone(), prompt);
+    let mut produced = produce(services, &public_base(services, request), delivery.clone(), prompt);
     if wants_base64 || switches.sync_mode {
         let addresses: Vec<String> = delivery.images.iter().map(|image| reachable(services, &image.url)).collect();
         let fetches = addresses.iter().map(|address| services.media.fetch(address));
@@ -377,9 +377,8 @@ pub fn put_cost_headers(response: &mut HttpResponseBuilder, id: GenerationId, pr
     }
 }
 
-fn produce(services: &Services, request: &HttpRequest, delivery: Delivery, prompt: Option<&str>) -> Produced {
-    let images: Vec<ImageView> =
-        delivery.images.into_iter().map(|image| image_view(services, request, image)).collect();
+fn produce(services: &Services, base: &str, delivery: Delivery, prompt: Option<&str>) -> Produced {
+    let images: Vec<ImageView> = delivery.images.into_iter().map(|image| image_view(services, base, image)).collect();
     Produced {
         data: images.clone(),
         images,
@@ -391,9 +390,9 @@ fn produce(services: &Services, request: &HttpRequest, delivery: Delivery, promp
     }
 }
 
-fn image_view(services: &Services, request: &HttpRequest, image: Image) -> ImageView {
+fn image_view(services: &Services, base: &str, image: Image) -> ImageView {
     ImageView {
-        url: public(services, request, image.url),
+        url: public(services, base, image.url),
         b64_json: None,
         width: image.width,
         height: image.height,
@@ -412,15 +411,15 @@ fn sandbox_path<'a>(services: &Services, address: &'a str) -> Option<&'a str> {
 
 /// Where a client finds a file: the stand-in's are shown under our own address, because some clients refuse files from
 /// another loopback port.
-fn public(services: &Services, request: &HttpRequest, address: String) -> String {
+fn public(services: &Services, base: &str, address: String) -> String {
     match sandbox_path(services, &address) {
-        Some(path) => format!("{}/sandbox{path}", public_base(services, request)),
+        Some(path) => format!("{base}/sandbox{path}"),
         None => address,
     }
 }
 
 /// Where we find a file ourselves.
-fn reachable(services: &Services, address: &str) -> String {
+pub(super) fn reachable(services: &Services, address: &str) -> String {
     match (&services.upstream, sandbox_path(services, address)) {
         (Upstream::Sandbox(base), Some(path)) => format!("{base}{path}"),
         _ => address.to_owned(),

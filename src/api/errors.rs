@@ -242,9 +242,10 @@ pub fn failure_problem(id: GenerationId, failure: &Failure, model: Option<&Model
         FailureKind::Cancelled => {
             Problem::new(Code::InvalidRequest, format!("generation `{id}` was cancelled; nothing was charged"))
         }
-        FailureKind::Lost => {
-            Problem::new(Code::UpstreamError, "the provider has lost the request; nothing was charged")
-        }
+        FailureKind::Lost => Problem::new(
+            Code::UpstreamError,
+            format!("the provider has lost the request: {message}; nothing was charged"),
+        ),
         FailureKind::TimedOut | FailureKind::Unclear => Problem::new(
             Code::DeadlineExceeded,
             format!("generation `{id}` came to no end in time; nothing was charged"),

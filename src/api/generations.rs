@@ -6,6 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, delete, get, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::answer::public_base;
 use super::{GenerationView, Services, query};
 use crate::accounts::{Caller, CallerKind};
 use crate::domain::{GenerationId, ProjectId, Timestamp};
@@ -80,7 +81,8 @@ pub async fn list_image_generations(
         ..GenerationFilter::default()
     };
     let page = services.gateway.books().list_generations(&filter).await?;
-    let views = page.items.iter().map(|record| GenerationView::for_project(&services, &request, record)).collect();
+    let base = public_base(&services, &request);
+    let views = page.items.iter().map(|record| GenerationView::for_project(&services, &base, record)).collect();
     Ok(HttpResponse::Ok().json(GenerationList::of(views, page.has_more)))
 }
 
@@ -113,7 +115,7 @@ pub async fn retrieve_image_generation(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let record = own_generation(&services, &caller, &id).await?;
-    Ok(HttpResponse::Ok().json(GenerationView::for_project(&services, &request, &record)))
+    Ok(HttpResponse::Ok().json(GenerationView::for_project(&services, &public_base(&services, &request), &record)))
 }
 
 /// Cancel a generation
@@ -150,7 +152,7 @@ pub async fn cancel_image_generation(
         }
     }
     let record = own_generation(&services, &caller, &id).await?;
-    Ok(HttpResponse::Ok().json(GenerationView::for_project(&services, &request, &record)))
+    Ok(HttpResponse::Ok().json(GenerationView::for_project(&services, &public_base(&services, &request), &record)))
 }
 
 async fn own_generation(services: &Services, caller: &Caller, id: &str) -> Result<GenerationRecord, Problem> {
@@ -161,7 +163,7 @@ async fn own_generation(services: &Services, caller: &Caller, id: &str) -> Resul
     record.filter(|record| record.project_id == project_id).ok_or_else(not_found)
 }
 
-fn project_of(caller: &Caller) -> Result<ProjectId, Problem> {
+pub(super) fn project_of(caller: &Caller) -> Result<ProjectId, Problem> {
     match caller.kind {
         CallerKind::Project(project_id) => Ok(project_id),
         CallerKind::Admin => Err(Problem::new(Code::PermissionDenied, "this path wants a project key")),

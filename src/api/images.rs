@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::answer::{ImageAnswer, image_answer, put_cost_headers};
+use super::answer::{ImageAnswer, image_answer, public_base, put_cost_headers};
 use super::errors::{failure_problem, invalid_field, overdue_problem, reserve_problem};
 use super::input::expect_json;
 use super::permission::permit;
@@ -23,6 +23,7 @@ use crate::domain::{GenerationId, ProjectId};
 use crate::gateway::{Accepted, ClientNews, Finished, Gateway, Job, Progress, Request, read_finished};
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
 use crate::ledger::{FinalState, ReserveError};
+use crate::webhooks::WebhookForm;
 
 /// How long an idempotency key counts.
 const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(24);
@@ -64,7 +65,7 @@ pub struct ImageRequest(Map<String, Value>);
             ("x-ratelimit-remaining-requests" = String, description = "What is left of them; likewise `-images`."),
             ("x-ratelimit-reset-requests" = String, description = "When all are there again, as in `8.64s`; likewise `-images`."),
          )),
-        (status = 200, description = "With `stream: true`: server-sent events in OpenAI's form. `image_generation.completed` carries each image, `image_generation.queued` and `image_generation.in_progress` tell how far it is, `image_generation.settled` what it cost, `error` why there is no image.", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "With `stream: true`: server-sent events in OpenAI's form. `image_generation.partial_image` shows unfinished images where `partial_images` asks for them and the model has them, `image_generation.completed` carries each image, `image_generation.queued` and `image_generation.in_progress` tell how far it is, `image_generation.settled` what it cost, `error` why there is no image.", body = String, content_type = "text/event-stream"),
         (status = 202, description = "Taken, as `background` or `Prefer: respond-async` asked.", body = GenerationView,
          headers(("Location" = String, description = "Where it can be fetched."))),
         (status = 400, description = "The request does not fit the model, or its content is refused; `error.data` lists every problem.", body = ProblemBody, content_type = "application/problem+json"),
@@ -125,9 +126,9 @@ pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<Http
     let Asked { request, services, caller, context, events } = asked;
     let project_id = project_of(&caller)?;
     let switches = &accepted.order.switches;
-    if switches.webhook_url.is_some() {
-        return Err(invalid_field("webhook_url", "webhooks are not offered yet; leave it out"));
-    }
+    let ask_for = |url: &String| services.webhooks.ask(url, WebhookForm::Imagegate, public_base(&services, &request));
+    let webhook = switches.webhook_url.as_ref().map(ask_for).transpose();
+    let webhook = webhook.map_err(|fault| invalid_field("webhook_url", &fault.to_string()))?;
     let in_background = switches.background || prefers_async(request.headers());
     if in_background && switches.stream {
         return Err(invalid_field(
@@ -145,6 +146,7 @@ pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<Http
         idempotency: idempotency_key.map(|key| (key, services.clock.now().plus(IDEMPOTENCY_KEPT))),
         waits: !in_background,
         may_resend: resent.is_some(),
+        webhook,
     };
     if resent.is_some_and(|count| count > 0)
         && let Some(answer) = answer_resent(&services, &request, &caller, &accepted).await
@@ -414,7 +416,7 @@ async fn answer_async(services: &Services, request: &HttpRequest, job: &Job) -> 
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }
-    let mut answer = response.json(GenerationView::for_project(services, request, &record));
+    let mut answer = response.json(GenerationView::for_project(services, &public_base(services, request), &record));
     put_rate_headers(answer.headers_mut(), &job.rates());
     Ok(answer)
 }

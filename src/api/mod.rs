@@ -1,6 +1,7 @@
 //! The public HTTP face: one file per resource.
 
 pub mod access;
+mod account;
 mod answer;
 mod billing;
 mod edits;
@@ -15,6 +16,7 @@ mod openapi;
 mod permission;
 mod rates;
 mod stream;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ use crate::config::HttpSettings;
 use crate::domain::{Clock, IdSource};
 use crate::gateway::Gateway;
 use crate::providers::Media;
+use crate::webhooks::Webhooks;
 
 pub use answer::GenerationView;
 pub use generations::{GenerationList, state_filter, time_filter};
@@ -35,6 +38,7 @@ pub use images::{ImageRequest, idempotency_key};
 pub use input::{QueryPairs, fixed_body, query};
 pub use models::ModelTable;
 pub use openapi::{docs_page, openapi_document, render_document};
+pub use webhooks::Letters;
 
 /// What every handler may use.
 pub struct Services {
@@ -42,6 +46,8 @@ pub struct Services {
     pub gateway: Arc<Gateway>,
     /// Knows the keys.
     pub accounts: Accounts,
+    /// Calls customers.
+    pub webhooks: Webhooks,
     /// Fetches delivered images.
     pub media: Media,
     /// Tells the time.
@@ -99,7 +105,15 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(models::retrieve_model)
         .service(billing::retrieve_billing_balance)
         .service(billing::retrieve_billing)
+        .service(account::retrieve_key)
+        .service(account::retrieve_key_usage)
+        .service(account::list_key_logs)
         .service(hooks::take_fal_webhook)
+        .service(webhooks::retrieve_webhook_secret)
+        .service(webhooks::rotate_webhook_secret)
+        .service(webhooks::list_webhook_deliveries)
+        .service(webhooks::retrieve_webhook_delivery)
+        .service(webhooks::redeliver_webhook)
         .service(health::check_liveness)
         .service(health::check_readiness)
         .service(openapi::retrieve_openapi_document);

@@ -14,7 +14,7 @@ const SAFETY_CHECKER: &str = "enable_safety_checker";
 pub fn permit(caller: &Caller, accepted: &mut Accepted) -> Result<(), Problem> {
     let order: &Order = &accepted.order;
     permit_model(caller, &order.model.id)?;
-    for named in &order.switches.fallbacks {
+    for named in order.switches.fallbacks.iter().flatten() {
         permit_model(caller, named)?;
     }
     // Fallbacks that only the model's file names are left out where the caller may not use them.

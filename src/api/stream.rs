@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::Services;
-use super::answer::{ImageAnswer, image_answer};
+use super::answer::{ImageAnswer, image_answer, reachable};
 use super::errors::{failure_problem, overdue_problem};
 use super::images::{Waiting, join, put_ignored, reserved};
 use crate::catalogue::{Order, ResponseFormat};
 use crate::domain::GenerationId;
-use crate::gateway::{Accepted, Finished, Job, Progress};
+use crate::gateway::{Accepted, Finished, Job, Preview, Progress};
 use crate::http::Problem;
 
 /// How often a silent stream shows that it lives, so that proxies keep the line open.
@@ -57,7 +59,7 @@ pub(super) async fn stream_events(
             }
             return;
         }
-        for await event in progress_events(id, watcher, prefix) {
+        for await event in progress_events(&services, &accepted.order, id, watcher, prefix) {
             yield Ok(event);
         }
         let end = match job.outcome().await {
@@ -75,11 +77,15 @@ pub(super) async fn stream_events(
 
 /// How far it is, until it has come to an end.
 fn progress_events(
+    services: &Services,
+    order: &Order,
     id: GenerationId,
     mut watcher: watch::Receiver<Progress>,
     prefix: &'static str,
 ) -> impl futures_util::Stream<Item = web::Bytes> {
+    let wanted = order.switches.partial_images.unwrap_or_default();
     async_stream::stream! {
+        let mut shown = 0;
         let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -89,6 +95,13 @@ fn progress_events(
                     let body = json!({"generation_id": id, "queue_position": position});
                     yield event(&format!("{prefix}.queued"), body);
                 }
+                Progress::Preview(preview) if shown < wanted => {
+                    for event in partial_events(services, id, &preview, shown, prefix).await {
+                        yield event;
+                    }
+                    shown += 1;
+                }
+                Progress::Preview(_) => {}
                 Progress::Running => yield event(&format!("{prefix}.in_progress"), json!({"generation_id": id})),
                 Progress::Reserving => {}
                 Progress::Refused(_) | Progress::Overdue | Progress::Finished(_) => return,
@@ -104,6 +117,44 @@ fn progress_events(
             }
         }
     }
+}
+
+/// The unfinished images, embedded. One that cannot be fetched is left out: the finished one is still to come.
+async fn partial_events(
+    services: &Services,
+    id: GenerationId,
+    preview: &Preview,
+    shown: u32,
+    prefix: &str,
+) -> Vec<web::Bytes> {
+    let created_at = services.clock.now().seconds();
+    let mut events = Vec::new();
+    for (index, image) in preview.delivery.images.iter().enumerate() {
+        let file = match services.media.fetch(&reachable(services, &image.url)).await {
+            Ok(file) => file,
+            Err(fault) => {
+                tracing::warn!(generation = %id, %fault, "an unfinished image cannot be fetched");
+                continue;
+            }
+        };
+        let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
+        let size = image.width.zip(image.height).map(|(width, height)| format!("{width}x{height}"));
+        events.push(event(
+            &format!("{prefix}.partial_image"),
+            json!({
+                "b64_json": STANDARD.encode(&file),
+                "created_at": created_at,
+                "size": size.unwrap_or_else(|| "auto".to_owned()),
+                "output_format": kind.strip_prefix("image/").unwrap_or(kind),
+                "background": "auto",
+                "quality": "auto",
+                "partial_image_index": shown,
+                "image_index": index,
+                "generation_id": id,
+            }),
+        ));
+    }
+    events
 }
 
 /// The images and their price, or why there are none.

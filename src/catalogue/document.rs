@@ -206,7 +206,7 @@ impl Writer<'_> {
             }
             Switch::Fallbacks => (
                 json!({ "type": "array", "items": { "type": "string" }, "maxItems": 8 }),
-                "Models to try, in this order, when this one is proven to refuse. The dearest of them is held.",
+                "Models to try, in this order, when this one is proven to refuse. The dearest of them is held. An empty list switches off those that the model has by itself.",
                 None,
             ),
             Switch::SyncMode => (

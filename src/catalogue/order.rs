@@ -75,6 +75,12 @@ impl Order {
         }
     }
 
+    /// Whether unfinished images are to be shown, and the model has them to show.
+    #[must_use]
+    pub fn wants_previews(&self) -> bool {
+        self.switches.stream && self.switches.partial_images.is_some_and(|count| count > 0) && self.model.streams
+    }
+
     /// The pixels of each image, where they are known before the call.
     #[must_use]
     pub fn size(&self) -> Option<Size> {
@@ -161,8 +167,10 @@ impl Order {
         hash.field(&[u8::from(switches.stream), u8::from(switches.background), u8::from(switches.sync_mode)]);
         hash.field(&switches.partial_images.map(u32::to_be_bytes).unwrap_or_default());
         hash.field(switches.webhook_url.as_deref().unwrap_or_default().as_bytes());
-        for fallback in &switches.fallbacks {
-            hash.field(fallback.as_bytes());
+        match switches.fallbacks.as_deref() {
+            None => {}
+            Some([]) => hash.field(b"no fallbacks"),
+            Some(fallbacks) => fallbacks.iter().for_each(|fallback| hash.field(fallback.as_bytes())),
         }
         hash.0.finalize().into()
     }

@@ -15,8 +15,9 @@ pub struct Switches {
     pub background: bool,
     /// Call this `http(s)` URL when it is done.
     pub webhook_url: Option<String>,
-    /// Models to try when this one is proven to refuse, by the ids they were asked under.
-    pub fallbacks: Vec<String>,
+    /// Models to try when this one is proven to refuse, by their ids. An empty list is none at all, nothing is those of
+    /// the model's file.
+    pub fallbacks: Option<Vec<String>>,
     /// Answer with data URIs. Ours to do; never sent to the provider.
     pub sync_mode: bool,
 }

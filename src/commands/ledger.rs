@@ -2,15 +2,20 @@
 
 use clap::Subcommand;
 use imagegate::config::Config;
+use imagegate::ledger::{Discrepancy, OpenHold};
 use imagegate::startup;
+use serde_json::{Value, json};
 
-use super::{Failure, print, print_table};
+use super::{Failure, Output};
 
 /// How many open holds are listed.
 const MOST_HOLDS: u32 = 1000;
 
 /// What to look at.
 #[derive(Debug, Subcommand)]
+#[command(after_help = "Examples:
+  imagegate ledger verify
+  imagegate ledger holds --json")]
 pub enum Action {
     /// Recompute everything that is kept beside the ledger; fails with a table if something differs
     Verify,
@@ -19,26 +24,39 @@ pub enum Action {
 }
 
 /// Looks at the books of the configured database.
-pub async fn run(config: &Config, action: Action) -> Result<(), Failure> {
+pub async fn run(config: &Config, action: Action, output: Output) -> Result<(), Failure> {
     let store = startup::open_store(config).await?;
     match action {
         Action::Verify => {
             let found = store.verify().await?;
-            if found.is_empty() {
-                return print("The books add up.\n");
-            }
             let count = found.len();
+            let view = |row: &Discrepancy| json!({"what": row.what, "of": row.subject, "found": row.found, "expected": row.expected});
+            let data: Vec<Value> = found.iter().map(view).collect();
             let rows: Vec<Vec<String>> =
                 found.into_iter().map(|row| vec![row.what, row.subject, row.found, row.expected]).collect();
-            print_table(&["WHAT", "OF", "FOUND", "EXPECTED"], &rows, &[2, 3])?;
+            let head = ["WHAT", "OF", "FOUND", "EXPECTED"];
+            output.table(&json!({"object": "list", "data": data}), &head, &rows, &[2, 3], "The books add up.")?;
+            if count == 0 {
+                return Ok(());
+            }
             Err(format!("the books do not add up: {count} differences").into())
         }
         Action::Holds => {
             let (clock, _) = startup::clock_and_ids();
             let now = clock.now();
-            let rows: Vec<Vec<String>> = store
-                .open_holds(MOST_HOLDS)
-                .await?
+            let holds = store.open_holds(MOST_HOLDS).await?;
+            let view = |hold: &OpenHold| {
+                json!({
+                    "generation_id": hold.generation,
+                    "project_id": hold.project_id,
+                    "state": hold.state.as_str(),
+                    "amount_usd": hold.amount,
+                    "opened_at": hold.opened_at.seconds(),
+                    "age_seconds": now.since(hold.opened_at).as_secs(),
+                })
+            };
+            let data: Vec<Value> = holds.iter().map(view).collect();
+            let rows: Vec<Vec<String>> = holds
                 .into_iter()
                 .map(|hold| {
                     vec![
@@ -50,7 +68,8 @@ pub async fn run(config: &Config, action: Action) -> Result<(), Failure> {
                     ]
                 })
                 .collect();
-            print_table(&["GENERATION", "STATE", "USD", "AGE", "PROJECT"], &rows, &[2, 3])
+            let head = ["GENERATION", "STATE", "USD", "AGE", "PROJECT"];
+            output.table(&json!({"object": "list", "data": data}), &head, &rows, &[2, 3], "No money is set aside.")
         }
     }
 }

@@ -1,42 +1,82 @@
-//! `imagegate usage`: what was used and what it cost, as a table.
+//! `imagegate usage` and `imagegate costs`: what was made, what the projects pay and what it costs us.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use imagegate::config::Config;
 use imagegate::domain::{Fixed, Money, Timestamp};
 use imagegate::ledger::{Books, BucketWidth, UsageDimension, UsageFilter, UsageQuery, UsageRow};
 use imagegate::startup;
+use serde_json::{Map, Value, json};
 use tokio_util::task::TaskTracker;
 
-use super::{Failure, print, print_table};
+use super::{Failure, Output, find_project, open_accounts, period};
 
-const DAY: Duration = Duration::from_hours(24);
+const DAY: i64 = 86_400;
 
 /// Which usage to print.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  imagegate usage
+  imagegate usage --days 7 --by project,model
+  imagegate usage --from 2026-11-01 --to 2026-12-01 --by model --json")]
 pub struct Arguments {
-    /// How many days back, today included
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3660))]
-    days: u32,
+    #[command(flatten)]
+    window: Window,
     /// What makes a line; several with commas
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [By::Day, By::Model])]
     by: Vec<By>,
 }
 
+/// Which part of the books to sum up.
+#[derive(Debug, Args)]
+pub struct Window {
+    /// How many days back, today included; thirty if nothing is given
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=3660), conflicts_with_all = ["from", "to"])]
+    days: Option<u32>,
+    /// From this day or moment (UTC) on, such as 2026-11-01
+    #[arg(long)]
+    from: Option<String>,
+    /// Up to this day or moment (UTC), not part of it
+    #[arg(long)]
+    to: Option<String>,
+    /// Only this project, by id or name
+    #[arg(long)]
+    project: Option<String>,
+    /// Only this model
+    #[arg(long)]
+    model: Option<String>,
+}
+
 /// What makes a line of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum By {
+pub enum By {
+    /// The day in UTC.
     Day,
+    /// The model.
     Model,
+    /// The project.
     Project,
+    /// The key.
     Key,
+    /// The `user` of the requests.
     User,
+    /// The size that was asked for.
     Size,
 }
 
 impl By {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Model => "model",
+            Self::Project => "project_id",
+            Self::Key => "api_key_id",
+            Self::User => "user",
+            Self::Size => "size",
+        }
+    }
+
     const fn head(self) -> &'static str {
         match self {
             Self::Day => "DAY",
@@ -59,58 +99,65 @@ impl By {
         }
     }
 
-    fn cell(self, day: Timestamp, row: &UsageRow) -> String {
-        let text = match self {
+    fn cell(self, day: Timestamp, row: &UsageRow) -> Option<String> {
+        match self {
             Self::Day => Some(day.rfc3339().chars().take(10).collect()),
             Self::Model => row.model.clone(),
             Self::Project => row.project_id.map(|id| id.to_string()),
             Self::Key => row.api_key_id.map(|id| id.to_string()),
             Self::User => row.user.clone(),
             Self::Size => row.size.clone(),
-        };
-        text.unwrap_or_else(|| "–".to_owned())
+        }
     }
 }
 
 /// The sums of one line.
-#[derive(Default)]
-struct Sums {
+#[derive(Debug, Default)]
+pub struct Sums {
     requests: u64,
-    images: u64,
+    failures: u64,
+    /// Images delivered.
+    pub images: u64,
     megapixels: i64,
-    price: Money,
+    /// What the projects pay.
+    pub price: Money,
     cost: Money,
 }
 
-/// Prints the table from the configured database.
-pub async fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> {
-    let store = startup::open_store(config).await?;
+/// The lines of a table by what makes them.
+pub type Lines = BTreeMap<Vec<Option<String>>, Sums>;
+
+/// Sums up usage, or costs as the ledger has them.
+pub async fn sum(config: &Config, window: &Window, by: &[By], costs: bool) -> Result<Lines, Failure> {
+    let (accounts, store) = open_accounts(config).await?;
+    let books = Books::start(store, &TaskTracker::new(), &tokio::runtime::Handle::current());
     let (clock, _) = startup::clock_and_ids();
-    let tracker = TaskTracker::new();
-    let books = Books::start(store, &tracker, &tokio::runtime::Handle::current());
-    let now = clock.now();
-    let back = i64::from(arguments.days - 1) * 24 * 3600;
-    let today = now.seconds() - now.seconds().rem_euclid(24 * 3600);
-    let start = Timestamp::from_seconds(today - back);
-    let end = Timestamp::from_seconds(today).plus(DAY);
-    let mut lines: BTreeMap<Vec<String>, Sums> = BTreeMap::new();
-    let mut page_start = None;
+    let (mut from, before) = period(window.from.as_deref(), window.to.as_deref(), clock.now())?;
+    if let Some(days) = window.days {
+        from = Timestamp::from_seconds(before.seconds() - i64::from(days) * DAY);
+    }
+    let mut filter = UsageFilter::default();
+    if let Some(project) = &window.project {
+        filter.projects.push(find_project(&accounts, project).await?.id);
+    }
+    filter.models.extend(window.model.clone());
+    let mut question = UsageQuery {
+        from,
+        before,
+        bucket: BucketWidth::Day,
+        group_by: by.iter().filter_map(|by| by.group()).collect(),
+        filter,
+        limit: 366,
+        page: None,
+    };
+    let mut lines = Lines::new();
     loop {
-        let query = UsageQuery {
-            from: start,
-            before: end,
-            bucket: BucketWidth::Day,
-            page: page_start,
-            group_by: arguments.by.iter().filter_map(|by| by.group()).collect(),
-            filter: UsageFilter::default(),
-            limit: 31,
-        };
-        let page = books.usage(&query).await?;
+        let page = if costs { books.costs(&question).await? } else { books.usage(&question).await? };
         for bucket in &page.buckets {
             for row in &bucket.rows {
-                let key = arguments.by.iter().map(|by| by.cell(bucket.start, row)).collect();
-                let sums = lines.entry(key).or_default();
+                let sums = lines.entry(by.iter().map(|by| by.cell(bucket.start, row)).collect()).or_default();
                 sums.requests += row.requests;
+                sums.failures += row.failures;
                 sums.images += row.images;
                 sums.megapixels = sums.megapixels.saturating_add(row.megapixels.billionths());
                 sums.price = [sums.price, row.price].into_iter().sum();
@@ -118,30 +165,56 @@ pub async fn run(config: &Config, arguments: &Arguments) -> Result<(), Failure> 
             }
         }
         match page.next {
-            Some(next) => page_start = Some(next),
-            None => break,
+            Some(next) => question.page = Some(next),
+            None => return Ok(lines),
         }
     }
-    if lines.is_empty() {
-        return print(&format!("Nothing was settled in the last {} days.\n", arguments.days));
+}
+
+/// Prints lines with their numbers.
+pub fn tell(
+    output: Output,
+    by: &[By],
+    lines: &Lines,
+    numbers: &[(&str, &str)],
+    values: impl Fn(&Sums) -> Vec<Value>,
+) -> Result<(), Failure> {
+    let mut data = Vec::new();
+    let mut rows = Vec::new();
+    for (cells, sums) in lines {
+        let values = values(sums);
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let cells_of_people = cells.iter().map(|cell| cell.clone().unwrap_or_else(|| "–".to_owned()));
+        rows.push(cells_of_people.chain(values.iter().map(text)).collect());
+        let named = by.iter().zip(cells).map(|(by, cell)| (by.name().to_owned(), json!(cell)));
+        let counted = numbers.iter().zip(values).map(|((name, _), value)| ((*name).to_owned(), value));
+        data.push(Value::Object(named.chain(counted).collect::<Map<_, _>>()));
     }
-    let mut head: Vec<&str> = arguments.by.iter().map(|by| by.head()).collect();
-    let numbers = head.len();
-    head.extend(["REQUESTS", "IMAGES", "MEGAPIXELS", "PRICE USD", "COST USD"]);
-    let right: Vec<usize> = (numbers..head.len()).collect();
-    let rows: Vec<Vec<String>> = lines
-        .into_iter()
-        .map(|(mut cells, sums)| {
-            let megapixels = Fixed::from_billionths(sums.megapixels);
-            cells.extend([
-                sums.requests.to_string(),
-                sums.images.to_string(),
-                megapixels.to_string(),
-                sums.price.to_string(),
-                sums.cost.to_string(),
-            ]);
-            cells
-        })
-        .collect();
-    print_table(&head, &rows, &right)
+    let head: Vec<&str> = by.iter().map(|by| by.head()).chain(numbers.iter().map(|(_, head)| *head)).collect();
+    let right: Vec<usize> = (by.len()..head.len()).collect();
+    let view = json!({"object": "list", "data": data});
+    output.table(&view, &head, &rows, &right, "Nothing was settled in this time.")
+}
+
+/// Prints usage from the configured database.
+pub async fn run(config: &Config, arguments: &Arguments, output: Output) -> Result<(), Failure> {
+    let lines = sum(config, &arguments.window, &arguments.by, false).await?;
+    let numbers = [
+        ("requests", "REQUESTS"),
+        ("failures", "FAILURES"),
+        ("images", "IMAGES"),
+        ("megapixels", "MEGAPIXELS"),
+        ("price_usd", "PRICE USD"),
+        ("cost_usd", "COST USD"),
+    ];
+    tell(output, &arguments.by, &lines, &numbers, |sums| {
+        vec![
+            json!(sums.requests),
+            json!(sums.failures),
+            json!(sums.images),
+            json!(Fixed::from_billionths(sums.megapixels).to_string()),
+            json!(sums.price),
+            json!(sums.cost),
+        ]
+    })
 }

@@ -98,6 +98,11 @@ id!(
     "alert_"
 );
 id!(
+    /// A call to a customer about a generation that has ended: `msg_` and 32 hex digits, as Standard Webhooks' examples.
+    WebhookDeliveryId,
+    "msg_"
+);
+id!(
     /// One HTTP request, as `x-request-id` names it: `req_` and 32 hex digits.
     RequestId,
     "req_"

@@ -7,5 +7,8 @@ mod money;
 
 pub use clock::{Clock, IdSource, ManualClock, SystemClock, SystemIds, Timestamp};
 pub use fixed::{Fixed, FixedError};
-pub use ids::{ApiKeyId, AuditLogId, GenerationId, IdError, ProjectId, RequestId, ServiceAccountId, SpendAlertId};
+pub use ids::{
+    ApiKeyId, AuditLogId, GenerationId, IdError, ProjectId, RequestId, ServiceAccountId, SpendAlertId,
+    WebhookDeliveryId,
+};
 pub use money::{Money, MoneyError};

@@ -51,6 +51,11 @@ impl Gateway {
         }
         let Choice { order, provider } = choice;
         let prepared = provider.prepare(order);
+        if order.wants_previews()
+            && let Some(outcome) = self.run_streamed(job, provider, &prepared, attempt).await
+        {
+            return outcome;
+        }
         match provider.submit(&prepared, attempt, job.deadline_at.since(self.clock.now())).await {
             Ok(ticket) => {
                 self.remember(attempt, &ticket).await;
@@ -66,7 +71,7 @@ impl Gateway {
 
     /// Stores the provider's id. Without it a crash would lose the picture, so it is tried until it is written; the
     /// provider works meanwhile.
-    async fn remember(&self, attempt: Attempt, ticket: &Ticket) {
+    pub(super) async fn remember(&self, attempt: Attempt, ticket: &Ticket) {
         let (generation, submitted) = (attempt.generation, submitted(attempt, self.replica, ticket, self.clock.now()));
         match self.books.submitted(submitted.clone()).await {
             Ok(()) => {}

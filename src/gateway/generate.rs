@@ -6,7 +6,7 @@ use super::generation::{Cancellation, Job, Progress};
 use super::{Gateway, inputs};
 use crate::catalogue::{Json, Order, PriceError, Quote, Rejection, Strictness};
 use crate::domain::{ApiKeyId, GenerationId, ProjectId, RequestId, Timestamp};
-use crate::ledger::ReserveError;
+use crate::ledger::{ReserveError, Webhook};
 use crate::providers::Provider;
 
 /// Who asks, and how.
@@ -24,6 +24,8 @@ pub struct Request {
     pub waits: bool,
     /// Whether the client sends a request again that got no answer, without a key.
     pub may_resend: bool,
+    /// Whom to call when it has ended.
+    pub webhook: Option<Webhook>,
 }
 
 /// A checked and priced order; nothing is booked yet.
@@ -115,9 +117,9 @@ impl Gateway {
         strictness: Strictness,
     ) -> Result<Vec<Arc<Order>>, GenerateError> {
         let catalogue = self.catalogue.load();
-        let named = &order.switches.fallbacks;
+        let named = order.switches.fallbacks.as_ref();
         let mut fallbacks: Vec<Arc<Order>> = Vec::new();
-        for model in if named.is_empty() { &order.model.fallbacks } else { named } {
+        for model in named.unwrap_or(&order.model.fallbacks) {
             let ordered = catalogue.order_from(model, wish, strictness);
             match ordered.and_then(|order| inputs::check(&order).map(|()| order)) {
                 Ok(fallback) => {
@@ -126,7 +128,7 @@ impl Gateway {
                         fallbacks.push(Arc::new(fallback));
                     }
                 }
-                Err(_) if named.is_empty() => {}
+                Err(_) if named.is_none() => {}
                 Err(rejection) => return Err(GenerateError::FallbackRejected { model: model.clone(), rejection }),
             }
         }

@@ -21,10 +21,21 @@ pub enum Progress {
     Queued(Option<u32>),
     /// It runs at the provider.
     Running,
+    /// It runs, and shows how far it is.
+    Preview(Arc<Preview>),
     /// Its deadline has passed; the provider was asked to give it up, and what comes of that is still awaited.
     Overdue,
     /// It has ended.
     Finished(Arc<Finished>),
+}
+
+/// The images of a streamed run before they are done.
+#[derive(Debug)]
+pub struct Preview {
+    /// 1 for the first one that the run has shown.
+    pub number: u32,
+    /// The images as they were then, and what the provider told beside them.
+    pub delivery: Delivery,
 }
 
 /// How a generation ended.
@@ -135,8 +146,11 @@ impl Job {
         self.progress.send_if_modified(|progress| {
             let is_news = match (&*progress, &news) {
                 (Progress::Finished(_) | Progress::Refused(_), _)
-                | (Progress::Overdue, Progress::Queued(_) | Progress::Running | Progress::Overdue)
-                | (Progress::Running, Progress::Running) => false,
+                | (
+                    Progress::Overdue,
+                    Progress::Queued(_) | Progress::Running | Progress::Preview(_) | Progress::Overdue,
+                )
+                | (Progress::Running | Progress::Preview(_), Progress::Running) => false,
                 (Progress::Queued(before), Progress::Queued(now)) => before != now,
                 _ => true,
             };

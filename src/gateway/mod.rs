@@ -9,6 +9,7 @@ mod recover;
 mod resend;
 mod reservation;
 mod settle;
+mod streamed;
 mod wait;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::providers::{Health, Prepared, Providers};
 
 pub use call::CallError;
 pub use generate::{Accepted, GenerateError, Request};
-pub use generation::{Cancellation, Finished, Job, Progress};
+pub use generation::{Cancellation, Finished, Job, Preview, Progress};
 pub use resend::ClientNews;
 pub use settle::{FinishedError, cost_drift, read_finished};
 

@@ -47,6 +47,7 @@ impl Gateway {
                 digest: order.digest(),
                 expires_at: *expires_at,
             }),
+            webhook: request.webhook.clone(),
             resend_digest: request.may_resend.then(|| order.digest()),
         }
     }

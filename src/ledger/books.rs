@@ -19,8 +19,8 @@ use super::resend::{self, Found, Resend};
 use super::writer::{Command, Writer};
 use crate::domain::{GenerationId, ProjectId, Timestamp};
 use crate::store::{
-    AttemptRecord, Balance, Discrepancy, Finish, GenerationFilter, GenerationRecord, LedgerEntry, OpenHold, Page,
-    Purged, Reservation, Store, Submitted, UsagePage, UsageQuery,
+    AttemptRecord, Balance, ChargeFilter, ChargeRecord, Discrepancy, Finish, GenerationFilter, GenerationRecord,
+    LedgerEntry, OpenHold, Page, Purged, Reservation, Store, Submitted, UsagePage, UsageQuery,
 };
 
 /// The most calls that may wait for the writer; beyond it the books are unavailable rather than ever slower.
@@ -283,6 +283,17 @@ impl Books {
         Ok(self.store.list_generations(filter).await?)
     }
 
+    /// How many generations match, on all pages.
+    pub async fn count_generations(&self, filter: &GenerationFilter) -> Result<u64, LedgerError> {
+        Ok(self.store.count_generations(filter).await?)
+    }
+
+    /// The first moment of the calendar month (UTC) that `now` is in.
+    #[must_use]
+    pub fn month_of(now: Timestamp) -> Timestamp {
+        Month::of(now).start()
+    }
+
     /// Usage in buckets of settlement time.
     pub async fn usage(&self, query: &UsageQuery) -> Result<UsagePage, LedgerError> {
         Ok(self.store.usage(query).await?)
@@ -292,6 +303,11 @@ impl Books {
     /// `images` count; the filter knows projects, keys and models.
     pub async fn costs(&self, query: &UsageQuery) -> Result<UsagePage, LedgerError> {
         Ok(self.store.costs(query).await?)
+    }
+
+    /// Settlements and refunds in the order of the ledger's time.
+    pub async fn charges(&self, filter: &ChargeFilter) -> Result<Vec<ChargeRecord>, LedgerError> {
+        Ok(self.store.charges(filter).await?)
     }
 
     /// Recomputes everything that is kept beside the ledger; empty when all adds up.

@@ -31,7 +31,8 @@ pub use limits::{ANY_MODEL, LimitReached, Limited, RateLimits, RateState};
 pub use resend::{Found, Resend};
 
 pub use crate::store::{
-    AttemptOutcome, AttemptRecord, Balance, BucketWidth, CostSource, Discrepancy, FinalState, Finish, GenerationFilter,
-    GenerationRecord, GenerationState, Idempotency, LedgerAccount, LedgerEntry, OpenHold, Outcome, Page, Purged,
-    Reservation, Submitted, TransactionKind, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow,
+    AttemptOutcome, AttemptRecord, Balance, BilledAttempt, BucketWidth, ChargeFilter, ChargeRecord, CostSource,
+    Discrepancy, FinalState, Finish, GenerationFilter, GenerationRecord, GenerationState, Idempotency, LedgerAccount,
+    LedgerEntry, OpenHold, Outcome, Page, Purged, Reservation, Submitted, TransactionKind, UsageBucket, UsageDimension,
+    UsageFilter, UsagePage, UsageQuery, UsageRow, Webhook, WebhookForm,
 };

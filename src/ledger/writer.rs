@@ -20,7 +20,7 @@ use super::month::Month;
 use crate::domain::{GenerationId, Timestamp};
 use crate::store::{
     Asked, BalanceChange, CountRow, Finish, Idempotency, Lane, MonthlyCharge, NewTransaction, OpenRow, ProjectTerms,
-    Reservation, Store, StoreError, Submitted, SumChanges, WriteTransaction, within,
+    Reservation, Store, StoreError, Submitted, SumChanges, Webhook, WriteTransaction, within,
 };
 
 /// The most calls that one transaction takes.
@@ -225,6 +225,7 @@ struct Writes<'b> {
     generations: Vec<(&'b Reservation, Option<Timestamp>)>,
     idempotency: BTreeMap<(Uuid, &'b str), (&'b Reservation, &'b Idempotency)>,
     unanswered: Vec<(&'b Reservation, &'b [u8; 32])>,
+    webhooks: Vec<(&'b Reservation, &'b Webhook)>,
     clients: Vec<(GenerationId, Option<Timestamp>)>,
     attempts: Vec<&'b Submitted>,
     started: Vec<(GenerationId, Timestamp)>,
@@ -368,6 +369,7 @@ impl<'b> Writes<'b> {
             // The last one of a name wins: an expired one may have been replaced within this batch.
             self.idempotency.insert((r.project_id.uuid(), &idempotency.key), (r, idempotency));
         }
+        self.webhooks.extend(r.webhook.as_ref().map(|webhook| (r, webhook)));
         self.unanswered.extend(r.resend_digest.as_ref().map(|digest| (r, digest)));
         let hold = r.hold.nanos();
         self.balances.entry(r.project_id.uuid()).or_default().held += hold;
@@ -431,6 +433,9 @@ impl<'b> Writes<'b> {
         if !self.idempotency.is_empty() {
             let rows: Vec<_> = self.idempotency.into_values().collect();
             transaction.put_idempotency(&rows).await?;
+        }
+        if !self.webhooks.is_empty() {
+            transaction.insert_webhooks(&self.webhooks).await?;
         }
         if !self.unanswered.is_empty() {
             transaction.insert_unanswered(&self.unanswered).await?;

@@ -1,5 +1,6 @@
 //! The seam to whoever makes the images: a trait, a neutral outcome and a neutral error. `fal` is behind it.
 
+mod bill;
 pub mod fal;
 mod health;
 mod hook;
@@ -16,10 +17,13 @@ use serde_json::{Map, Value};
 use crate::catalogue::Order;
 use crate::domain::GenerationId;
 
+pub use bill::{Bill, BillingError, BillingEvent};
 pub use health::{BreakerHealth, Health, KeyHealth, KeyState};
 pub use hook::{HookCall, HookError, HookHint};
 pub use media::{Media, MediaError};
-pub use outcome::{Delivery, Failure, FailureKind, Image, InputProblem, Look, LookError, SubmitError};
+pub use outcome::{
+    Delivery, Failure, FailureKind, Image, InputProblem, Look, LookError, Shown, StreamedRun, SubmitError,
+};
 
 /// A request in the provider's own words, ready to be sent.
 #[derive(Debug, Clone)]
@@ -70,7 +74,8 @@ pub struct Attempt {
 /// Whoever makes the images.
 ///
 /// More methods than the three of the plan: the translation stands alone because a quote shows it without calling
-/// anybody, and what the provider tells by itself (its hook) comes another way than what it is asked for.
+/// anybody, what the provider tells by itself (its hook) comes another way than what it is asked for, and a run that
+/// shows previews knows neither queue nor ticket.
 #[async_trait]
 pub trait Provider: Send + Sync {
     /// Translates an order into the provider's words. Pure.
@@ -83,6 +88,10 @@ pub trait Provider: Send + Sync {
         attempt: Attempt,
         start_within: Duration,
     ) -> Result<Ticket, SubmitError>;
+
+    /// Runs the request at once and shows the images as they come to be. What is lost on the way cannot be fetched again.
+    async fn stream(&self, prepared: &Prepared, attempt: Attempt, within: Duration)
+    -> Result<StreamedRun, SubmitError>;
 
     /// Looks once what has become of the request; reads are safe to repeat.
     async fn look(&self, ticket: &Ticket) -> Result<Look, LookError>;

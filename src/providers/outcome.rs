@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
+use super::Ticket;
 use crate::domain::Fixed;
 
 /// One image as it was delivered. Fields that the provider did not give are absent.
@@ -82,6 +84,25 @@ pub enum LookError {
     /// An answer that we cannot read. It costs nobody anything, and somebody must look at it.
     #[error("the provider's answer is not understood: {0}")]
     NotUnderstood(String),
+}
+
+/// A run that shows its images while they come to be.
+pub struct StreamedRun {
+    /// What the provider gave for it; whether anything can be asked under it is the provider's affair.
+    pub ticket: Ticket,
+    /// What it shows, up to its end; an error is the end as well.
+    pub shown: BoxStream<'static, Result<Shown, String>>,
+}
+
+/// What one event of a streamed run shows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Shown {
+    /// The images as they are now; the last ones are what is delivered.
+    Images(Box<Delivery>),
+    /// Something else, such as progress in numbers.
+    Nothing,
+    /// The run has failed.
+    Failed(Box<Failure>),
 }
 
 /// Why there is no ticket.

@@ -44,8 +44,8 @@ pub async fn list_events(request: HttpRequest, sandbox: web::Data<Sandbox>) -> H
 /// The true cost, whatever a rule has made the headers say; nothing where the price is not known.
 fn event(sandbox: &Sandbox, job: &Job) -> Option<Value> {
     let plan = job.outcome().ok()?;
-    let billing = sandbox.schemas.endpoint(&job.endpoint)?.billing.as_ref()?;
-    let price: Fixed = billing.unit_price.parse().ok()?;
+    let billing = &sandbox.schemas.endpoint(&job.endpoint)?.billing;
+    let price: Fixed = billing.unit_price.as_ref()?.parse().ok()?;
     let units = Fixed::from_whole(i64::try_from(plan.units).ok()?)?;
     let cost = Money::from_nanos(price.billionths()).times(units)?;
     Some(json!({

@@ -186,7 +186,7 @@ fn seed_of(given: Option<&Value>, random_seed: u64) -> (Value, u64) {
 
 /// What fal bills: whole megapixels, each image rounded up; or images, of which a vector one counts twice.
 fn units(endpoint: &Endpoint, pixels: u64, count: u64, vector: bool) -> u64 {
-    let by_area = endpoint.billing.as_ref().is_some_and(|billing| billing.unit == "megapixels");
+    let by_area = endpoint.billing.unit == "megapixels";
     let each = if by_area {
         pixels.div_ceil(MEGAPIXEL)
     } else if vector {
@@ -199,7 +199,7 @@ fn units(endpoint: &Endpoint, pixels: u64, count: u64, vector: bool) -> u64 {
 
 /// The megapixels that fal bills for input pictures: one for each, since nothing is fetched to see how large it is.
 fn input_units(endpoint: &Endpoint, input: &Map<String, Value>) -> u64 {
-    if !endpoint.billing.as_ref().is_some_and(|billing| billing.counts_inputs) {
+    if !endpoint.billing.counts_inputs {
         return 0;
     }
     let lists = input.iter().filter(|(name, _)| name.ends_with("image_urls")).filter_map(|(_, list)| list.as_array());

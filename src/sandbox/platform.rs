@@ -91,9 +91,10 @@ fn prices(request: &HttpRequest, sandbox: &Sandbox) -> HttpResponse {
         let Some(endpoint) = sandbox.schemas.endpoint(id) else {
             return error(404, "not_found", &format!("endpoint `{id}` not found"));
         };
-        if let Some(billing) = &endpoint.billing {
+        let billing = &endpoint.billing;
+        if let Some(price) = &billing.unit_price {
             // fal's API writes prices as JSON numbers.
-            let price: f64 = billing.unit_price.parse().unwrap_or_default();
+            let price: f64 = price.parse().unwrap_or_default();
             prices.push(json!({"endpoint_id": id, "unit_price": price, "unit": billing.unit, "currency": "USD"}));
         }
     }

@@ -31,9 +31,8 @@ pub struct Endpoint {
     pub types: BTreeMap<String, Object>,
     /// What an answer carries.
     pub output: Output,
-    /// What it costs; absent where fal has published no plain price.
-    #[serde(default)]
-    pub billing: Option<Billing>,
+    /// What fal counts for the bill.
+    pub billing: Billing,
 }
 
 /// The fields of an object, in the order in which fal declares them.
@@ -145,8 +144,10 @@ pub struct Output {
 pub struct Billing {
     /// `megapixels` (each image rounded up to whole units of 1,048,576 pixels) or `images`.
     pub unit: String,
-    /// US dollars for one unit, a decimal string.
-    pub unit_price: String,
+    /// US dollars for one unit, a decimal string; absent where the price is not one for each unit (by quality, speed or
+    /// resolution, or dearer for the first), or fal has published none.
+    #[serde(default)]
+    pub unit_price: Option<String>,
     /// Whether each input picture counts as one megapixel more; its true size is not looked at.
     #[serde(default)]
     pub counts_inputs: bool,
@@ -267,6 +268,7 @@ mod tests {
             let id = &endpoint.id;
             assert!(id.starts_with(&endpoint.request_path_prefix), "`{id}` does not live under its own path");
             assert!(endpoint.output.fields.contains(&"images".to_owned()));
+            assert!(["images", "megapixels"].contains(&endpoint.billing.unit.as_str()), "`{id}`");
             for required in &endpoint.input.required {
                 assert!(endpoint.input.property(required).is_some(), "`{id}` {required}");
             }

@@ -30,6 +30,70 @@ macro_rules! select_generations {
     };
 }
 
+/// Adds the conditions of a filter to a statement about `generations g`.
+macro_rules! push_conditions {
+    ($query:ident, $filter:ident, $is_postgres:expr) => {
+        if let Some(from) = $filter.created_from {
+            $query.push(" AND g.created_at >= ").push_bind(from.micros());
+        }
+        if let Some(before) = $filter.created_before {
+            $query.push(" AND g.created_at < ").push_bind(before.micros());
+        }
+        if let Some(project) = $filter.project_id {
+            $query.push(" AND g.project_id = ").push_bind(project.uuid());
+        }
+        if let Some(key) = $filter.api_key_id {
+            $query.push(" AND g.api_key_id = ").push_bind(key.uuid());
+        }
+        if let Some(model) = &$filter.model {
+            $query.push(" AND g.model = ").push_bind(model.as_str());
+        }
+        if let Some(state) = $filter.state {
+            $query.push(" AND g.state = ").push_bind(state.as_str());
+        }
+        if let Some(user) = &$filter.user {
+            $query.push(" AND g.end_user = ").push_bind(user.as_str());
+        }
+        if let Some(id) = &$filter.provider_request_id {
+            $query
+                .push(" AND g.id IN (SELECT generation_id FROM attempts WHERE provider_request_id = ")
+                .push_bind(id.as_str())
+                .push(")");
+        }
+        for (condition, amount) in [
+            ("g.cost >= ", $filter.cost_from),
+            ("g.cost <= ", $filter.cost_to),
+            ("g.price >= ", $filter.price_from),
+            ("g.price <= ", $filter.price_to),
+        ] {
+            if let Some(amount) = amount {
+                $query.push(" AND ").push(condition).push_bind(amount.nanos());
+            }
+        }
+        if !$filter.models.is_empty() {
+            $query.push(" AND g.model IN (");
+            let mut list = $query.separated(", ");
+            for model in &$filter.models {
+                list.push_bind(model.as_str());
+            }
+            $query.push(")");
+        }
+        if $filter.ended {
+            $query.push(" AND g.settled_at IS NOT NULL");
+        }
+        match $filter.succeeded {
+            Some(true) => drop($query.push(" AND g.state = 'succeeded'")),
+            Some(false) => drop($query.push(" AND g.state <> 'succeeded'")),
+            None => {}
+        }
+        if $filter.drifted {
+            // As the partial index has it.
+            let find = if $is_postgres { "strpos" } else { "instr" };
+            $query.push(format_args!(" AND {find}(g.answer, '\"computed_cost_usd\":') > 0"));
+        }
+    };
+}
+
 #[derive(FromRow)]
 struct GenerationRow {
     id: Uuid,
@@ -208,45 +272,14 @@ impl Store {
             let mut reader = self.reader().await?;
             on_both!(reader.connection(), connection => {
                 let mut query = QueryBuilder::new(select_generations!(" WHERE TRUE"));
-                if let Some(from) = filter.created_from {
-                    query.push(" AND g.created_at >= ").push_bind(from.micros());
-                }
-                if let Some(before) = filter.created_before {
-                    query.push(" AND g.created_at < ").push_bind(before.micros());
-                }
-                if let Some(project) = filter.project_id {
-                    query.push(" AND g.project_id = ").push_bind(project.uuid());
-                }
-                if let Some(key) = filter.api_key_id {
-                    query.push(" AND g.api_key_id = ").push_bind(key.uuid());
-                }
-                if let Some(model) = &filter.model {
-                    query.push(" AND g.model = ").push_bind(model.as_str());
-                }
-                if let Some(state) = filter.state {
-                    query.push(" AND g.state = ").push_bind(state.as_str());
-                }
-                if let Some(user) = &filter.user {
-                    query.push(" AND g.end_user = ").push_bind(user.as_str());
-                }
-                if let Some(id) = &filter.provider_request_id {
-                    query.push(" AND g.id IN (SELECT generation_id FROM attempts WHERE provider_request_id = ")
-                        .push_bind(id.as_str()).push(")");
-                }
-                for (condition, amount) in [
-                    ("g.cost >= ", filter.cost_from),
-                    ("g.cost <= ", filter.cost_to),
-                    ("g.price >= ", filter.price_from),
-                    ("g.price <= ", filter.price_to),
-                ] {
-                    if let Some(amount) = amount {
-                        query.push(" AND ").push(condition).push_bind(amount.nanos());
-                    }
-                }
+                push_conditions!(query, filter, self.is_postgres());
                 if let Some(after) = filter.after {
                     query.push(" AND g.id < ").push_bind(after.uuid());
                 }
                 query.push(" ORDER BY g.id DESC LIMIT ").push_bind(i64::from(limit) + 1);
+                if filter.offset > 0 {
+                    query.push(" OFFSET ").push_bind(i64::from(filter.offset));
+                }
                 Ok(query.build_query_as::<GenerationRow>().fetch_all(connection).await?)
             })
         })
@@ -255,6 +288,20 @@ impl Store {
         let has_more = items.len() > limit as usize;
         items.truncate(limit as usize);
         Ok(Page { items, has_more })
+    }
+
+    /// How many generations match; `after`, `offset` and `limit` do not count.
+    pub async fn count_generations(&self, filter: &GenerationFilter) -> Result<u64, StoreError> {
+        let count = within(self.options().report_timeout, async {
+            let mut reader = self.reader().await?;
+            on_both!(reader.connection(), connection => {
+                let mut query = QueryBuilder::new("SELECT COUNT(*) FROM generations g WHERE TRUE");
+                push_conditions!(query, filter, self.is_postgres());
+                Ok(query.build_query_scalar::<i64>().fetch_one(connection).await?)
+            })
+        })
+        .await?;
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     /// The open generations of a replica, oldest first.

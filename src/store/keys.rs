@@ -41,6 +41,8 @@ pub struct KeyRecord {
     pub expires_at: Option<Timestamp>,
     /// Since when it is no longer taken.
     pub revoked_at: Option<Timestamp>,
+    /// The project that an admin key may also make images for; none as a rule.
+    pub generates_for: Option<ProjectId>,
 }
 
 /// A key to be written.
@@ -79,6 +81,7 @@ struct KeyRow {
     created_at: i64,
     expires_at: Option<i64>,
     revoked_at: Option<i64>,
+    generates_for: Option<Uuid>,
     archived_at: Option<i64>,
     policy: Option<String>,
 }
@@ -89,7 +92,7 @@ pub(crate) struct StoredKey {
     pub(crate) record: KeyRecord,
     pub(crate) hash: [u8; 32],
     pub(crate) project_archived: bool,
-    /// Its project's policy.
+    /// The policy of its project, or of the one that it generates for.
     pub(crate) policy: Option<String>,
 }
 
@@ -120,6 +123,7 @@ impl TryFrom<KeyRow> for StoredKey {
                 created_at: Timestamp::from_micros(row.created_at),
                 expires_at: row.expires_at.map(Timestamp::from_micros),
                 revoked_at: row.revoked_at.map(Timestamp::from_micros),
+                generates_for: row.generates_for.map(ProjectId::from_uuid),
             },
         })
     }
@@ -129,9 +133,9 @@ macro_rules! select_keys {
     ($rest:literal) => {
         concat!(
             "SELECT k.id, k.kind, k.project_id, k.service_account_id, k.name, k.hash, k.prefix, k.origin, k.budget, b.spent,
-                 k.allowed_models, k.created_at, k.expires_at, k.revoked_at, p.archived_at, p.policy
+                 k.allowed_models, k.created_at, k.expires_at, k.revoked_at, k.generates_for, p.archived_at, p.policy
              FROM api_keys k JOIN key_balances b ON b.api_key_id = k.id
-             LEFT JOIN projects p ON p.id = k.project_id ",
+             LEFT JOIN projects p ON p.id = COALESCE(k.project_id, k.generates_for) ",
             $rest
         )
     };
@@ -152,8 +156,8 @@ impl WriteTransaction {
         let record = &key.record;
         on_both!(self.connection(), connection => {
             sqlx::query("INSERT INTO api_keys (id, kind, project_id, name, hash, prefix, origin, budget, allowed_models,
-                             created_at, expires_at, revoked_at, service_account_id)
-                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)")
+                             created_at, expires_at, revoked_at, service_account_id, generates_for)
+                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)")
                 .bind(record.id.uuid()).bind(record.kind.as_str()).bind(record.project_id.map(ProjectId::uuid))
                 .bind(record.name.as_str()).bind(key.hash.as_slice()).bind(record.prefix.as_str())
                 .bind(record.origin.as_str()).bind(record.budget.map(Money::nanos))
@@ -161,6 +165,7 @@ impl WriteTransaction {
                 .bind(record.created_at.micros()).bind(record.expires_at.map(Timestamp::micros))
                 .bind(record.revoked_at.map(Timestamp::micros))
                 .bind(record.service_account_id.map(ServiceAccountId::uuid))
+                .bind(record.generates_for.map(ProjectId::uuid))
                 .execute(&mut *connection).await?;
             sqlx::query("INSERT INTO key_balances (api_key_id) VALUES ($1)")
                 .bind(record.id.uuid()).execute(&mut *connection).await?;
@@ -179,10 +184,10 @@ impl WriteTransaction {
     pub(crate) async fn update_key(&mut self, key: &KeyRecord) -> Result<(), StoreError> {
         let touched = on_both!(self.connection(), connection =>
             sqlx::query("UPDATE api_keys SET name = $2, budget = $3, allowed_models = $4, expires_at = $5,
-                             revoked_at = $6 WHERE id = $1")
+                             revoked_at = $6, generates_for = $7 WHERE id = $1")
                 .bind(key.id.uuid()).bind(key.name.as_str()).bind(key.budget.map(Money::nanos))
                 .bind(models_text(key.allowed_models.as_ref())).bind(key.expires_at.map(Timestamp::micros))
-                .bind(key.revoked_at.map(Timestamp::micros))
+                .bind(key.revoked_at.map(Timestamp::micros)).bind(key.generates_for.map(ProjectId::uuid))
                 .execute(connection).await.map(|done| done.rows_affected()))?;
         must_touch("api_keys", touched, 1)
     }

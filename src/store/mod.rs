@@ -6,8 +6,9 @@
 
 mod alerts;
 mod audit;
+mod buckets;
+mod charges;
 mod connection;
-mod costs;
 mod credits;
 mod error;
 mod finishing;
@@ -31,12 +32,14 @@ pub(crate) mod testing;
 mod tests;
 mod usage;
 mod verify;
+mod webhooks;
 mod words;
 
 use std::sync::Arc;
 
 pub use alerts::{SpendAlertRecord, Standing};
 pub use audit::{AuditFilter, AuditRecord};
+pub use charges::{BilledAttempt, ChargeFilter, ChargeRecord};
 pub use error::StoreError;
 pub use keys::{KeyFilter, KeyRecord};
 pub use maintenance::Purged;
@@ -48,9 +51,10 @@ pub use rows::{
 };
 pub use service_accounts::ServiceAccountRecord;
 pub use usage::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow};
+pub use webhooks::{Webhook, WebhookAttempt, WebhookDelivery, WebhookSecretRow};
 pub use words::{
     ActorKind, AttemptOutcome, AuditEvent, CostSource, FinalState, GenerationState, KeyKind, KeyOrigin, LedgerAccount,
-    Retention, ServiceAccountRole, TransactionKind, UnknownWord,
+    Retention, ServiceAccountRole, TransactionKind, UnknownWord, WebhookForm, WebhookState,
 };
 
 pub(crate) use connection::{Lane, WriteTransaction, within};
@@ -61,6 +65,7 @@ pub(crate) use limits::{Asked, CountRow, LimitRows, RateRow};
 pub(crate) use resends::UnansweredRow;
 pub(crate) use reserving::{BalanceRow, Existing, KeyTerms, ProjectTerms};
 pub(crate) use sums::{BalanceChange, MonthlyCharge, SumChanges};
+pub(crate) use webhooks::WebhookNext;
 
 /// The database. Cheap to clone; all clones share the connections.
 ///

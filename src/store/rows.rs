@@ -48,6 +48,8 @@ pub struct Reservation {
     pub idempotency: Option<Idempotency>,
     /// SHA-256 over what was asked, if the client may send it again without a key: a resend then joins it.
     pub resend_digest: Option<[u8; 32]>,
+    /// Whom to call when it has ended.
+    pub webhook: Option<super::webhooks::Webhook>,
 }
 
 /// A customer's idempotency key, unique within its project until it expires.
@@ -235,6 +237,14 @@ pub struct GenerationFilter {
     pub api_key_id: Option<ApiKeyId>,
     /// Of this model.
     pub model: Option<String>,
+    /// Of one of these models, if there are any.
+    pub models: Vec<String>,
+    /// Only those that have ended.
+    pub ended: bool,
+    /// Only those that have succeeded, or only those that have not.
+    pub succeeded: Option<bool>,
+    /// Only those that the provider billed another amount for than the catalogue computed.
+    pub drifted: bool,
     /// In this state.
     pub state: Option<GenerationState>,
     /// Of this user of the customer's.
@@ -251,6 +261,8 @@ pub struct GenerationFilter {
     pub price_to: Option<Money>,
     /// Older than this generation: the last one of the page before.
     pub after: Option<GenerationId>,
+    /// How many to pass over; for clients that know no cursor.
+    pub offset: u32,
     /// How many at most; 1 to 1000.
     pub limit: u32,
 }

@@ -11,7 +11,7 @@ use super::connection::{Either, WriteTransaction, on_both};
 use super::testing::on_both_databases;
 
 /// Files whose statements are put together at run time or read everything on purpose; other tests run them.
-const OTHERWISE: &[&str] = &["usage.rs", "verify.rs", "testing.rs", "tests.rs", "statements.rs"];
+const OTHERWISE: &[&str] = &["buckets.rs", "verify.rs", "testing.rs", "tests.rs", "statements.rs"];
 
 /// What lies between the quotes of a text that begins at the first of them, and what follows.
 fn literal(text: &str) -> Option<(&str, &str)> {

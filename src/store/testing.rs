@@ -118,6 +118,7 @@ impl Store {
             created_at: now,
             expires_at: None,
             revoked_at: None,
+            generates_for: None,
         };
         terms(&mut record);
         let row = NewKeyRow { record, hash: SystemIds.secret().unwrap() };

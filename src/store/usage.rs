@@ -1,10 +1,9 @@
-//! Usage: what was made and what it cost, in buckets of settlement time (UTC).
+//! Usage and costs: what was made, what it cost us and what the projects pay, in buckets of time (UTC).
 
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::connection::{on_both, within};
-use super::words::GenerationState;
+use super::buckets::{self, Source};
 use super::{Store, StoreError};
 use crate::domain::{ApiKeyId, Fixed, Money, ProjectId, Timestamp};
 
@@ -37,6 +36,17 @@ impl BucketWidth {
     #[must_use]
     pub const fn start_of(self, moment: Timestamp) -> Timestamp {
         Timestamp::from_micros(moment.micros() - moment.micros().rem_euclid(self.micros()))
+    }
+
+    /// The first beginning of a bucket at or after `moment`.
+    #[must_use]
+    pub const fn end_of(self, moment: Timestamp) -> Timestamp {
+        let start = self.start_of(moment);
+        if start.micros() == moment.micros() {
+            start
+        } else {
+            Timestamp::from_micros(start.micros().saturating_add(self.micros()))
+        }
     }
 }
 
@@ -91,6 +101,15 @@ pub struct UsageQuery {
     pub limit: u32,
     /// [`UsagePage::next`] of the page before.
     pub page: Option<Timestamp>,
+}
+
+impl UsageQuery {
+    /// Whether it asks for nothing but projects and models.
+    fn is_about_models(&self) -> bool {
+        let UsageFilter { projects: _, models: _, users, keys, sizes, sources } = &self.filter;
+        let known = |dimension: &UsageDimension| matches!(dimension, UsageDimension::Project | UsageDimension::Model);
+        users.is_empty() && keys.is_empty() && sizes.is_empty() && sources.is_empty() && self.group_by.iter().all(known)
+    }
 }
 
 /// Some buckets, in order, also the empty ones.
@@ -179,28 +198,18 @@ impl From<Row> for UsageRow {
     }
 }
 
-/// The columns that can be grouped by, with what stands for one that is not.
-pub(super) const COLUMNS: [(UsageDimension, &str, &str); 6] = [
-    (UsageDimension::Project, "project_id", "UUID"),
-    (UsageDimension::User, "end_user", "TEXT"),
-    (UsageDimension::Key, "api_key_id", "UUID"),
-    (UsageDimension::Model, "model", "TEXT"),
-    (UsageDimension::Size, "size", "TEXT"),
-    (UsageDimension::Source, "source", "TEXT"),
-];
-
 /// What one page of buckets spans, in microseconds.
-pub(super) struct Span {
+struct Span {
     /// Settled at or after.
-    pub(super) from: i64,
+    from: i64,
     /// Settled before.
-    pub(super) before: i64,
+    before: i64,
     first: i64,
     end_of_page: i64,
 }
 
 impl Span {
-    pub(super) fn of(query: &UsageQuery) -> Self {
+    fn of(query: &UsageQuery) -> Self {
         let width = query.bucket.micros();
         let from = query.page.map_or(query.from, |page| page.max(query.from));
         let first = query.bucket.start_of(from).micros();
@@ -209,8 +218,24 @@ impl Span {
         Self { from: from.micros(), before: query.before.micros().min(end_of_page), first, end_of_page }
     }
 
+    /// What must be asked for, in order: from, before, and whether the sums of whole days can tell it. They know no
+    /// users, and nothing of a part of a day.
+    fn parts(&self, query: &UsageQuery) -> Vec<(i64, i64, bool)> {
+        let by_user = query.group_by.contains(&UsageDimension::User) || !query.filter.users.is_empty();
+        if query.bucket != BucketWidth::Day || by_user {
+            return vec![(self.from, self.before, false)];
+        }
+        let day = BucketWidth::Day.micros();
+        let last = self.before - self.before.rem_euclid(day);
+        let first = (self.from + (day - self.from.rem_euclid(day)) % day).min(self.before);
+        [(self.from, first, false), (first, last, true), (first.max(last), self.before, false)]
+            .into_iter()
+            .filter(|(from, before, _)| from < before)
+            .collect()
+    }
+
     /// The buckets of rows that are ordered by their bucket, also the empty ones.
-    pub(super) fn page(&self, query: &UsageQuery, rows: Vec<Row>) -> UsagePage {
+    fn page(&self, query: &UsageQuery, rows: Vec<Row>) -> UsagePage {
         let width = query.bucket.micros();
         let mut buckets = Vec::new();
         let mut rows = rows.into_iter().peekable();
@@ -235,71 +260,68 @@ impl Span {
 impl Store {
     /// Usage in buckets. Errors: the database's.
     pub async fn usage(&self, query: &UsageQuery) -> Result<UsagePage, StoreError> {
-        let span = Span::of(query);
-        let rows = self.usage_rows(query, span.from, span.before).await?;
-        Ok(span.page(query, rows))
+        self.buckets(query, &buckets::USAGE, &buckets::USAGE_OF_DAYS, &buckets::USAGE_OF_MODELS).await
     }
 
-    async fn usage_rows(&self, query: &UsageQuery, from: i64, before: i64) -> Result<Vec<Row>, StoreError> {
-        let filter = &query.filter;
-        within(self.options().report_timeout, async {
-            let mut reader = self.reader().await?;
-            on_both!(reader.connection(), connection => {
-                // A time is never negative here, so the remainder is the way into the bucket.
-                let mut sql = QueryBuilder::new("SELECT settled_at - settled_at % ");
-                sql.push(query.bucket.micros()).push(" AS bucket");
-                let mut groups = String::from(" GROUP BY 1");
-                for (index, (dimension, column, kind)) in COLUMNS.iter().enumerate() {
-                    if query.group_by.contains(dimension) {
-                        sql.push(", ").push(column);
-                        groups = format!("{groups}, {}", index + 2);
-                    } else {
-                        sql.push(format_args!(", CAST(NULL AS {kind}) AS {column}"));
-                    }
-                }
-                sql.push(format_args!(
-                    ", COUNT(*) FILTER (WHERE state = '{0}') AS requests,
-                     COUNT(*) FILTER (WHERE state <> '{0}') AS failures,
-                     CAST(SUM(images) AS BIGINT) AS images, CAST(SUM(megapixels) AS BIGINT) AS megapixels,
-                     CAST(SUM(price) AS BIGINT) AS price, CAST(SUM(cost) AS BIGINT) AS cost
-                     FROM generations WHERE settled_at >= ", GenerationState::Succeeded));
-                sql.push_bind(from).push(" AND settled_at < ").push_bind(before);
-                if !filter.projects.is_empty() {
-                    sql.push(" AND project_id IN (");
-                    let mut list = sql.separated(", ");
-                    for id in &filter.projects {
-                        list.push_bind(id.uuid());
-                    }
-                    sql.push(")");
-                }
-                if !filter.keys.is_empty() {
-                    sql.push(" AND api_key_id IN (");
-                    let mut list = sql.separated(", ");
-                    for id in &filter.keys {
-                        list.push_bind(id.uuid());
-                    }
-                    sql.push(")");
-                }
-                for (column, words) in [
-                    ("end_user", &filter.users),
-                    ("model", &filter.models),
-                    ("size", &filter.sizes),
-                    ("source", &filter.sources),
-                ] {
-                    if !words.is_empty() {
-                        sql.push(format_args!(" AND {column} IN ("));
-                        let mut list = sql.separated(", ");
-                        for word in words {
-                            list.push_bind(word.as_str());
-                        }
-                        sql.push(")");
-                    }
-                }
-                let order = groups.replace("GROUP", "ORDER");
-                sql.push(groups).push(order);
-                Ok(sql.build_query_as::<Row>().fetch_all(connection).await?)
-            })
-        })
-        .await
+    /// The sum of the ledger's `revenue` entries: settlements under the time of their settlement, refunds under their
+    /// own. In the rows `price` is that sum and `images` what was delivered for it; the rest is zero.
+    pub async fn costs(&self, query: &UsageQuery) -> Result<UsagePage, StoreError> {
+        self.buckets(query, &buckets::COSTS, &buckets::COSTS_OF_DAYS, &buckets::COSTS_OF_MODELS).await
+    }
+
+    async fn buckets(
+        &self,
+        query: &UsageQuery,
+        rows: &Source,
+        days: &Source,
+        models: &Source,
+    ) -> Result<UsagePage, StoreError> {
+        let span = Span::of(query);
+        let days = if query.is_about_models() { models } else { days };
+        let mut found = Vec::new();
+        // Each bucket comes whole from one of the parts.
+        for (from, before, whole_days) in span.parts(query) {
+            let source = if whole_days { days } else { rows };
+            found.extend(self.bucket_rows(source, query, from, before).await?);
+        }
+        Ok(span.page(query, found))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = BucketWidth::Day.micros();
+
+    fn parts(from: i64, before: i64, change: impl FnOnce(&mut UsageQuery)) -> Vec<(i64, i64, bool)> {
+        let mut query = UsageQuery {
+            from: Timestamp::from_micros(from),
+            before: Timestamp::from_micros(before),
+            bucket: BucketWidth::Day,
+            group_by: Vec::new(),
+            filter: UsageFilter::default(),
+            limit: 1000,
+            page: None,
+        };
+        change(&mut query);
+        Span::of(&query).parts(&query)
+    }
+
+    #[test]
+    fn only_whole_days_are_asked_of_the_sums_of_days() {
+        assert_eq!(parts(DAY, 3 * DAY, |_| {}), [(DAY, 3 * DAY, true)]);
+        let ragged = [(DAY - 1, DAY, false), (DAY, 3 * DAY, true), (3 * DAY, 3 * DAY + 1, false)];
+        assert_eq!(parts(DAY - 1, 3 * DAY + 1, |_| {}), ragged);
+        assert_eq!(parts(DAY + 1, 3 * DAY - 1, |_| {}), [(DAY + 1, 2 * DAY, false), (2 * DAY, 3 * DAY - 1, false)]);
+        assert_eq!(parts(DAY + 1, DAY + 2, |_| {}), [(DAY + 1, DAY + 2, false)]);
+        assert_eq!(parts(0, 9 * DAY, |query| query.limit = 2), [(0, 2 * DAY, true)]);
+        for change in [
+            (|query| query.bucket = BucketWidth::Hour) as fn(&mut UsageQuery),
+            |query| query.group_by = vec![UsageDimension::User],
+            |query| query.filter.users = vec!["eve".to_owned()],
+        ] {
+            assert_eq!(parts(DAY, 3 * DAY, change), [(DAY, 3 * DAY, false)]);
+        }
     }
 }

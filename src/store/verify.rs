@@ -26,7 +26,7 @@ impl Difference {
 }
 
 /// What must be equal, and the query for the rows where it is not.
-const CHECKS: [(&str, &str); 11] = [
+const CHECKS: [(&str, &str); 13] = [
     (
         "the sum of the entries of a ledger transaction",
         "SELECT transaction_id AS subject, CAST(SUM(amount) AS BIGINT) AS found, CAST(0 AS BIGINT) AS expected
@@ -121,6 +121,59 @@ const CHECKS: [(&str, &str); 11] = [
         "SELECT g.id AS subject, COALESCE(e.amount, 0) AS found, COALESCE(g.cost, 0) AS expected
          FROM generations g LEFT JOIN ledger_entries e ON e.transaction_id = g.id AND e.account = 'cost_of_sales'
          WHERE COALESCE(e.amount, 0) <> COALESCE(g.cost, 0)",
+    ),
+    (
+        "the usage of a project on a day (the first number that differs)",
+        "SELECT project_id AS subject,
+             CASE WHEN SUM(sign * price) <> 0 THEN CAST(SUM(CASE WHEN sign > 0 THEN price ELSE 0 END) AS BIGINT)
+                  WHEN SUM(sign * cost) <> 0 THEN CAST(SUM(CASE WHEN sign > 0 THEN cost ELSE 0 END) AS BIGINT)
+                  WHEN SUM(sign * refunded) <> 0 THEN CAST(SUM(CASE WHEN sign > 0 THEN refunded ELSE 0 END) AS BIGINT)
+                  WHEN SUM(sign * images) <> 0 THEN CAST(SUM(CASE WHEN sign > 0 THEN images ELSE 0 END) AS BIGINT)
+                  WHEN SUM(sign * megapixels) <> 0 THEN CAST(SUM(CASE WHEN sign > 0 THEN megapixels ELSE 0 END) AS BIGINT)
+                  ELSE CAST(SUM(CASE WHEN sign > 0 THEN requests + failures ELSE 0 END) AS BIGINT) END AS found,
+             CASE WHEN SUM(sign * price) <> 0 THEN CAST(SUM(CASE WHEN sign < 0 THEN price ELSE 0 END) AS BIGINT)
+                  WHEN SUM(sign * cost) <> 0 THEN CAST(SUM(CASE WHEN sign < 0 THEN cost ELSE 0 END) AS BIGINT)
+                  WHEN SUM(sign * refunded) <> 0 THEN CAST(SUM(CASE WHEN sign < 0 THEN refunded ELSE 0 END) AS BIGINT)
+                  WHEN SUM(sign * images) <> 0 THEN CAST(SUM(CASE WHEN sign < 0 THEN images ELSE 0 END) AS BIGINT)
+                  WHEN SUM(sign * megapixels) <> 0 THEN CAST(SUM(CASE WHEN sign < 0 THEN megapixels ELSE 0 END) AS BIGINT)
+                  ELSE CAST(SUM(CASE WHEN sign < 0 THEN requests + failures ELSE 0 END) AS BIGINT) END AS expected
+         FROM (
+             SELECT 1 AS sign, day, project_id, api_key_id, model, source, size, requests, failures, images, megapixels,
+                 price, cost, charges, charged_images, refunds, refunded
+             FROM usage_days
+             UNION ALL
+             SELECT -1, settled_at - settled_at % 86400000000, project_id, api_key_id, model, source, COALESCE(size, ''),
+                 CASE WHEN state = 'succeeded' THEN 1 ELSE 0 END, CASE WHEN state = 'succeeded' THEN 0 ELSE 1 END,
+                 images, megapixels, price, cost, CASE WHEN price > 0 THEN 1 ELSE 0 END,
+                 CASE WHEN price > 0 THEN images ELSE 0 END, 0, 0
+             FROM generations WHERE settled_at IS NOT NULL
+             UNION ALL
+             SELECT -1, t.created_at - t.created_at % 86400000000, g.project_id, g.api_key_id, g.model, g.source,
+                 COALESCE(g.size, ''), 0, 0, 0, 0, 0, 0, 0, 0, 1, -e.amount
+             FROM ledger_transactions t JOIN generations g ON g.id = t.generation_id
+             JOIN ledger_entries e ON e.transaction_id = t.id AND e.account = 'revenue'
+             WHERE t.kind = 'refund') both_sides
+         GROUP BY day, project_id, api_key_id, model, source, size
+         HAVING SUM(sign * price) <> 0 OR SUM(sign * cost) <> 0 OR SUM(sign * refunded) <> 0 OR SUM(sign * images) <> 0
+             OR SUM(sign * megapixels) <> 0 OR SUM(sign * requests) <> 0 OR SUM(sign * failures) <> 0
+             OR SUM(sign * charges) <> 0 OR SUM(sign * charged_images) <> 0 OR SUM(sign * refunds) <> 0",
+    ),
+    (
+        "the usage of a project on a day by model (its price, of any number that differs)",
+        "SELECT project_id AS subject, CAST(SUM(CASE WHEN sign > 0 THEN price ELSE 0 END) AS BIGINT) AS found,
+             CAST(SUM(CASE WHEN sign < 0 THEN price ELSE 0 END) AS BIGINT) AS expected
+         FROM (
+             SELECT 1 AS sign, day, project_id, model, requests, failures, images, megapixels, price, cost, charges,
+                 charged_images, refunds, refunded
+             FROM usage_day_models
+             UNION ALL
+             SELECT -1, day, project_id, model, requests, failures, images, megapixels, price, cost, charges,
+                 charged_images, refunds, refunded
+             FROM usage_days) both_sides
+         GROUP BY day, project_id, model
+         HAVING SUM(sign * price) <> 0 OR SUM(sign * cost) <> 0 OR SUM(sign * refunded) <> 0 OR SUM(sign * images) <> 0
+             OR SUM(sign * megapixels) <> 0 OR SUM(sign * requests) <> 0 OR SUM(sign * failures) <> 0
+             OR SUM(sign * charges) <> 0 OR SUM(sign * charged_images) <> 0 OR SUM(sign * refunds) <> 0",
     ),
 ];
 

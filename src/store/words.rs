@@ -204,6 +204,28 @@ words!(
 );
 
 words!(
+    /// In whose words a customer is called.
+    WebhookForm {
+        /// Ours, as Standard Webhooks asks for.
+        Imagegate = "imagegate",
+        /// fal's, for its clients.
+        Fal = "fal",
+    }
+);
+
+words!(
+    /// How a call to a customer stands.
+    WebhookState {
+        /// Waits for its generation to end, or for its next try.
+        Pending = "pending",
+        /// Was taken.
+        Delivered = "delivered",
+        /// Was given up.
+        Failed = "failed",
+    }
+);
+
+words!(
     /// How something was changed.
     ActorKind {
         /// Over HTTP, with a key.

@@ -250,6 +250,13 @@ async fn every_example_of_every_model_is_made_and_costs_what_the_catalogue_says(
     let state = house.fal_state().await;
     assert_eq!(state["accepted_submits"].as_u64(), Some(count as u64), "{state}");
     assert_eq!(state["unknown_fields"].as_object().map(serde_json::Map::len).unwrap_or_default(), 0, "{state}");
+    // What the stand-in bills follows fal's documents, what we compute follows our files: they agree everywhere.
+    let rows = house.gateway.generations().await;
+    let drifts: Vec<&Value> = rows.iter().filter(|row| !row["drift_usd"].is_null()).collect();
+    assert!(drifts.is_empty(), "{drifts:#?}");
+    let billed = rows.iter().filter(|row| row["cost_source"] == "billed").count();
+    assert!(billed * 2 > count, "most are billed by units: {billed} of {count}");
+    assert_eq!((rows.len(), &house.readiness().await["cost_drifts"]), (count, &json!(0)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

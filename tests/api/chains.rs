@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Database, House, Start, TestDatabase, misbehave, on_both_databases, read, start_sandbox};
+use crate::support::{
+    Database, House, Start, TestDatabase, eventually, fal_state, misbehave, on_both_databases, read, start_sandbox,
+};
 
 on_both_databases!(
     a_fallback_makes_the_image_where_the_first_model_is_proven_to_be_unavailable,
@@ -13,6 +15,7 @@ on_both_databases!(
     a_fallback_is_not_tried_when_the_request_is_wrong_or_its_submit_is_unclear,
     every_model_of_the_chain_is_checked_before_anything_is_booked,
     the_hold_covers_the_dearest_model_of_the_chain,
+    a_crash_while_the_first_model_of_a_chain_runs_ends_with_what_came_of_that_one,
 );
 
 /// Not taken, and not worth waiting for.
@@ -110,6 +113,40 @@ async fn the_hold_covers_the_dearest_model_of_the_chain(kind: Database) {
     );
 }
 
+async fn a_crash_while_the_first_model_of_a_chain_runs_ends_with_what_came_of_that_one(kind: Database) {
+    let database = TestDatabase::new(kind).await;
+    let fal = start_sandbox(Duration::from_secs(2));
+    let body = json!({"detail": "No runner available", "error_type": "runner_scheduling_failure"});
+    let failing = json!({"fail": {"status": 503, "error_type": "runner_scheduling_failure", "body": body}});
+    misbehave(&fal, json!({"match": {"prompt_contains": "fails"}, "do": failing})).await;
+    let gateway = Start::new(&database.url, &fal.queue_url()).run().await;
+    let mut ids = Vec::new();
+    for prompt in ["is made", "fails"] {
+        let mut body = chain();
+        (body["prompt"], body["background"]) = (json!(prompt), json!(true));
+        let taken = read(gateway.generate(&body).send().await.unwrap(), StatusCode::ACCEPTED).await;
+        ids.push(taken["id"].as_str().unwrap().to_owned());
+    }
+    eventually(Duration::from_secs(5), || async {
+        let rows = gateway.generations().await;
+        rows.iter().all(|row| row["fal_request_id"].is_string()).then_some(())
+    })
+    .await;
+    gateway.kill();
+
+    let gateway = Start::new(&database.url, &fal.queue_url()).run().await;
+    let (first, failed) = (gateway.ended(&ids[0]).await, gateway.ended(&ids[1]).await);
+    // The hold was for the dearest of the three; the first one's price counts.
+    assert_eq!((&first["state"], &first["model"]), (&json!("succeeded"), &json!("flux/dev")), "{first}");
+    assert_eq!((&first["price_usd"], &first["cost_usd"]), (&json!("0.025000000"), &json!("0.025000000")), "{first}");
+    assert_eq!((&failed["state"], &failed["price_usd"]), (&json!("failed"), &json!("0.000000000")), "{failed}");
+    for row in [&first, &failed] {
+        let attempts = row["attempts"].as_array().unwrap();
+        assert_eq!((attempts.len(), &attempts[0]["endpoint"]), (1, &json!("fal-ai/flux/dev")), "{row}");
+    }
+    assert_eq!(fal_state(&fal).await["submits"], json!({"fal-ai/flux/dev": 2}), "nothing is submitted after a crash");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_model_file_names_fallbacks_that_count_where_the_request_names_none() {
     let folder = tempfile::tempdir().unwrap();
@@ -127,6 +164,13 @@ async fn a_model_file_names_fallbacks_that_count_where_the_request_names_none() 
     let body = json!({"model": "flux/dev", "prompt": "a", "num_inference_steps": 40});
     let answer = read(gateway.generate(&body).send().await.unwrap(), StatusCode::CREATED).await;
     assert_eq!(answer["model"], "flux-realism");
+    // A list, though empty, stands in the place of the file's own.
+    let body = json!({"model": "flux/dev", "prompt": "a", "fallbacks": []});
+    let alone = gateway.generate(&body).send().await.unwrap();
+    assert_eq!(read(alone, StatusCode::SERVICE_UNAVAILABLE).await["error"]["code"], "service_unavailable");
+    assert_eq!(fal_state(&fal).await["accepted_submits"], 1);
+    let quote = gateway.project(Method::POST, "/v1/images/generations/quote").json(&body).send().await.unwrap();
+    assert_eq!(read(quote, StatusCode::OK).await["fallbacks"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
 
 mod postgres;
+mod receiver;
 mod support;
 
+mod account;
 mod admin;
 mod away;
 mod books;
@@ -11,6 +13,7 @@ mod catalogue;
 mod chains;
 mod document;
 mod edits;
+mod events;
 mod faces;
 mod failures;
 mod hooks;
@@ -22,6 +25,7 @@ mod ledger;
 mod limits;
 mod readme;
 mod recovery;
+mod replicas;
 mod resending;
 mod sdk;
 mod soak;
@@ -29,3 +33,5 @@ mod spending;
 mod start;
 mod stream;
 mod submits;
+mod terminal;
+mod webhooks;

@@ -4,7 +4,11 @@ use std::process::Command;
 
 use crate::support::{ADMIN_KEY, Database, House, PROJECT_KEY, on_both_databases};
 
-on_both_databases!(the_official_sdk_administers, the_official_sdk_reads_costs_and_sets_limits);
+on_both_databases!(
+    the_official_sdk_administers,
+    the_official_sdk_reads_costs_and_sets_limits,
+    the_official_sdk_reads_usage_in_every_way,
+);
 
 async fn run(kind: Database, script: &str) {
     let house = House::new(kind).await;
@@ -29,4 +33,8 @@ async fn the_official_sdk_administers(kind: Database) {
 
 async fn the_official_sdk_reads_costs_and_sets_limits(kind: Database) {
     run(kind, "limits.py").await;
+}
+
+async fn the_official_sdk_reads_usage_in_every_way(kind: Database) {
+    run(kind, "usage.py").await;
 }

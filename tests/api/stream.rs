@@ -13,6 +13,9 @@ on_both_databases!(
     a_failure_on_the_way_is_an_event,
     a_client_that_leaves_the_stream_while_queued_pays_nothing,
     the_same_idempotency_key_streams_the_same_image,
+    unfinished_images_are_shown_where_the_model_has_them,
+    a_stream_that_is_lost_on_the_way_is_free_and_says_so,
+    what_cannot_be_streamed_goes_by_the_queue_without_previews,
 );
 
 fn events(text: &str) -> Vec<Value> {
@@ -108,4 +111,88 @@ async fn the_same_idempotency_key_streams_the_same_image(kind: Database) {
     let again = events(&again.text().await.unwrap());
     assert_eq!(first.last().unwrap()["id"], again.last().unwrap()["id"]);
     assert_eq!(house.gateway.generations().await.len(), 1);
+}
+
+fn with_previews(model: &str, prompt: &str, count: u32) -> Value {
+    streamed(json!({"model": model, "prompt": prompt, "image_size": "square", "partial_images": count}))
+}
+
+fn kinds(events: &[Value]) -> Vec<&str> {
+    events.iter().map(|event| event["type"].as_str().unwrap().trim_start_matches("image_generation.")).collect()
+}
+
+async fn unfinished_images_are_shown_where_the_model_has_them(kind: Database) {
+    use base64::Engine;
+    let house = House::with(kind, Duration::from_secs(2), &[]).await;
+    let answer = house.gateway.generate(&with_previews("flux/dev", "a", 2)).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    let id = answer.headers()["x-imagegate-generation-id"].to_str().unwrap().to_owned();
+    let events = events(&answer.text().await.unwrap());
+    // The stand-in shows three; two were asked for.
+    let told: Vec<&str> = kinds(&events).into_iter().filter(|kind| !["queued", "in_progress"].contains(kind)).collect();
+    assert_eq!(told, ["partial_image", "partial_image", "completed", "settled"]);
+    let partial: Vec<&Value> =
+        events.iter().filter(|event| event["type"] == "image_generation.partial_image").collect();
+    let mut width = 0;
+    for (index, event) in partial.iter().enumerate() {
+        let file = base64::engine::general_purpose::STANDARD.decode(event["b64_json"].as_str().unwrap()).unwrap();
+        let preview = image::load_from_memory(&file).unwrap();
+        assert!(width < preview.width() && preview.width() < 512, "they become larger");
+        width = preview.width();
+        assert_eq!((&event["partial_image_index"], &event["generation_id"]), (&json!(index), &json!(id)));
+    }
+    assert_eq!(events.last().unwrap()["meta"]["usage"]["price_usd"], "0.025000000");
+    let row = house.gateway.ended(&id).await;
+    assert_eq!((&row["state"], &row["price_usd"]), (&json!("succeeded"), &json!("0.025000000")));
+    let state = house.fal_state().await;
+    assert_eq!((&state["submits"], &state["runs"]), (&json!({}), &json!({"fal-ai/flux/dev": 1})), "{state}");
+    assert_eq!(state["delivered_images"], 1);
+}
+
+async fn a_stream_that_is_lost_on_the_way_is_free_and_says_so(kind: Database) {
+    let house = House::with(kind, Duration::from_millis(500), &[]).await;
+    house
+        .misbehave(json!([
+            {"match": {"prompt_contains": "half"}, "at": "stream", "do": {"half_answer": true}},
+            {"match": {"prompt_contains": "dropped"}, "at": "stream", "do": {"drop_connection": true, "after": true}},
+            {"match": {"prompt_contains": "broken"}, "at": "stream", "do": {"status": 502, "after": true}},
+        ]))
+        .await;
+    for prompt in ["half", "dropped", "broken"] {
+        // A fallback must not run it again: the provider may have made the image.
+        let mut body = with_previews("flux/dev", prompt, 3);
+        body["fallbacks"] = json!(["flux-1/dev"]);
+        let answer = house.gateway.generate(&body).send().await.unwrap();
+        let id = answer.headers()["x-imagegate-generation-id"].to_str().unwrap().to_owned();
+        let events = events(&answer.text().await.unwrap());
+        let last = events.last().unwrap();
+        assert_eq!((&last["type"], &last["status"]), (&json!("error"), &json!(502)), "{prompt}: {events:?}");
+        let message = last["error"]["message"].as_str().unwrap();
+        assert!(message.contains("stream broke off") && message.contains("nothing was charged"), "{message}");
+        let row = house.gateway.ended(&id).await;
+        assert_eq!((&row["state"], &row["price_usd"]), (&json!("failed"), &json!("0.000000000")), "{prompt}");
+    }
+    let state = house.fal_state().await;
+    assert_eq!((&state["submits"], &state["runs"]), (&json!({}), &json!({"fal-ai/flux/dev": 3})), "{state}");
+}
+
+async fn what_cannot_be_streamed_goes_by_the_queue_without_previews(kind: Database) {
+    let house = House::with(kind, Duration::from_millis(300), &[]).await;
+    house.misbehave(json!({"match": {"prompt_contains": "busy"}, "at": "stream", "do": {"status": 429}})).await;
+    // A model without a stream, and one whose stream has no room.
+    for (model, prompt) in [("flux-realism", "a"), ("flux/dev", "busy")] {
+        let answer = house.gateway.generate(&with_previews(model, prompt, 3)).send().await.unwrap();
+        let events = events(&answer.text().await.unwrap());
+        let kinds = kinds(&events);
+        assert!(!kinds.contains(&"partial_image") && kinds.ends_with(&["completed", "settled"]), "{model}: {kinds:?}");
+    }
+    // Nobody asked for previews: the queue, which can be picked up again.
+    let answer = house.gateway.generate(&with_previews("flux/dev", "a", 0)).send().await.unwrap();
+    assert!(answer.text().await.unwrap().contains("image_generation.settled"));
+    let state = house.fal_state().await;
+    assert_eq!(state["submits"], json!({"fal-ai/flux-realism": 1, "fal-ai/flux/dev": 2}), "{state}");
+    // A content refusal is told before the stream begins.
+    let answer = house.gateway.generate(&with_previews("flux/dev", "sandbox-refuse", 3)).send().await.unwrap();
+    let events = events(&answer.text().await.unwrap());
+    assert_eq!(events.last().unwrap()["error"]["code"], "content_policy_violation");
 }

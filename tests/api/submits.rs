@@ -131,9 +131,9 @@ async fn a_short_job_is_noticed_within_a_tenth_of_a_second() {
 /// The client alone, against the stand-in.
 fn fal_client(queue_url: String) -> Fal {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let rest_url = queue_url.clone();
+    let (rest_url, run_url) = (queue_url.clone(), format!("{queue_url}/run"));
     let keys = vec![("test:test".to_owned(), 1)];
-    Fal::new(&Settings { queue_url, rest_url, keys, key_concurrency: None, public_url: None }).unwrap()
+    Fal::new(&Settings { queue_url, run_url, rest_url, keys, key_concurrency: None, public_url: None }).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -175,6 +175,8 @@ impl<'a> Start<'a> {
             ("IMAGEGATE_BOOTSTRAP_KEY", PROJECT_KEY.to_owned()),
             ("FAL_QUEUE_URL", queue_url.to_owned()),
             ("FAL_REST_URL", queue_url.to_owned()),
+            // Where the stand-in has what is another host at fal.
+            ("FAL_RUN_URL", format!("{queue_url}/run")),
             ("FAL_KEY", "test:test".to_owned()),
         ];
         Self { database_url, settings }
@@ -391,6 +393,32 @@ pub fn free_port() -> u16 {
 pub async fn fal_state(fal: &sandbox::Running) -> Value {
     let answer = client().get(format!("{}/__sandbox/state", fal.queue_url())).send().await.unwrap();
     read(answer, StatusCode::OK).await
+}
+
+/// What a Python script says, with `input` at its standard input.
+pub async fn python(script: &str, input: &str) -> String {
+    #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
+    let python = std::env::var("IMAGEGATE_TEST_PYTHON").unwrap_or_else(|_| {
+        panic!("IMAGEGATE_TEST_PYTHON is not set, so Python's libraries cannot be tried: run ./test.sh")
+    });
+    let (script, input) = (script.to_owned(), input.to_owned());
+    let run = move || {
+        use std::io::Write;
+        let mut child = Command::new(python)
+            .args(["-c", &script])
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+        said
+    };
+    tokio::task::spawn_blocking(run).await.unwrap()
 }
 
 /// An answer's body, after its status was checked.

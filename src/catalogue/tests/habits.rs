@@ -165,7 +165,7 @@ fn switches_are_read_and_never_sent() {
     assert_eq!(switches.user.as_deref(), Some("alice"));
     assert_eq!(switches.partial_images, Some(2));
     assert_eq!(switches.webhook_url.as_deref(), Some("https://example.com/hook"));
-    assert_eq!(switches.fallbacks, ["flux/dev"]);
+    assert_eq!(switches.fallbacks.as_deref(), Some(["flux/dev".to_owned()].as_slice()));
     assert!(switches.stream && switches.background && switches.sync_mode);
     assert!(order.ignored.is_empty());
     let body = translate::body(&order);
@@ -238,6 +238,7 @@ fn two_ways_to_say_the_same_have_one_digest_and_two_wishes_have_two() {
         json!({ "stream": true }),
         json!({ "background": true }),
         json!({ "fallbacks": ["flux/dev"] }),
+        json!({ "fallbacks": [] }),
         json!({ "model": "flux/dev" }),
     ] {
         let digest = digest(other.clone());

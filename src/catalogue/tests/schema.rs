@@ -110,6 +110,8 @@ fn is_beyond_schemas(model: &Model, request: &Map<String, Json>, problem: &Probl
             is_side || names_a_size && matches!(kind_of(model, field), Some(Kind::AspectRatio(_)))
         }
         Code::InvalidType => is_side && given.is_none_or(Json::is_null),
+        // The schema is open, as requests are; that unknown fields are errors is the wish of a strict request.
+        Code::UnrecognizedKeys => problem.path.len() > 1,
         _ => false,
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn read<'j>(
             }
             Switch::Background => switches.background = boolean(json, findings).unwrap_or_default(),
             Switch::WebhookUrl => switches.webhook_url = webhook_url(json, findings),
-            Switch::Fallbacks => switches.fallbacks = fallbacks(catalogue, json, findings),
+            Switch::Fallbacks => switches.fallbacks = Some(fallbacks(catalogue, json, findings)),
             Switch::SyncMode => switches.sync_mode = boolean(json, findings).unwrap_or_default(),
         });
     }

@@ -95,6 +95,8 @@ on_both_databases! {
             ("UPDATE monthly_spend SET spent = spent + 1", "UPDATE monthly_spend SET spent = spent - 1", "what a project was charged in a month"),
             ("UPDATE generations SET price = price - 1 WHERE price > 0", "UPDATE generations SET price = price + 1 WHERE price > 0", "the price in the ledger of a generation"),
             ("UPDATE generations SET cost = cost - 1 WHERE cost > 0", "UPDATE generations SET cost = cost + 1 WHERE cost > 0", "the cost in the ledger of a generation"),
+            ("UPDATE usage_days SET images = images + 1", "UPDATE usage_days SET images = images - 1", "the usage of a project on a day (the first number that differs)"),
+            ("UPDATE usage_day_models SET cost = cost + 1", "UPDATE usage_day_models SET cost = cost - 1", "the usage of a project on a day by model (its price, of any number that differs)"),
             (
                 "UPDATE holds SET ended_at = 1, outcome = 'released' WHERE ended_at IS NULL",
                 "UPDATE holds SET ended_at = NULL, outcome = NULL WHERE ended_at = 1",

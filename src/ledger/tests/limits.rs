@@ -156,7 +156,8 @@ on_both_databases! {
         assert_eq!(taken, 10);
         assert!(refused.iter().all(|error| *error == ReserveError::OrganizationLimitReached), "{:?}", refused[0]);
         // What ends cheaper than it was held makes room for others, wherever they are.
-        let open = desk.books.open_of(desk.owner).await.unwrap();
+        let mut open = desk.books.open_of(desk.owner).await.unwrap();
+        open.extend(other.books.open_of(other.owner).await.unwrap());
         desk.books.finish(failed(open[0].id)).await.unwrap();
         other.reserve(dollars("0.1")).await;
         assert!(desk.books.reserve(desk.reservation(dollars("0.1"))).await.is_err());

@@ -3,6 +3,7 @@
 mod away;
 mod costs;
 mod credits;
+mod days;
 mod finishing;
 mod limits;
 mod listing;
@@ -98,6 +99,7 @@ impl Desk {
             cancel_if_client_leaves: true,
             idempotency: None,
             resend_digest: None,
+            webhook: None,
         }
     }
 

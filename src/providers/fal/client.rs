@@ -18,7 +18,7 @@ use super::keys::{Key, Keys};
 use super::{translate, wire};
 use crate::catalogue::Order;
 use crate::providers::media::cause_of;
-use crate::providers::outcome::{Delivery, Failure, FailureKind, Look, LookError, SubmitError};
+use crate::providers::outcome::{Delivery, Failure, FailureKind, Look, LookError, StreamedRun, SubmitError};
 use crate::providers::{Attempt, CancelAnswer, Health, HookCall, HookError, HookHint, Prepared, Provider, Ticket};
 
 /// Longest wait for a connection.
@@ -26,13 +26,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for the answer to a read or a cancellation.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 /// Larger answers are not fal's: images come as links.
-const ANSWER_LIMIT: usize = 32 * 1024 * 1024;
+pub(super) const ANSWER_LIMIT: usize = 32 * 1024 * 1024;
 
 /// Where fal is and who we are there.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `FAL_QUEUE_URL`, without a trailing slash.
     pub queue_url: String,
+    /// `FAL_RUN_URL`, without a trailing slash: streamed runs.
+    pub run_url: String,
     /// `FAL_REST_URL`, without a trailing slash: storage and the keys that webhooks are signed with.
     pub rest_url: String,
     /// The keys and their weights, at least one.
@@ -64,6 +66,7 @@ pub enum FalError {
 pub struct Fal {
     pub(super) client: Client,
     pub(super) queue_url: Url,
+    pub(super) run_url: String,
     pub(super) rest_url: String,
     pub(super) public_url: Option<String>,
     pub(super) keys: Arc<Keys>,
@@ -84,6 +87,7 @@ impl Fal {
         Ok(Self {
             client,
             queue_url: Url::parse(&settings.queue_url)?,
+            run_url: settings.run_url.trim_end_matches('/').to_owned(),
             rest_url: settings.rest_url.clone(),
             public_url: settings.public_url.clone(),
             keys: Keys::new(&settings.keys, settings.key_concurrency)?,
@@ -208,6 +212,15 @@ impl Provider for Fal {
         start_within: Duration,
     ) -> Result<Ticket, SubmitError> {
         self.hand_over(prepared, attempt, start_within).await
+    }
+
+    async fn stream(
+        &self,
+        prepared: &Prepared,
+        attempt: Attempt,
+        within: Duration,
+    ) -> Result<StreamedRun, SubmitError> {
+        self.run_streamed(prepared, attempt, within).await
     }
 
     async fn look(&self, ticket: &Ticket) -> Result<Look, LookError> {
@@ -369,6 +382,7 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         Fal::new(&Settings {
             queue_url: "https://queue.fal.run".into(),
+            run_url: "https://fal.run".into(),
             rest_url: "https://rest.fal.ai".into(),
             keys: vec![("a:b".into(), 2), ("c:d".into(), 1)],
             key_concurrency: None,

@@ -1,14 +1,17 @@
 //! fal.ai: its queue, its words, its errors. Facts are from fal's public client sources and documents.
 
+mod billing;
 mod breaker;
 mod client;
 mod failure;
 mod hooks;
 mod keys;
+mod stream;
 mod submit;
 pub mod translate;
 mod uploads;
 mod wire;
 
+pub use billing::Billing;
 pub use client::{Fal, FalError, Settings};
 pub use uploads::UPLOADED_ABOVE;
