@@ -159,8 +159,9 @@ impl Bench {
             }
             Kind::Gateway | Kind::GatewayOnSqlite => {
                 let journal = self.work.join("journal").display().to_string();
+                let database = subject.database.clone();
                 let settings = [
-                    ("DATABASE_URL", subject.database.as_str()),
+                    ("DATABASE_URL", database.as_str()),
                     ("IMAGEGATE_BIND", &address),
                     ("IMAGEGATE_JOURNAL", &journal),
                     ("IMAGEGATE_ADMIN_KEY", ADMIN_KEY),
