@@ -2,12 +2,14 @@
 
 use actix_web::{HttpRequest, HttpResponse, post, web};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
-use crate::accounts::Caller;
+use super::shapes::accounts_of;
+use crate::accounts::{AuditEvent, Caller};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, idempotency_key};
 use crate::domain::{GenerationId, Money};
@@ -88,16 +90,24 @@ pub async fn create_generation_refund(
     let not_found = || Problem::new(Code::NotFound, format!("there is no generation `{id}`")).param("id");
     let generation: GenerationId = id.parse().map_err(|_| not_found())?;
     let record = books.generation(generation).await?.ok_or_else(not_found)?;
+    let id = match idempotency_key(request.headers())? {
+        Some(key) => refund_id(generation, &key),
+        None => services.ids.uuid(),
+    };
+    let audit = accounts_of(&request, &caller, &services).entry_of_money(
+        AuditEvent::GenerationRefunded,
+        record.project_id,
+        generation.to_string(),
+        &json!({"transaction_id": id, "amount_usd": asked.amount_usd, "reason": asked.reason}),
+    );
     let refund = Refund {
-        id: match idempotency_key(request.headers())? {
-            Some(key) => refund_id(generation, &key),
-            None => services.ids.uuid(),
-        },
+        id,
         generation,
         amount: asked.amount_usd,
         reason: asked.reason,
         author: format!("{} ({})", caller.name, caller.api_key_id),
         at: services.clock.now(),
+        audit: Some(audit),
     };
     let applied = match books.refund(&refund).await {
         Err(fault @ LedgerError::AboveCharge { .. }) => return Err(invalid_field("amount_usd", &fault.to_string())),

@@ -250,6 +250,14 @@ async fn a_refund_names_its_generation_and_gives_back_no_more_than_was_charged(k
     assert_eq!(refused["error"]["param"], "amount_usd");
     refund("-0.01", "b", StatusCode::BAD_REQUEST).await;
     assert_eq!(refund("0.02", "b", StatusCode::CREATED).await["balance_usd"], "0.000000000");
+    // The audit log tells who gave back what: once each, and nothing of what was refused.
+    let logs = "/v1/organization/audit_logs?event_types[]=generation.refunded";
+    let logs = read(house.gateway.admin(Method::GET, logs).send().await.unwrap(), StatusCode::OK).await;
+    let entries = logs["data"].as_array().unwrap();
+    let amounts: Vec<&Value> = entries.iter().map(|entry| &entry["after"]["amount_usd"]).collect();
+    assert_eq!(amounts, ["0.020000000", "0.015000000"]);
+    assert_eq!((&entries[1]["resource_id"], &entries[1]["after"]["transaction_id"]), (&json!(id), &part["id"]));
+    assert_eq!(entries[1]["actor"]["session"]["ip_address"], "127.0.0.1");
     let path = format!("/admin/v1/generations/{id}");
     let told = read(house.gateway.admin(Method::GET, &path).send().await.unwrap(), StatusCode::OK).await;
     assert_eq!(told["price_usd"], "0.035000000", "what was charged stays as it was booked");
