@@ -130,7 +130,8 @@ on_both_databases! {
         assert_eq!((what, limit, used, retry_after), (Limited::Concurrency, 10, 10, Duration::from_secs(1)));
         // Each that ends makes room for one.
         for _ in 0..3 {
-            let open = desk.books.open_of(desk.owner).await.unwrap();
+            let mut open = desk.books.open_of(desk.owner).await.unwrap();
+            open.extend(desk.books.open_of(other.owner).await.unwrap());
             let (ended, next) =
                 tokio::join!(desk.books.finish(failed(open[0].id)), desk.books.reserve(desk.reservation(Money::ZERO)));
             assert_eq!(ended, Ok(Applied::Now));
