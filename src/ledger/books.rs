@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -25,6 +25,10 @@ use crate::store::{
 
 /// The most calls that may wait for the writer; beyond it the books are unavailable rather than ever slower.
 const LONGEST_QUEUE: usize = 16_384;
+
+/// The most reservations that may wait for the writer, four of its largest batches. More would all wait longer than a
+/// client does; what has been submitted to a provider is never refused for this.
+const LONGEST_LINE: usize = 2_048;
 
 /// How many months of partitions are made ahead.
 const MONTHS_AHEAD: usize = 3;
@@ -59,6 +63,8 @@ pub struct Books {
     commands: mpsc::Sender<Command>,
     closing: CancellationToken,
     down: Arc<AtomicBool>,
+    /// A place in the line of reservations.
+    line: Arc<Semaphore>,
     journal: Option<Journal>,
 }
 
@@ -73,7 +79,7 @@ impl Books {
         let writer =
             Writer { store: store.clone(), commands: receiver, closing: closing.clone(), down: Arc::clone(&down) };
         tracker.spawn_on(writer.run(), runtime);
-        Self { store, commands: sender, closing, down, journal: None }
+        Self { store, commands: sender, closing, down, line: Arc::new(Semaphore::new(LONGEST_LINE)), journal: None }
     }
 
     /// Has what cannot be written while the database is away kept in files of this folder. Then
@@ -133,7 +139,10 @@ impl Books {
     }
 
     /// Records a generation and holds its money, if the caller may; durable when this returns.
+    ///
+    /// Errors: [`ReserveError::Overloaded`] at once where 2,048 wait already.
     pub async fn reserve(&self, reservation: Reservation) -> Result<Reserved, ReserveError> {
+        let _place = self.line.try_acquire().map_err(|_| ReserveError::Overloaded)?;
         let (caller, answer) = oneshot::channel();
         self.send(Command::Reserve(Box::new(reservation), caller)).map_err(ReserveError::Unavailable)?;
         answer.await.unwrap_or_else(|_| Err(ReserveError::Unavailable(closed())))
@@ -171,8 +180,8 @@ impl Books {
     /// two that race, one is [`Applied::Now`] and the other [`Applied::Already`].
     ///
     /// Errors: [`LedgerError::AboveHold`]; the generation stays open.
-    pub async fn finish(&self, finish: Finish) -> Result<Applied, LedgerError> {
-        let finish = Arc::new(finish);
+    pub async fn finish(&self, finish: impl Into<Arc<Finish>>) -> Result<Applied, LedgerError> {
+        let finish = finish.into();
         let (caller, answer) = oneshot::channel();
         let result = match self.send(Command::Finish(finish.clone(), caller)) {
             Ok(()) => answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed()))),
