@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::shapes::{Refusals, cursor, list};
+use super::shapes::{Paging, Refusals, cursor, list};
 use crate::accounts::{ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor};
 use crate::api::errors::invalid_field;
 use crate::api::{QueryPairs, Services, query};
@@ -210,8 +210,7 @@ fn titled(mut fields: Map<String, Value>) -> Map<String, Value> {
     operation_id = "listAuditLogs",
     tag = "organization",
     params(
-        ("limit" = Option<u32>, Query, description = "How many, 1 to 100; 20 if not given.", minimum = 1, maximum = 100),
-        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
+        Paging,
         ("before" = Option<String>, Query, description = "The id to end before: `first_id` of the page after."),
         ("effective_at[gt]" = Option<i64>, Query, description = "Only later than this, in Unix seconds."),
         ("effective_at[gte]" = Option<i64>, Query, description = "Only at this time or later, in Unix seconds."),
