@@ -56,10 +56,10 @@ pub struct AuditLogView {
     /// What was changed: its id.
     resource_id: String,
     /// What it was; null before it was made.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     before: Option<Value>,
-    /// What it became.
-    #[schema(value_type = Object)]
+    /// What it became; null when it is gone.
+    #[schema(value_type = Option<Object>)]
     after: Option<Value>,
     /// The details of this type of event, under the type's name, as OpenAI's clients read them.
     #[serde(flatten)]

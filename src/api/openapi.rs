@@ -32,7 +32,7 @@ pub fn openapi_document(api: &mut OpenApi) {
         ("billing", "What a project may still spend, in AIML's shapes."),
         ("organization", "OpenAI's organization API: projects, keys, limits, usage, costs, audit log."),
         ("admin", "What OpenAI's API has no word for: every generation with its cost, terms, limits, credits."),
-        ("webhooks", "What providers call by themselves."),
+        ("webhooks", "What is told to a project's own addresses when a generation ends, and what providers call."),
         ("health", "Whether the gateway lives and serves."),
         ("document", "This document."),
     ];
@@ -78,11 +78,47 @@ pub fn render_document(api: &OpenApi, catalogue: &Catalogue) -> Result<String, s
             }),
         );
         components.extend(added);
+        for schema in components.values_mut().filter(|schema| schema.get("allOf").is_some()) {
+            flatten(schema);
+        }
         components.sort_keys();
     }
     let mut text = serde_json::to_string_pretty(&document)?;
     text.push('\n');
     Ok(text)
+}
+
+/// Makes one object of a composed one (`allOf`), which is what its JSON is and what generators make the best types of. The
+/// fields of a part that may be missing are not required.
+fn flatten(schema: &mut Value) {
+    let (mut properties, mut required) = (Map::new(), Vec::new());
+    if !collect(schema, true, &mut properties, &mut required) {
+        return;
+    }
+    if let Some(schema) = schema.as_object_mut() {
+        schema.remove("allOf");
+        schema.insert("type".to_owned(), json!("object"));
+        schema.insert("required".to_owned(), required.into());
+        schema.insert("properties".to_owned(), properties.into());
+    }
+}
+
+/// Collects the fields of an inline object, of its parts, or of one that may be `null`; false if it is anything else.
+fn collect(schema: &Value, needed: bool, properties: &mut Map<String, Value>, required: &mut Vec<Value>) -> bool {
+    if let Some(parts) = schema["allOf"].as_array() {
+        return parts.iter().all(|part| collect(part, needed, properties, required));
+    }
+    if let Some([part, null]) = schema["oneOf"].as_array().map(Vec::as_slice)
+        && null["type"] == "null"
+    {
+        return collect(part, false, properties, required);
+    }
+    let Some(own) = schema["properties"].as_object() else { return false };
+    properties.extend(own.clone());
+    if needed {
+        required.extend(schema["required"].as_array().into_iter().flatten().cloned());
+    }
+    true
 }
 
 /// The OpenAPI document

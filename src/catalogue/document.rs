@@ -38,10 +38,13 @@ impl Model {
         }
         let mut required = vec!["model"];
         required.extend(self.parameters.iter().filter(|one| one.required).map(|one| one.name.as_ref()));
+        let description = match self.description.starts_with(&self.name) {
+            true => self.description.clone(),
+            false => format!("{}: {}", self.name, self.description),
+        };
         let mut request = json!({
             "type": "object",
-            "title": self.name,
-            "description": self.description,
+            "description": description,
             "required": required,
             "properties": properties,
         });
