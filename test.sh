@@ -30,7 +30,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 [ -x "$pg_bin/initdb" ] || fail "PostgreSQL's programs are not where Debian puts them"
 
-# --- Python for the documented examples and fal's client -------------------------------------------------------------
+# --- Python: the documented examples, clients, generators of clients, a fuzzer ------------------------------------------
 work=$(mktemp -d)
 venv="${CARGO_TARGET_DIR:-target}/test-python"
 if ! cmp -s tests/requirements.txt "$venv/installed.txt"; then
@@ -39,12 +39,13 @@ if ! cmp -s tests/requirements.txt "$venv/installed.txt"; then
   cp tests/requirements.txt "$venv/installed.txt"
 fi
 
-# --- fal's JavaScript client --------------------------------------------------------------------------------------------
+# --- Node.js of its own, with clients, generators and linters -----------------------------------------------------------
 clients="${CARGO_TARGET_DIR:-target}/test-clients"
-if ! cmp -s tests/clients/package-lock.json "$clients/package-lock.json" || [ ! -d "$clients/node_modules/@fal-ai" ]; then
+if ! cmp -s tests/clients/package-lock.json "$clients/installed.json"; then
   mkdir -p "$clients"
   cp tests/clients/package.json tests/clients/package-lock.json "$clients/"
   (cd "$clients" && npm ci --no-audit --no-fund --loglevel=error)
+  cp tests/clients/package-lock.json "$clients/installed.json"
 fi
 
 # --- a private PostgreSQL ---------------------------------------------------------------------------------------------

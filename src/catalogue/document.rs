@@ -38,9 +38,10 @@ impl Model {
         }
         let mut required = vec!["model"];
         required.extend(self.parameters.iter().filter(|one| one.required).map(|one| one.name.as_ref()));
-        let description = match self.description.starts_with(&self.name) {
-            true => self.description.clone(),
-            false => format!("{}: {}", self.name, self.description),
+        let description = if self.description.starts_with(&self.name) {
+            self.description.clone()
+        } else {
+            format!("{}: {}", self.name, self.description)
         };
         let mut request = json!({
             "type": "object",
