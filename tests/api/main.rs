@@ -30,6 +30,7 @@ mod resending;
 mod sdk;
 mod soak;
 mod spending;
+mod standing;
 mod start;
 mod stream;
 mod submits;
