@@ -59,7 +59,7 @@ impl Gateway {
         match provider.submit(&prepared, attempt, job.deadline_at.since(self.clock.now())).await {
             Ok(ticket) => {
                 self.remember(attempt, &ticket).await;
-                self.waiter.follow(job.clone(), provider.clone(), ticket).await
+                self.follow(job, provider, ticket).await
             }
             Err(SubmitError::NotTaken(failure)) => Outcome::Failed(*failure),
             Err(SubmitError::Unclear(reason)) => {
@@ -95,7 +95,7 @@ impl Gateway {
             let called = job.called.notified();
             if let Some(ticket) = self.stored_ticket(job.id, number).await {
                 info!(generation = %job.id, provider_request_id = ticket.request_id, "the provider has called: it took the request");
-                return self.waiter.follow(job.clone(), provider.clone(), ticket).await;
+                return self.follow(job, provider, ticket).await;
             }
             let left = until.since(self.clock.now());
             if left.is_zero() {

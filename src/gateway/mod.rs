@@ -9,6 +9,7 @@ mod recover;
 mod resend;
 mod reservation;
 mod settle;
+mod standing;
 mod streamed;
 mod wait;
 

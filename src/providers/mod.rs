@@ -22,7 +22,8 @@ pub use health::{BreakerHealth, Health, KeyHealth, KeyState};
 pub use hook::{HookCall, HookError, HookHint};
 pub use media::{Media, MediaError};
 pub use outcome::{
-    Delivery, Failure, FailureKind, Image, InputProblem, Look, LookError, Shown, StreamedRun, SubmitError,
+    Delivery, Failure, FailureKind, Image, InputProblem, LogLine, Look, LookError, Shown, Standing, StreamedRun,
+    SubmitError,
 };
 
 /// A request in the provider's own words, ready to be sent.
@@ -95,6 +96,9 @@ pub trait Provider: Send + Sync {
 
     /// Looks once what has become of the request; reads are safe to repeat.
     async fn look(&self, ticket: &Ticket) -> Result<Look, LookError>;
+
+    /// How the request stands, with what its runner has written; decides nothing.
+    async fn standing(&self, ticket: &Ticket) -> Result<Standing, LookError>;
 
     /// Asks the provider to give the request up.
     async fn cancel(&self, ticket: &Ticket) -> Result<CancelAnswer, LookError>;

@@ -32,6 +32,7 @@ mod resending;
 mod sdk;
 mod soak;
 mod spending;
+mod standing;
 mod start;
 mod stream;
 mod submits;

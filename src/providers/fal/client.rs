@@ -18,7 +18,7 @@ use super::keys::{Key, Keys};
 use super::{translate, wire};
 use crate::catalogue::Order;
 use crate::providers::media::cause_of;
-use crate::providers::outcome::{Delivery, Failure, FailureKind, Look, LookError, StreamedRun, SubmitError};
+use crate::providers::outcome::{Delivery, Failure, FailureKind, Look, LookError, Standing, StreamedRun, SubmitError};
 use crate::providers::{Attempt, CancelAnswer, Health, HookCall, HookError, HookHint, Prepared, Provider, Ticket};
 
 /// Longest wait for a connection.
@@ -227,6 +227,16 @@ impl Provider for Fal {
         let look = self.look_once(ticket).await;
         self.note(ticket, &look);
         look
+    }
+
+    async fn standing(&self, ticket: &Ticket) -> Result<Standing, LookError> {
+        let url = format!("{}?logs=1", self.address_for(ticket, &ticket.status_url));
+        let (status, _, body) = self.read(&url, ticket).await?;
+        match status.as_u16() {
+            200..=299 => wire::read_standing(&body).map_err(LookError::NotUnderstood),
+            404 => Err(LookError::Unknown),
+            other => Err(LookError::Transient(format!("status {other} on the state"))),
+        }
     }
 
     async fn cancel(&self, ticket: &Ticket) -> Result<CancelAnswer, LookError> {
