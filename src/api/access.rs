@@ -20,6 +20,8 @@ const OPEN: &[&str] = &["/", "/healthz", "/readyz", "/openapi.json", "/docs", "/
 const OPEN_BELOW: &[&str] = &["/docs/", "/v1/models/", "/sandbox/files/", "/fal/webhooks/"];
 /// What lies below these wants an admin key.
 const ADMIN_BELOW: &[&str] = &["/admin/", "/v1/organization/"];
+/// Wants an admin key, unless the operators' face has an address of its own: a scraper needs no key there.
+const METRICS: &str = "/metrics";
 
 /// Where the operators' face listens, if it has an address of its own; application data.
 #[derive(Debug, Clone, Copy)]
@@ -28,13 +30,16 @@ pub struct AdminAddress(pub Option<SocketAddr>);
 /// Whether a path is served where the request came in: the operators' face only at its own address, if it has one, and
 /// there no other but what is open to all.
 fn is_served_here(request: &ServiceRequest) -> bool {
-    let own = request.app_data::<web::Data<AdminAddress>>().and_then(|address| address.0);
     let demand = demand_of(request.path());
-    match own {
+    match admin_address(request) {
         None => true,
         Some(_) if demand == Demand::Nothing => true,
         Some(own) => (request.app_config().local_addr() == own) == (demand == Demand::AdminKey),
     }
+}
+
+fn admin_address(request: &ServiceRequest) -> Option<SocketAddr> {
+    request.app_data::<web::Data<AdminAddress>>().and_then(|address| address.0)
 }
 
 /// What a path demands.
@@ -49,7 +54,7 @@ fn demand_of(path: &str) -> Demand {
     let below = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
     if OPEN.contains(&path) || below(OPEN_BELOW) {
         Demand::Nothing
-    } else if below(ADMIN_BELOW) {
+    } else if below(ADMIN_BELOW) || path == METRICS {
         Demand::AdminKey
     } else {
         Demand::ProjectKey
@@ -65,7 +70,10 @@ pub async fn authenticate<B: MessageBody + 'static>(
         let problem = Problem::new(Code::NotFound, format!("there is nothing at `{}`", request.path()));
         return Ok(request.error_response(problem));
     }
-    let demand = demand_of(request.path());
+    let demand = match demand_of(request.path()) {
+        Demand::AdminKey if request.path() == METRICS && admin_address(&request).is_some() => Demand::Nothing,
+        demand => demand,
+    };
     if demand != Demand::Nothing && request.method() != Method::OPTIONS {
         match admit(&request, demand) {
             Ok(caller) => {
@@ -144,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_operators_face_wants_an_admin_key() {
-        for path in ["/admin/v1/generations", "/v1/organization/usage/images"] {
+        for path in ["/admin/v1/generations", "/v1/organization/usage/images", "/metrics"] {
             assert_eq!(demand_of(path), Demand::AdminKey, "{path}");
         }
         assert_eq!(demand_of("/v1/images/generations"), Demand::ProjectKey);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, LOCATION};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, post, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, post, web};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -23,6 +23,7 @@ use crate::domain::{GenerationId, ProjectId};
 use crate::gateway::{Accepted, ClientNews, Finished, Gateway, Job, Progress, Request, read_finished};
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
 use crate::ledger::{FinalState, ReserveError};
+use crate::meters::Served;
 use crate::webhooks::WebhookForm;
 
 /// How long an idempotency key counts.
@@ -125,6 +126,7 @@ pub(super) struct Asked {
 pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<HttpResponse, Problem> {
     let Asked { request, services, caller, context, events } = asked;
     let project_id = project_of(&caller)?;
+    note_served(&request, &accepted, None);
     let switches = &accepted.order.switches;
     let ask_for = |url: &String| services.webhooks.ask(url, WebhookForm::Imagegate, public_base(&services, &request));
     let webhook = switches.webhook_url.as_ref().map(ask_for).transpose();
@@ -162,9 +164,15 @@ pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<Http
         return stream_events(services, request, accepted, job, waiting, events).await;
     }
     let progress = job.outcome().await;
+    note_served(&request, &accepted, Some(job.time_at_provider()));
     let answer = answer(&services, &request, &accepted, progress, &job).await;
     waiting.ends(&answer).await;
     answer
+}
+
+/// Tells the frame what the request is counted as.
+fn note_served(request: &HttpRequest, accepted: &Accepted, provider_time: Option<Duration>) {
+    request.extensions_mut().insert(Served { model: accepted.order.model.id.clone(), provider_time });
 }
 
 /// The answer to a resend without a key, if there is a first request that it can join.

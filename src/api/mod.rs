@@ -11,6 +11,7 @@ mod health;
 mod hooks;
 mod images;
 mod input;
+mod metrics;
 mod models;
 mod openapi;
 mod permission;
@@ -29,6 +30,7 @@ use crate::catalogue::Catalogue;
 use crate::config::HttpSettings;
 use crate::domain::{Clock, IdSource};
 use crate::gateway::Gateway;
+use crate::meters::SharedMeters;
 use crate::providers::Media;
 use crate::webhooks::Webhooks;
 
@@ -50,6 +52,8 @@ pub struct Services {
     pub webhooks: Webhooks,
     /// Fetches delivered images.
     pub media: Media,
+    /// What is counted and timed.
+    pub meters: SharedMeters,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Makes ids.
@@ -116,5 +120,6 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(webhooks::redeliver_webhook)
         .service(health::check_liveness)
         .service(health::check_readiness)
+        .service(metrics::retrieve_metrics)
         .service(openapi::retrieve_openapi_document);
 }

@@ -1,7 +1,7 @@
 //! Steps 6 and 7: one model after the other until one makes the image or the request itself is at fault.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
@@ -24,7 +24,9 @@ impl Gateway {
     pub(super) async fn try_in_turn<'a>(&self, job: &Arc<Job>, chain: &'a Chain) -> (&'a Order, Outcome) {
         let (mut choice, mut number, mut rest) = (&chain.first, 1, chain.fallbacks.iter());
         loop {
+            let handed_over = Instant::now();
             let outcome = self.submit_and_follow(job, choice, Attempt { generation: job.id, number }).await;
+            job.was_at_provider(handed_over.elapsed());
             let Some(next) = rest.next().filter(|_| self.may_go_on(job, &outcome)) else {
                 return (&choice.order, outcome);
             };

@@ -25,6 +25,7 @@ use uuid::Uuid;
 use crate::catalogue::{Catalogue, Order};
 use crate::domain::{Clock, Fixed, IdSource};
 use crate::ledger::{Books, LedgerError};
+use crate::meters::SharedMeters;
 use crate::providers::{Health, Prepared, Providers};
 
 pub use call::CallError;
@@ -56,6 +57,8 @@ pub struct Parts {
     pub markup: Fixed,
     /// Longest wait for one image, if its model file has none.
     pub deadline: Duration,
+    /// Counts what ends.
+    pub meters: SharedMeters,
 }
 
 /// Takes image requests and sees each through to its line in the books.
@@ -75,6 +78,7 @@ pub struct Gateway {
     waiter: Waiter,
     /// Generations that the provider billed otherwise than the catalogue computes.
     cost_drifts: AtomicU64,
+    meters: SharedMeters,
 }
 
 impl Gateway {
@@ -96,6 +100,7 @@ impl Gateway {
             jobs: Jobs::default(),
             waiter,
             cost_drifts: AtomicU64::new(0),
+            meters: parts.meters,
         });
         gateway.books.heartbeat(gateway.replica, gateway.clock.now()).await?;
         // The month's partition must stand before the first row wants to go there.

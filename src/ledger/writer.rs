@@ -18,6 +18,7 @@ use super::error::{LedgerError, ReserveError};
 use super::limits::{Rates, WINDOW_SECONDS};
 use super::month::Month;
 use crate::domain::{GenerationId, Timestamp};
+use crate::meters::SharedMeters;
 use crate::store::{
     BalanceChange, CountRow, Finish, Idempotency, MonthlyCharge, NewTransaction, OpenRow, Reservation, Store,
     StoreError, Submitted, Webhook, WriteTransaction, within,
@@ -89,6 +90,8 @@ pub(super) struct Writer {
     pub(super) closing: CancellationToken,
     /// Whether the database could not be reached the last time.
     pub(super) down: Arc<AtomicBool>,
+    /// Times the transactions.
+    pub(super) meters: SharedMeters,
 }
 
 impl Writer {
@@ -107,6 +110,7 @@ impl Writer {
             if gathered == 0 {
                 return;
             }
+            let _timed = self.meters.commit(gathered);
             batch.retain(|command| !command.is_abandoned());
             if let Err(error) = write(&self.store, std::mem::take(&mut batch)).await {
                 self.wait_for_database(&error).await;

@@ -5,6 +5,7 @@ pub mod fal;
 mod health;
 mod hook;
 mod media;
+mod metered;
 mod outcome;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub use bill::{Bill, BillingError, BillingEvent};
 pub use health::{BreakerHealth, Health, KeyHealth, KeyState};
 pub use hook::{HookCall, HookError, HookHint};
 pub use media::{Media, MediaError};
+pub use metered::Metered;
 pub use outcome::{
     Delivery, Failure, FailureKind, Image, InputProblem, LogLine, Look, LookError, Shown, Standing, StreamedRun,
     SubmitError,

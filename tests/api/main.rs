@@ -25,6 +25,7 @@ mod keys;
 mod leaving;
 mod ledger;
 mod limits;
+mod metrics;
 mod readme;
 mod recovery;
 mod replicas;
