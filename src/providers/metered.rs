@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use super::{
     Attempt, CancelAnswer, Failure, FailureKind, Health, HookCall, HookError, HookHint, Look, LookError, Prepared,
-    Provider, StreamedRun, SubmitError, Ticket,
+    Provider, Standing, StreamedRun, SubmitError, Ticket,
 };
 use crate::catalogue::Order;
 use crate::meters::SharedMeters;
@@ -69,6 +69,14 @@ impl Provider for Metered {
             Err(fault) => look_fault(fault),
         };
         self.meters.provider_called(&ticket.endpoint, "look", outcome, started.elapsed());
+        answer
+    }
+
+    async fn standing(&self, ticket: &Ticket) -> Result<Standing, LookError> {
+        let started = Instant::now();
+        let answer = self.provider.standing(ticket).await;
+        let outcome = answer.as_ref().map_or_else(look_fault, |_| "told");
+        self.meters.provider_called(&ticket.endpoint, "standing", outcome, started.elapsed());
         answer
     }
 
