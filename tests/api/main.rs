@@ -1,6 +1,8 @@
 //! The gateway from outside: the real binary over HTTP, on both databases, against the stand-in for fal.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
 
+#[path = "../common/authority.rs"]
+mod authority;
 mod postgres;
 mod receiver;
 mod support;
