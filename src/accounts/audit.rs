@@ -64,6 +64,22 @@ impl Accounts {
         if change.before == Some(change.after) {
             return Ok(());
         }
+        Ok(transaction.insert_audit(&self.entry(change)).await?)
+    }
+
+    /// The entry for money that this author moves. The books write it with what they book, or not at all.
+    #[must_use]
+    pub fn entry_of_money(
+        &self,
+        event: AuditEvent,
+        project_id: ProjectId,
+        resource_id: String,
+        after: &Value,
+    ) -> AuditRecord {
+        self.entry(Change { event, project_id: Some(project_id), resource_id, before: None, after })
+    }
+
+    fn entry(&self, change: Change<'_>) -> AuditRecord {
         let (actor, actor_api_key_id, ip, user_agent) = match self.author.as_ref() {
             Author::Key { api_key_id, ip, user_agent } => {
                 let user_agent = user_agent.as_ref().map(|text| text.chars().take(LONGEST_USER_AGENT).collect());
@@ -72,7 +88,7 @@ impl Accounts {
             Author::Command => (ActorKind::Command, None, None, None),
             Author::System => (ActorKind::System, None, None, None),
         };
-        let entry = AuditRecord {
+        AuditRecord {
             id: AuditLogId::from_uuid(self.inner.ids.uuid()),
             event: change.event,
             at: self.inner.clock.now(),
@@ -84,8 +100,7 @@ impl Accounts {
             resource_id: change.resource_id,
             before: change.before.map(Value::to_string),
             after: Some(change.after.to_string()),
-        };
-        Ok(transaction.insert_audit(&entry).await?)
+        }
     }
 
     /// Records what became of a key: made, changed or revoked.

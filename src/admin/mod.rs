@@ -12,6 +12,7 @@ mod history;
 mod keys;
 mod organization_projects;
 mod projects;
+mod refunds;
 mod reports;
 mod service_accounts;
 mod shapes;
@@ -28,6 +29,7 @@ pub fn routes(config: &mut ServiceConfig) {
     config
         .service(generations::list_generations)
         .service(generations::retrieve_generation)
+        .service(refunds::create_generation_refund)
         .service(reports::list_holds)
         .service(reports::list_margins)
         .service(events::export_billing_events)

@@ -4,13 +4,14 @@
 
 use actix_web::{HttpRequest, HttpResponse, get, patch, post, web};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
 use super::shapes::accounts_of;
-use crate::accounts::{Caller, Policy, ProjectChange, ProjectRecord, RateLimit};
+use crate::accounts::{AuditEvent, Caller, Policy, ProjectChange, ProjectRecord, RateLimit};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, idempotency_key};
 use crate::domain::{Money, ProjectId, Timestamp};
@@ -288,17 +289,25 @@ pub async fn create_project_credit(
     }
     let project = find(&services, &id).await?;
     let kind = if asked.amount_usd > Money::ZERO { CreditKind::TopUp } else { CreditKind::Correction };
+    let id = match idempotency_key(request.headers())? {
+        Some(key) => credit_id(project.id, &key),
+        None => services.ids.uuid(),
+    };
+    let audit = accounts_of(&request, &caller, &services).entry_of_money(
+        AuditEvent::ProjectCredited,
+        project.id,
+        project.id.to_string(),
+        &json!({"transaction_id": id, "amount_usd": asked.amount_usd, "reason": asked.reason}),
+    );
     let credit = Credit {
-        id: match idempotency_key(request.headers())? {
-            Some(key) => credit_id(project.id, &key),
-            None => services.ids.uuid(),
-        },
+        id,
         project_id: project.id,
         kind,
         amount: asked.amount_usd,
         reason: asked.reason,
         author: format!("{} ({})", caller.name, caller.api_key_id),
         at: services.clock.now(),
+        audit: Some(audit),
     };
     let applied = services.gateway.books().credit(&credit).await?;
     let mut response = HttpResponse::Created();

@@ -1,9 +1,10 @@
-//! `imagegate credits …`: a project's balance, top-ups and corrections.
+//! `imagegate credits …`: a project's balance, top-ups, corrections and refunds.
 
 use clap::Subcommand;
+use imagegate::accounts::AuditEvent;
 use imagegate::config::Config;
-use imagegate::domain::Money;
-use imagegate::ledger::{Books, Credit, CreditKind};
+use imagegate::domain::{GenerationId, Money};
+use imagegate::ledger::{Books, Credit, CreditKind, Refund};
 use imagegate::startup;
 use serde_json::json;
 use tokio_util::task::TaskTracker;
@@ -15,6 +16,7 @@ use super::{Failure, Output, find_project, open_accounts};
 #[command(after_help = "Examples:
   imagegate credits add default 25.00 --reason \"invoice 17\"
   imagegate credits add default -1.50 --reason \"booked twice\"
+  imagegate credits refund 019e1951-c778-7120-9c82-16efcf40ec82 0.035 --reason \"blurred\"
   imagegate credits balance default --json")]
 pub enum Action {
     /// Book a top-up (above zero) or a correction (below zero)
@@ -23,6 +25,16 @@ pub enum Action {
         project: String,
         /// US dollars
         #[arg(allow_negative_numbers = true)]
+        amount: Money,
+        /// Why, for those who read the ledger later
+        #[arg(long)]
+        reason: String,
+    },
+    /// Give back what a generation was charged, whole or in part
+    Refund {
+        /// The generation's id, as in `x-imagegate-generation-id`
+        generation: GenerationId,
+        /// US dollars; with earlier refunds at most what was charged
         amount: Money,
         /// Why, for those who read the ledger later
         #[arg(long)]
@@ -40,28 +52,51 @@ pub async fn run(config: &Config, action: Action, output: Output) -> Result<(), 
     let (accounts, store) = open_accounts(config).await?;
     let (clock, ids) = startup::clock_and_ids();
     let books = Books::start(store, &TaskTracker::new(), &tokio::runtime::Handle::current());
-    let project = match &action {
-        Action::Add { project, .. } | Action::Balance { project } => find_project(&accounts, project).await?,
-    };
-    if let Action::Add { amount, reason, .. } = action {
-        if amount == Money::ZERO {
-            return Err("an amount of zero changes nothing".into());
+    let project = match action {
+        Action::Balance { project } => find_project(&accounts, &project).await?.id,
+        Action::Add { project, amount, reason } => {
+            if amount == Money::ZERO {
+                return Err("an amount of zero changes nothing".into());
+            }
+            let project = find_project(&accounts, &project).await?.id;
+            let id = ids.uuid();
+            let after = json!({"transaction_id": id, "amount_usd": amount, "reason": reason});
+            let credit = Credit {
+                id,
+                project_id: project,
+                kind: if amount > Money::ZERO { CreditKind::TopUp } else { CreditKind::Correction },
+                amount,
+                reason,
+                author: "command".to_owned(),
+                at: clock.now(),
+                audit: Some(accounts.entry_of_money(AuditEvent::ProjectCredited, project, project.to_string(), &after)),
+            };
+            books.credit(&credit).await?;
+            project
         }
-        let credit = Credit {
-            id: ids.uuid(),
-            project_id: project.id,
-            kind: if amount > Money::ZERO { CreditKind::TopUp } else { CreditKind::Correction },
-            amount,
-            reason,
-            author: "command".to_owned(),
-            at: clock.now(),
-        };
-        books.credit(&credit).await?;
-    }
-    let balance = books.balance(project.id, clock.now()).await?.ok_or("the project has no balance")?;
+        Action::Refund { generation, amount, reason } => {
+            let unknown = || format!("there is no generation `{generation}`");
+            let project = books.generation(generation).await?.ok_or_else(unknown)?.project_id;
+            let id = ids.uuid();
+            let after = json!({"transaction_id": id, "amount_usd": amount, "reason": reason});
+            let resource = generation.to_string();
+            let refund = Refund {
+                id,
+                generation,
+                amount,
+                reason,
+                author: "command".to_owned(),
+                at: clock.now(),
+                audit: Some(accounts.entry_of_money(AuditEvent::GenerationRefunded, project, resource, &after)),
+            };
+            books.refund(&refund).await?;
+            project
+        }
+    };
+    let balance = books.balance(project, clock.now()).await?.ok_or("the project has no balance")?;
     let view = json!({
         "object": "project.balance",
-        "project_id": project.id,
+        "project_id": project,
         "balance_usd": balance.posted,
         "held_usd": balance.held,
         "spent_this_month_usd": balance.spent_this_month,
@@ -69,5 +104,5 @@ pub async fn run(config: &Config, action: Action, output: Output) -> Result<(), 
         "spend_limit_usd": balance.spend_limit,
     });
     let (posted, held, spent) = (balance.posted, balance.held, balance.spent_this_month);
-    output.say(&view, &format!("{}: {posted} USD, {held} of it held; {spent} spent this month.", project.id))
+    output.say(&view, &format!("{project}: {posted} USD, {held} of it held; {spent} spent this month."))
 }

@@ -7,8 +7,8 @@ use super::error::LedgerError;
 use super::month::Month;
 use crate::domain::{GenerationId, Money, ProjectId, Timestamp};
 use crate::store::{
-    BalanceChange, LedgerAccount, MonthlyCharge, NewTransaction, Store, StoreError, TransactionKind, WriteTransaction,
-    within,
+    AuditRecord, BalanceChange, LedgerAccount, MonthlyCharge, NewTransaction, Store, StoreError, SumChanges,
+    TransactionKind, WriteTransaction, within,
 };
 
 /// How often a transaction is tried again that stood in another one's way.
@@ -40,6 +40,8 @@ pub struct Credit {
     pub author: String,
     /// When.
     pub at: Timestamp,
+    /// For the audit log, written with it.
+    pub audit: Option<AuditRecord>,
 }
 
 /// A charge given back, whole or in part.
@@ -57,6 +59,8 @@ pub struct Refund {
     pub author: String,
     /// When; the month that it lowers.
     pub at: Timestamp,
+    /// For the audit log, written with it.
+    pub audit: Option<AuditRecord>,
 }
 
 /// Within a transaction: what was decided, or why the database failed.
@@ -107,7 +111,11 @@ async fn credit_once(store: &Store, credit: &Credit) -> Decided {
             entries: vec![(LedgerAccount::Project, amount), (LedgerAccount::Funding, -amount)],
         }])
         .await?;
-    transaction.change_balances(&[(project, BalanceChange { posted: amount, held: 0 })]).await?;
+    let balances = vec![(project, BalanceChange { posted: amount, held: 0 })];
+    transaction.change_sums(&SumChanges { balances, ..SumChanges::default() }).await?;
+    if let Some(entry) = &credit.audit {
+        transaction.insert_audit(entry).await?;
+    }
     transaction.commit().await?;
     Ok(Ok(Applied::Now))
 }
@@ -144,6 +152,9 @@ async fn refund_once(store: &Store, refund: &Refund) -> Decided {
         return Ok(Err(LedgerError::AboveCharge { amount: refund.amount, charged }));
     }
     give_back(&mut transaction, refund, generation.project_id, generation.api_key_id).await?;
+    if let Some(entry) = &refund.audit {
+        transaction.insert_audit(entry).await?;
+    }
     transaction.commit().await?;
     Ok(Ok(Applied::Now))
 }
@@ -167,15 +178,13 @@ async fn give_back(
             entries: vec![(LedgerAccount::Project, amount), (LedgerAccount::Revenue, -amount)],
         }])
         .await?;
-    transaction.change_balances(&[(project_id, BalanceChange { posted: amount, held: 0 })]).await?;
-    transaction.change_key_balances(&[(api_key_id, BalanceChange { posted: -amount, held: 0 })]).await?;
     let month = Month::of(refund.at);
-    transaction
-        .charge_months(&[MonthlyCharge {
-            project_id,
-            starts_at: month.start(),
-            ends_at: month.next().start(),
-            spent: -amount,
-        }])
-        .await
+    let charge = MonthlyCharge { project_id, starts_at: month.start(), ends_at: month.next().start(), spent: -amount };
+    let changes = SumChanges {
+        balances: vec![(project_id, BalanceChange { posted: amount, held: 0 })],
+        keys: vec![(api_key_id, BalanceChange { posted: -amount, held: 0 })],
+        months: vec![charge],
+        counts: Vec::new(),
+    };
+    transaction.change_sums(&changes).await
 }

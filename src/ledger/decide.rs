@@ -11,8 +11,8 @@ use super::limits::{LimitReached, RateLimits, Rates, check_concurrency};
 use super::month::Month;
 use crate::domain::{GenerationId, Money, Timestamp};
 use crate::store::{
-    BalanceRow, Existing, FinalState, Finish, GenerationState, KeyTerms, LedgerAccount, MonthRow, NewTransaction,
-    OpenRow, OrganizationRows, ProjectTerms, Reservation, Submitted, TransactionKind,
+    BalanceRow, Existing, FinalState, Finish, GenerationState, KeyTerms, LedgerAccount, LimitRows, NewTransaction,
+    OpenRow, ProjectTerms, Reservation, Submitted, TransactionKind,
 };
 
 /// What is known of those who want to reserve, kept up to date from one decision of a batch to the next.
@@ -38,10 +38,9 @@ pub(super) struct Organization {
 }
 
 impl Organization {
-    /// `None` where there is no limit.
-    pub(super) fn of(rows: OrganizationRows) -> Option<Self> {
-        let limit = rows.spend_limit?;
-        Some(Self { limit, held: rows.held, months: rows.months.into_iter().collect() })
+    /// With what was read of all projects together.
+    pub(super) fn of(limit: i64, rows: &LimitRows) -> Self {
+        Self { limit, held: rows.all_held, months: rows.all_months.iter().copied().collect() }
     }
 
     fn check(&self, r: &Reservation) -> Result<(), ReserveError> {
@@ -64,8 +63,12 @@ pub(super) struct Allowed {
 }
 
 impl Standing {
-    pub(super) fn add_months(&mut self, rows: Vec<MonthRow>) {
-        self.months.extend(rows.into_iter().map(|row| ((row.project_id, row.starts_at), row.spent)));
+    /// Takes in what was read under limits; `organization` is what all projects together may spend in a month.
+    pub(super) fn add_limits(&mut self, rows: LimitRows, organization: Option<i64>) {
+        self.organization = organization.map(|limit| Organization::of(limit, &rows));
+        self.months.extend(rows.months.into_iter().map(|row| ((row.project_id, row.starts_at), row.spent)));
+        self.open = rows.open.into_iter().collect();
+        self.rates = Rates::new(rows.rates, rows.counts);
     }
 
     /// Whether a reservation may be made; if so it is taken into account from now on. Idempotency comes first, then the

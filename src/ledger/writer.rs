@@ -13,15 +13,15 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::books::{Applied, Reserved};
-use super::decide::{self, Organization, Standing, Submit};
+use super::decide::{self, Standing, Submit};
 use super::error::{LedgerError, ReserveError};
-use super::limits::{Rates, WINDOW_SECONDS};
+use super::limits::WINDOW_SECONDS;
 use super::month::Month;
 use crate::domain::{GenerationId, Timestamp};
 use crate::meters::SharedMeters;
 use crate::store::{
-    BalanceChange, CountRow, Finish, Idempotency, MonthlyCharge, NewTransaction, OpenRow, Reservation, Store,
-    StoreError, Submitted, Webhook, WriteTransaction, within,
+    Asked, BalanceChange, CountRow, Finish, Idempotency, Lane, MonthlyCharge, NewTransaction, OpenRow, ProjectTerms,
+    Reservation, Store, StoreError, Submitted, SumChanges, Webhook, WriteTransaction, within,
 };
 
 /// The most calls that one transaction takes.
@@ -98,6 +98,7 @@ impl Writer {
     /// Works until the books are closed and everything that was asked before has its answer.
     pub(super) async fn run(mut self) {
         let mut batch = Vec::with_capacity(LARGEST_BATCH);
+        let mut lane = Lane::default();
         loop {
             let gathered = tokio::select! {
                 biased;
@@ -112,7 +113,7 @@ impl Writer {
             }
             let _timed = self.meters.commit(gathered);
             batch.retain(|command| !command.is_abandoned());
-            if let Err(error) = write(&self.store, std::mem::take(&mut batch)).await {
+            if let Err(error) = write(&self.store, &mut lane, std::mem::take(&mut batch)).await {
                 self.wait_for_database(&error).await;
             }
         }
@@ -151,12 +152,12 @@ impl Writer {
 }
 
 /// Writes a batch and answers everybody in it. Errors when the database cannot be reached; all were told.
-async fn write(store: &Store, batch: Vec<Command>) -> Result<(), StoreError> {
-    match commit(store, &batch).await {
+async fn write(store: &Store, lane: &mut Lane, batch: Vec<Command>) -> Result<(), StoreError> {
+    match commit(store, lane, &batch).await {
         Ok(answers) => answer_all(batch, answers),
         Err(StoreError::Refused(_) | StoreError::Inconsistent(_)) if batch.len() > 1 => {
             // One row is bad: each gets a transaction of its own, so that only the bad one fails.
-            return write_one_by_one(store, batch).await;
+            return write_one_by_one(store, lane, batch).await;
         }
         Err(error) => {
             let unreachable = matches!(error, StoreError::Unreachable(_));
@@ -174,7 +175,7 @@ async fn write(store: &Store, batch: Vec<Command>) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn write_one_by_one(store: &Store, batch: Vec<Command>) -> Result<(), StoreError> {
+async fn write_one_by_one(store: &Store, lane: &mut Lane, batch: Vec<Command>) -> Result<(), StoreError> {
     let mut unreachable = None;
     for command in batch {
         if let Some(error) = &unreachable {
@@ -182,7 +183,7 @@ async fn write_one_by_one(store: &Store, batch: Vec<Command>) -> Result<(), Stor
             continue;
         }
         let alone = [command];
-        let result = commit(store, &alone).await;
+        let result = commit(store, lane, &alone).await;
         let [command] = alone;
         match result {
             Ok(answers) => answer_all(vec![command], answers),
@@ -205,13 +206,13 @@ fn answer_all(batch: Vec<Command>, answers: Vec<Answer>) {
 }
 
 /// Commits a batch in one transaction, within the time that a write may take; gives an answer for each call.
-async fn commit(store: &Store, batch: &[Command]) -> Result<Vec<Answer>, StoreError> {
+async fn commit(store: &Store, lane: &mut Lane, batch: &[Command]) -> Result<Vec<Answer>, StoreError> {
     let mut tries = 1;
     loop {
         let result = within(store.options().write_timeout, async {
-            let mut transaction = store.begin().await?;
+            let mut transaction = store.begin_in(lane).await?;
             let answers = apply(&mut transaction, batch).await?;
-            transaction.commit().await?;
+            transaction.commit_in(lane).await?;
             Ok(answers)
         })
         .await;
@@ -316,28 +317,13 @@ async fn read_standing(
     }
     let list = |ids: BTreeSet<Uuid>| ids.into_iter().collect::<Vec<_>>();
     if !paying.is_empty() {
-        let rows = transaction.lock_balances(&list(paying)).await?;
-        standing.balances = rows.into_iter().map(|row| (row.project_id, row)).collect();
+        for row in transaction.lock_projects(&list(paying)).await? {
+            standing.projects.insert(row.terms.id, row.terms);
+            standing.balances.insert(row.balance.project_id, row.balance);
+        }
     }
     if let Some(earliest) = earliest {
-        let projects = list(projects);
-        let terms = transaction.project_terms(&projects).await?;
-        if terms.iter().any(|terms| terms.spend_limit.is_some()) {
-            standing.add_months(transaction.months(&projects, Month::of(earliest).start()).await?);
-        }
-        if terms.iter().any(|terms| terms.organized) {
-            let rows = transaction.lock_organization(Month::of(earliest).start()).await?;
-            standing.organization = Organization::of(rows);
-        }
-        if terms.iter().any(|terms| terms.concurrency_limit.is_some()) {
-            standing.open = transaction.open_counts(&projects).await?.into_iter().collect();
-        }
-        if terms.iter().any(|terms| terms.rated) {
-            let rules = transaction.rate_limits(&projects).await?;
-            let counts = transaction.request_counts(&projects, earliest.seconds() - WINDOW_SECONDS).await?;
-            standing.rates = Rates::new(rules, counts);
-        }
-        standing.projects = terms.into_iter().map(|row| (row.id, row)).collect();
+        read_limits(transaction, &mut standing, &list(projects), earliest).await?;
         let rows = transaction.key_terms(&list(keys)).await?;
         standing.keys = rows.into_iter().map(|row| (row.id, row)).collect();
     }
@@ -347,6 +333,30 @@ async fn read_standing(
         standing.idempotency = rows.into_iter().map(|row| ((row.project_id, row.key.clone()), row)).collect();
     }
     Ok(standing)
+}
+
+/// Reads what counts under the limits of these projects, if they have any.
+async fn read_limits(
+    transaction: &mut WriteTransaction,
+    standing: &mut Standing,
+    projects: &[Uuid],
+    earliest: Timestamp,
+) -> Result<(), StoreError> {
+    let month = Month::of(earliest).start();
+    let any = |limited: fn(&ProjectTerms) -> bool| {
+        projects.iter().filter_map(|project| standing.projects.get(project)).any(limited)
+    };
+    let organization = if any(|terms| terms.organized) { transaction.lock_organization().await? } else { None };
+    let asked = Asked {
+        months_from: any(|terms| terms.spend_limit.is_some()).then_some(month),
+        organization_from: organization.map(|_| month),
+        open: any(|terms| terms.concurrency_limit.is_some()),
+        counts_since: any(|terms| terms.rated).then(|| earliest.seconds() - WINDOW_SECONDS),
+    };
+    if !asked.is_empty() {
+        standing.add_limits(transaction.limits(projects, asked).await?, organization);
+    }
+    Ok(())
 }
 
 impl<'b> Writes<'b> {
@@ -452,34 +462,25 @@ impl<'b> Writes<'b> {
         if !self.transactions.is_empty() {
             transaction.insert_transactions(&self.transactions).await?;
         }
-        if !self.balances.is_empty() {
-            transaction.change_balances(&self.balances.into_iter().collect::<Vec<_>>()).await?;
-        }
-        if !self.keys.is_empty() {
-            transaction.change_key_balances(&self.keys.into_iter().collect::<Vec<_>>()).await?;
-        }
-        let counts: Vec<_> = self
-            .counts
-            .into_iter()
-            .map(|((project_id, second, model), (requests, images))| CountRow {
-                project_id,
-                model: model.to_owned(),
-                second,
-                requests,
-                images,
-            })
-            .collect();
-        transaction.count_requests(&counts).await?;
-        let charges: Vec<_> = self
-            .months
-            .into_iter()
-            .map(|((project_id, month), spent)| MonthlyCharge {
-                project_id,
-                starts_at: month.start(),
-                ends_at: month.next().start(),
-                spent,
-            })
-            .collect();
-        transaction.charge_months(&charges).await
+        let counts = self.counts.into_iter().map(|((project_id, second, model), (requests, images))| CountRow {
+            project_id,
+            model: model.to_owned(),
+            second,
+            requests,
+            images,
+        });
+        let months = self.months.into_iter().map(|((project_id, month), spent)| MonthlyCharge {
+            project_id,
+            starts_at: month.start(),
+            ends_at: month.next().start(),
+            spent,
+        });
+        let changes = SumChanges {
+            balances: self.balances.into_iter().collect(),
+            keys: self.keys.into_iter().collect(),
+            months: months.collect(),
+            counts: counts.collect(),
+        };
+        transaction.change_sums(&changes).await
     }
 }

@@ -81,21 +81,53 @@ impl Reader {
 }
 
 /// A transaction that may write; on SQLite it holds the write lock from its beginning. Dropped, it is rolled back.
-pub(crate) struct WriteTransaction(Either<Transaction<'static, Postgres>, Transaction<'static, Sqlite>>);
+pub(crate) struct WriteTransaction(Work);
+
+enum Work {
+    Postgres(Transaction<'static, Postgres>),
+    Sqlite(Transaction<'static, Sqlite>),
+    /// On a connection that is no pool's. Dropped, the connection is closed, which rolls back.
+    Lane(Box<PgConnection>),
+}
 
 impl WriteTransaction {
     pub(super) fn connection(&mut self) -> AnyConnection<'_> {
         match &mut self.0 {
-            Either::Postgres(transaction) => Either::Postgres(transaction),
-            Either::Sqlite(transaction) => Either::Sqlite(transaction),
+            Work::Postgres(transaction) => Either::Postgres(transaction),
+            Work::Sqlite(transaction) => Either::Sqlite(transaction),
+            Work::Lane(connection) => Either::Postgres(connection),
         }
     }
 
     /// Makes everything durable. When this errors it may or may not have been.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
-        on_both!(self.0, transaction => transaction.commit().await).map_err(StoreError::from)
+        self.commit_in(&mut Lane::default()).await
+    }
+
+    /// Like [`Self::commit`]; the connection goes back to where the next transaction finds it.
+    pub(crate) async fn commit_in(self, lane: &mut Lane) -> Result<(), StoreError> {
+        match self.0 {
+            Work::Postgres(transaction) => transaction.commit().await?,
+            Work::Sqlite(transaction) => transaction.commit().await?,
+            Work::Lane(mut connection) => {
+                sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
+                lane.0 = Some(connection);
+            }
+        }
+        Ok(())
     }
 }
+
+/// The one connection of somebody who writes all the time. A pool asks a connection for a sign of life whenever it is
+/// lent and given back; on PostgreSQL that would be two more round trips for each transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Lane(Option<Box<PgConnection>>);
+
+/// All statements of a lane look for keyed rows: they are planned once, by index, also while the tables are so young
+/// that their statistics would advise to read them whole. For this transaction only, since a pooler may give the
+/// connection to somebody else after it.
+const BEGIN_IN_LANE: &str = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; \
+     SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off";
 
 impl Store {
     /// A connection for reading.
@@ -118,14 +150,29 @@ impl Store {
         let transaction = match &self.inner.pools {
             Either::Postgres(pools) => {
                 let pool = pools.writers.clone();
-                Either::Postgres(self.on_own_runtime(async move { pool.begin().await }).await?)
+                Work::Postgres(self.on_own_runtime(async move { pool.begin().await }).await?)
             }
             Either::Sqlite(pools) => {
                 let pool = pools.writers.clone();
-                Either::Sqlite(self.on_own_runtime(async move { pool.begin_with("BEGIN IMMEDIATE").await }).await?)
+                Work::Sqlite(self.on_own_runtime(async move { pool.begin_with("BEGIN IMMEDIATE").await }).await?)
             }
         };
         Ok(WriteTransaction(transaction))
+    }
+
+    /// Begins a transaction on the lane's own connection; on SQLite, which has one writer, like [`Self::begin`].
+    pub(crate) async fn begin_in(&self, lane: &mut Lane) -> Result<WriteTransaction, StoreError> {
+        let Either::Postgres(pools) = &self.inner.pools else { return self.begin().await };
+        if let Some(mut connection) = lane.0.take().filter(|_| !pools.writers.is_closed())
+            && sqlx::raw_sql(BEGIN_IN_LANE).execute(&mut *connection).await.is_ok()
+        {
+            return Ok(WriteTransaction(Work::Lane(connection)));
+        }
+        // The server has cut the last one, or there was none. Its time limits are those of the pool.
+        let pool = pools.writers.clone();
+        let mut connection = self.on_own_runtime(async move { pool.acquire().await }).await?.detach();
+        sqlx::raw_sql(BEGIN_IN_LANE).execute(&mut connection).await?;
+        Ok(WriteTransaction(Work::Lane(Box::new(connection))))
     }
 
     /// Asks the database for a sign of life, within the time that a connection may take.

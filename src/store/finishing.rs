@@ -25,23 +25,6 @@ pub(crate) struct OpenRow {
     pub(crate) provider_request_id: Option<String>,
 }
 
-/// By how much the kept sums of a project or a key change.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct BalanceChange {
-    /// A project's posted sum, or what a key has spent.
-    pub(crate) posted: i64,
-    pub(crate) held: i64,
-}
-
-/// What a project is charged in a month, less refunds.
-#[derive(Debug, Clone)]
-pub(crate) struct MonthlyCharge {
-    pub(crate) project_id: Uuid,
-    pub(crate) starts_at: Timestamp,
-    pub(crate) ends_at: Timestamp,
-    pub(crate) spent: i64,
-}
-
 impl WriteTransaction {
     /// Reads generations and keeps every other writer from changing them. To be called before the balances are locked,
     /// since all writers must lock in one order.
@@ -219,98 +202,6 @@ impl WriteTransaction {
             }
         }
     }
-
-    /// Changes the kept sums of projects.
-    pub(crate) async fn change_balances(&mut self, changes: &[(Uuid, BalanceChange)]) -> Result<(), StoreError> {
-        let touched = match self.connection() {
-            Either::Postgres(connection) => {
-                change_postgres(
-                    connection,
-                    "UPDATE balances b SET posted = b.posted + c.posted, held = b.held + c.held
-                     FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[]) AS c (id, posted, held)
-                     WHERE b.project_id = c.id",
-                    changes,
-                )
-                .await?
-            }
-            Either::Sqlite(connection) => {
-                change_sqlite(
-                    connection,
-                    "UPDATE balances SET posted = posted + $2, held = held + $3 WHERE project_id = $1",
-                    changes,
-                )
-                .await?
-            }
-        };
-        must_touch("balances", touched, changes.len())
-    }
-
-    /// Changes the kept sums of keys.
-    pub(crate) async fn change_key_balances(&mut self, changes: &[(Uuid, BalanceChange)]) -> Result<(), StoreError> {
-        let touched = match self.connection() {
-            Either::Postgres(connection) => {
-                change_postgres(
-                    connection,
-                    "UPDATE key_balances b SET spent = b.spent + c.spent, held = b.held + c.held
-                     FROM UNNEST($1::uuid[], $2::bigint[], $3::bigint[]) AS c (id, spent, held)
-                     WHERE b.api_key_id = c.id",
-                    changes,
-                )
-                .await?
-            }
-            Either::Sqlite(connection) => {
-                change_sqlite(
-                    connection,
-                    "UPDATE key_balances SET spent = spent + $2, held = held + $3 WHERE api_key_id = $1",
-                    changes,
-                )
-                .await?
-            }
-        };
-        must_touch("key_balances", touched, changes.len())
-    }
-
-    /// Adds to what projects were charged in a month.
-    pub(crate) async fn charge_months(&mut self, charges: &[MonthlyCharge]) -> Result<(), StoreError> {
-        for charge in charges {
-            let touched = on_both!(self.connection(), connection =>
-                sqlx::query("INSERT INTO monthly_spend (project_id, starts_at, ends_at, spent) VALUES ($1, $2, $3, $4)
-                             ON CONFLICT (project_id, starts_at)
-                             DO UPDATE SET spent = monthly_spend.spent + excluded.spent")
-                    .bind(charge.project_id).bind(charge.starts_at.micros()).bind(charge.ends_at.micros())
-                    .bind(charge.spent)
-                    .execute(connection).await.map(|done| done.rows_affected()))?;
-            must_touch("monthly_spend", touched, 1)?;
-        }
-        Ok(())
-    }
-}
-
-async fn change_postgres(
-    connection: &mut sqlx::PgConnection,
-    sql: &'static str,
-    changes: &[(Uuid, BalanceChange)],
-) -> Result<u64, StoreError> {
-    let done = sqlx::query(sql)
-        .bind(column(changes, |(id, _)| *id))
-        .bind(column(changes, |(_, change)| change.posted))
-        .bind(column(changes, |(_, change)| change.held))
-        .execute(connection)
-        .await?;
-    Ok(done.rows_affected())
-}
-
-async fn change_sqlite(
-    connection: &mut sqlx::SqliteConnection,
-    sql: &'static str,
-    changes: &[(Uuid, BalanceChange)],
-) -> Result<u64, StoreError> {
-    let mut touched = 0;
-    for (id, change) in changes {
-        let done = sqlx::query(sql).bind(id).bind(change.posted).bind(change.held).execute(&mut *connection).await?;
-        touched += done.rows_affected();
-    }
-    Ok(touched)
 }
 
 /// What becomes of a hold: a delivery settles it, everything else releases it.
@@ -322,70 +213,48 @@ fn hold_outcome(finish: &Finish) -> &'static str {
 }
 
 async fn finish_postgres(connection: &mut sqlx::PgConnection, rows: &[&Finish]) -> Result<(), StoreError> {
-    let ids = column(rows, |f| f.generation.uuid());
-    let settled = column(rows, |f| f.settled_at.micros());
-    let costs = column(rows, |f| f.cost.nanos());
-    let units = column(rows, |f| f.billable_units.map(Fixed::billionths));
-    let unit_prices = column(rows, |f| f.unit_price.map(Fixed::billionths));
-    let states = column(rows, |f| f.state.as_str());
-    let touched = sqlx::query(
-        "UPDATE generations g SET state = f.state, settled_at = f.settled_at, price = f.price, cost = f.cost,
-             cost_source = f.cost_source, billable_units = f.billable_units, unit_price = f.unit_price,
-             images = f.images, megapixels = f.megapixels, answer = f.answer, error = f.error, reason = f.reason,
-             model = COALESCE(f.model, g.model)
-         FROM UNNEST($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::bigint[],
-             $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::text[])
-         AS f (id, state, settled_at, price, cost, cost_source, billable_units, unit_price, images, megapixels, answer,
-             error, reason, model)
-         WHERE g.id = f.id AND g.settled_at IS NULL",
+    let (generations, holds): (i64, i64) = sqlx::query_as(
+        "WITH f AS (
+             SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[],
+                 $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::text[],
+                 $14::text[], $15::text[])
+             AS f (id, state, settled_at, price, cost, cost_source, billable_units, unit_price, images, megapixels,
+                 answer, error, reason, model, hold_outcome)),
+         g AS (
+             UPDATE generations g SET state = f.state, settled_at = f.settled_at, price = f.price, cost = f.cost,
+                 cost_source = f.cost_source, billable_units = f.billable_units, unit_price = f.unit_price,
+                 images = f.images, megapixels = f.megapixels, answer = f.answer, error = f.error, reason = f.reason,
+                 model = COALESCE(f.model, g.model)
+             FROM f WHERE g.id = f.id AND g.settled_at IS NULL RETURNING 1),
+         h AS (
+             UPDATE holds h SET ended_at = f.settled_at, outcome = f.hold_outcome
+             FROM f WHERE h.generation_id = f.id AND h.ended_at IS NULL RETURNING 1),
+         a AS (
+             UPDATE attempts a SET ended_at = f.settled_at, outcome = f.state, cost = f.cost,
+                 billable_units = f.billable_units, unit_price = f.unit_price
+             FROM f WHERE a.generation_id = f.id AND a.ended_at IS NULL)
+         SELECT (SELECT COUNT(*) FROM g), (SELECT COUNT(*) FROM h)",
     )
-    .bind(&ids)
-    .bind(&states)
-    .bind(&settled)
+    .bind(column(rows, |f| f.generation.uuid()))
+    .bind(column(rows, |f| f.state.as_str()))
+    .bind(column(rows, |f| f.settled_at.micros()))
     .bind(column(rows, |f| f.price.nanos()))
-    .bind(&costs)
+    .bind(column(rows, |f| f.cost.nanos()))
     .bind(column(rows, |f| f.cost_source.as_str()))
-    .bind(&units)
-    .bind(&unit_prices)
+    .bind(column(rows, |f| f.billable_units.map(Fixed::billionths)))
+    .bind(column(rows, |f| f.unit_price.map(Fixed::billionths)))
     .bind(column(rows, |f| i64::from(f.images)))
     .bind(column(rows, |f| f.megapixels.billionths()))
     .bind(column(rows, |f| f.answer.as_deref().map(without_nul)))
     .bind(column(rows, |f| f.error.as_deref().map(without_nul)))
     .bind(column(rows, |f| without_nul(&f.reason)))
     .bind(column(rows, |f| f.model.as_deref().map(without_nul)))
-    .execute(&mut *connection)
-    .await?
-    .rows_affected();
-    must_touch("generations", touched, rows.len())?;
-    let touched = sqlx::query(
-        "UPDATE holds h SET ended_at = f.ended_at, outcome = f.outcome
-         FROM UNNEST($1::uuid[], $2::bigint[], $3::text[]) AS f (id, ended_at, outcome)
-         WHERE h.generation_id = f.id AND h.ended_at IS NULL",
-    )
-    .bind(&ids)
-    .bind(&settled)
     .bind(column(rows, |f| hold_outcome(f)))
-    .execute(&mut *connection)
-    .await?
-    .rows_affected();
-    must_touch("holds", touched, rows.len())?;
-    // A generation that was never submitted has no attempt, so any number of rows is right here.
-    sqlx::query(
-        "UPDATE attempts a SET ended_at = f.ended_at, outcome = f.outcome, cost = f.cost,
-             billable_units = f.billable_units, unit_price = f.unit_price
-         FROM UNNEST($1::uuid[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[])
-         AS f (id, ended_at, outcome, cost, billable_units, unit_price)
-         WHERE a.generation_id = f.id AND a.ended_at IS NULL",
-    )
-    .bind(&ids)
-    .bind(&settled)
-    .bind(&states)
-    .bind(&costs)
-    .bind(&units)
-    .bind(&unit_prices)
-    .execute(connection)
+    .fetch_one(connection)
     .await?;
-    Ok(())
+    // A generation that was never submitted has no attempt, so any number of those is right.
+    must_touch("generations", generations.unsigned_abs(), rows.len())?;
+    must_touch("holds", holds.unsigned_abs(), rows.len())
 }
 
 async fn finish_sqlite(connection: &mut sqlx::SqliteConnection, rows: &[&Finish]) -> Result<(), StoreError> {

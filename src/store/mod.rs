@@ -14,6 +14,7 @@ mod error;
 mod finishing;
 mod generations;
 mod keys;
+mod limits;
 mod maintenance;
 mod migrate;
 mod open;
@@ -24,6 +25,7 @@ mod rows;
 mod service_accounts;
 #[cfg(test)]
 mod statements;
+mod sums;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -57,15 +59,14 @@ pub use words::{
     Retention, ServiceAccountRole, TransactionKind, UnknownWord, WebhookForm, WebhookState,
 };
 
-pub(crate) use connection::WriteTransaction;
-pub(crate) use connection::within;
+pub(crate) use connection::{Lane, WriteTransaction, within};
 pub(crate) use credits::NewTransaction;
-pub(crate) use finishing::{BalanceChange, MonthlyCharge, OpenRow};
+pub(crate) use finishing::OpenRow;
 pub(crate) use keys::{ACCOUNTS, NewKeyRow, StoredKey};
+pub(crate) use limits::{Asked, CountRow, LimitRows, RateRow};
 pub(crate) use resends::UnansweredRow;
-pub(crate) use reserving::{
-    BalanceRow, CountRow, Existing, KeyTerms, MonthRow, OrganizationRows, ProjectTerms, RateRow,
-};
+pub(crate) use reserving::{BalanceRow, Existing, KeyTerms, ProjectTerms};
+pub(crate) use sums::{BalanceChange, MonthlyCharge, SumChanges};
 pub(crate) use webhooks::WebhookNext;
 
 /// The database. Cheap to clone; all clones share the connections.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::connection::{WriteTransaction, on_both, within};
 use super::error::must_touch;
-use super::reserving::RateRow;
+use super::limits::RateRow;
 use super::rows::{Cursor, Page};
 use super::{Store, StoreError};
 use crate::domain::{Money, ProjectId, Timestamp};

@@ -4,7 +4,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::connection::{Either, WriteTransaction, json_list, on_both, select_by_ids};
+use super::connection::{Either, WriteTransaction, on_both, select_by_ids};
 use super::error::must_touch;
 use super::rows::{Idempotency, Reservation};
 use crate::domain::{GenerationId, Timestamp};
@@ -32,39 +32,13 @@ pub(crate) struct ProjectTerms {
     pub(crate) organized: bool,
 }
 
-/// How much of a model a project may ask for in a minute.
+/// A project's sums and what it may do.
 #[derive(Debug, Clone, FromRow)]
-pub(crate) struct RateRow {
-    pub(crate) project_id: Uuid,
-    pub(crate) model: String,
-    pub(crate) requests_per_minute: Option<i64>,
-    pub(crate) images_per_minute: Option<i64>,
-}
-
-/// What a project reserved of a model in a second.
-#[derive(Debug, Clone, FromRow)]
-pub(crate) struct CountRow {
-    pub(crate) project_id: Uuid,
-    pub(crate) model: String,
-    pub(crate) second: i64,
-    pub(crate) requests: i64,
-    pub(crate) images: i64,
-}
-
-/// What all projects may spend together, and have: a row for each month, and one for what is held (month zero).
-#[derive(Debug, Clone, Default)]
-pub(crate) struct OrganizationRows {
-    pub(crate) spend_limit: Option<i64>,
-    pub(crate) months: Vec<(i64, i64)>,
-    pub(crate) held: i64,
-}
-
-/// What a project was charged in a month.
-#[derive(Debug, Clone, FromRow)]
-pub(crate) struct MonthRow {
-    pub(crate) project_id: Uuid,
-    pub(crate) starts_at: i64,
-    pub(crate) spent: i64,
+pub(crate) struct StandingRow {
+    #[sqlx(flatten)]
+    pub(crate) balance: BalanceRow,
+    #[sqlx(flatten)]
+    pub(crate) terms: ProjectTerms,
 }
 
 /// What a key may do.
@@ -90,8 +64,8 @@ pub(crate) struct Existing {
 }
 
 impl WriteTransaction {
-    /// Reads the sums of projects and keeps every other writer from changing them. Everything else about a project or
-    /// its keys is read after this, so that it is as fresh as the sums.
+    /// Reads the sums of projects and keeps every other writer from changing them. What else changes with them is read
+    /// after this, so that it is as fresh as the sums.
     pub(crate) async fn lock_balances(&mut self, projects: &[Uuid]) -> Result<Vec<BalanceRow>, StoreError> {
         Ok(select_by_ids!(
             self.connection(),
@@ -103,129 +77,20 @@ impl WriteTransaction {
         )?)
     }
 
-    pub(crate) async fn project_terms(&mut self, projects: &[Uuid]) -> Result<Vec<ProjectTerms>, StoreError> {
+    /// Like [`Self::lock_balances`], with what the projects may do as it stands when this is asked.
+    pub(crate) async fn lock_projects(&mut self, projects: &[Uuid]) -> Result<Vec<StandingRow>, StoreError> {
         Ok(select_by_ids!(
             self.connection(),
-            ProjectTerms,
-            "SELECT id, archived_at, prepaid, spend_limit, prompt_retention, concurrency_limit,
-                 EXISTS (SELECT 1 FROM rate_limits WHERE project_id = projects.id) AS rated,
-                 EXISTS (SELECT 1 FROM organization WHERE spend_limit IS NOT NULL) AS organized
-             FROM projects WHERE id",
+            StandingRow,
+            "SELECT b.project_id, b.posted, b.held, p.id, p.archived_at, p.prepaid, p.spend_limit, p.prompt_retention,
+                 p.concurrency_limit,
+                 EXISTS (SELECT 1 FROM rate_limits WHERE project_id = p.id) AS rated,
+                 EXISTS (SELECT 1 FROM organization WHERE id = 1 AND spend_limit IS NOT NULL) AS organized
+             FROM balances b JOIN projects p ON p.id = b.project_id WHERE b.project_id",
             projects,
-            "",
-            ""
+            "ORDER BY b.project_id",
+            " FOR UPDATE OF b"
         )?)
-    }
-
-    /// What the projects were charged in the months from `month` on.
-    pub(crate) async fn months(&mut self, projects: &[Uuid], month: Timestamp) -> Result<Vec<MonthRow>, StoreError> {
-        let mut rows = select_by_ids!(
-            self.connection(),
-            MonthRow,
-            "SELECT project_id, starts_at, spent FROM monthly_spend WHERE project_id",
-            projects,
-            "ORDER BY project_id, starts_at DESC",
-            ""
-        )?;
-        rows.retain(|row| row.starts_at >= month.micros());
-        Ok(rows)
-    }
-
-    /// Reads what all projects together may spend and have used in the months from `month` on, and keeps every other
-    /// reservation waiting. Locked after the balances, by every writer.
-    pub(crate) async fn lock_organization(&mut self, month: Timestamp) -> Result<OrganizationRows, StoreError> {
-        let spend_limit = match self.connection() {
-            Either::Postgres(connection) => {
-                sqlx::query_scalar("SELECT spend_limit FROM organization FOR UPDATE").fetch_one(connection).await?
-            }
-            Either::Sqlite(connection) => {
-                sqlx::query_scalar("SELECT spend_limit FROM organization").fetch_one(connection).await?
-            }
-        };
-        // One statement, so that a settlement is seen whole: it moves money from what is held to what was spent.
-        let sums = on_both!(self.connection(), connection =>
-            sqlx::query_as::<_, (i64, i64)>(
-                "SELECT CAST(0 AS BIGINT) AS month, CAST(COALESCE(SUM(held), 0) AS BIGINT) AS amount FROM balances
-                 UNION ALL
-                 SELECT starts_at, CAST(SUM(spent) AS BIGINT) FROM monthly_spend WHERE starts_at >= $1
-                 GROUP BY starts_at")
-                .bind(month.micros().max(1)).fetch_all(connection).await)?;
-        let mut rows = OrganizationRows { spend_limit, ..OrganizationRows::default() };
-        for (month, amount) in sums {
-            if month == 0 {
-                rows.held = amount;
-            } else {
-                rows.months.push((month, amount));
-            }
-        }
-        Ok(rows)
-    }
-
-    /// How many generations of these projects are open.
-    pub(crate) async fn open_counts(&mut self, projects: &[Uuid]) -> Result<Vec<(Uuid, i64)>, StoreError> {
-        Ok(select_by_ids!(
-            self.connection(),
-            (Uuid, i64),
-            "SELECT project_id, COUNT(*) FROM holds WHERE ended_at IS NULL AND project_id",
-            projects,
-            "GROUP BY project_id",
-            ""
-        )?)
-    }
-
-    /// The rate limits of these projects.
-    pub(crate) async fn rate_limits(&mut self, projects: &[Uuid]) -> Result<Vec<RateRow>, StoreError> {
-        Ok(select_by_ids!(
-            self.connection(),
-            RateRow,
-            "SELECT project_id, model, requests_per_minute, images_per_minute FROM rate_limits WHERE project_id",
-            projects,
-            "",
-            ""
-        )?)
-    }
-
-    /// What these projects reserved under rate limits since a second.
-    pub(crate) async fn request_counts(&mut self, projects: &[Uuid], since: i64) -> Result<Vec<CountRow>, StoreError> {
-        Ok(match self.connection() {
-            Either::Postgres(connection) => {
-                sqlx::query_as(
-                    "SELECT project_id, model, second, requests, images FROM request_counts
-                     WHERE project_id = ANY($1) AND second >= $2",
-                )
-                .bind(projects)
-                .bind(since)
-                .fetch_all(connection)
-                .await?
-            }
-            Either::Sqlite(connection) => {
-                sqlx::query_as(
-                    "SELECT project_id, model, second, requests, images FROM request_counts
-                     WHERE project_id IN (SELECT unhex(value) FROM json_each($1)) AND second >= $2",
-                )
-                .bind(json_list(projects))
-                .bind(since)
-                .fetch_all(connection)
-                .await?
-            }
-        })
-    }
-
-    /// Adds to what was reserved under rate limits.
-    pub(crate) async fn count_requests(&mut self, rows: &[CountRow]) -> Result<(), StoreError> {
-        for row in rows {
-            let touched = on_both!(self.connection(), connection =>
-                sqlx::query("INSERT INTO request_counts (project_id, second, model, requests, images)
-                             VALUES ($1, $2, $3, $4, $5)
-                             ON CONFLICT (project_id, second, model) DO UPDATE
-                             SET requests = request_counts.requests + excluded.requests,
-                                 images = request_counts.images + excluded.images")
-                    .bind(row.project_id).bind(row.second).bind(row.model.as_str())
-                    .bind(row.requests).bind(row.images)
-                    .execute(connection).await.map(|done| done.rows_affected()))?;
-            must_touch("request_counts", touched, 1)?;
-        }
-        Ok(())
     }
 
     pub(crate) async fn key_terms(&mut self, keys: &[Uuid]) -> Result<Vec<KeyTerms>, StoreError> {
@@ -365,26 +230,29 @@ async fn insert_generations_postgres(
     connection: &mut sqlx::PgConnection,
     rows: &[NewGeneration<'_>],
 ) -> Result<(), StoreError> {
-    let ids = column(rows, |(r, _)| r.id.uuid());
-    let projects = column(rows, |(r, _)| r.project_id.uuid());
-    let keys = column(rows, |(r, _)| r.api_key_id.uuid());
-    let created = column(rows, |(r, _)| r.created_at.micros());
-    let touched = sqlx::query(
-        "INSERT INTO generations (id, project_id, api_key_id, request_id, state, owner, source, model, provider,
-             endpoint, num_images, size, parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves,
-             created_at, deadline_at)
-         SELECT id, project_id, api_key_id, request_id, 'queued', owner, source, model, provider,
-             endpoint, num_images, size, parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves,
-             created_at, deadline_at
-         FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[],
-             $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::text[],
-             $16::boolean[], $17::bigint[], $18::bigint[])
-         AS n (id, project_id, api_key_id, request_id, owner, source, model, provider, endpoint, num_images, size,
-             parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at, deadline_at)",
+    let (generations, holds): (i64, i64) = sqlx::query_as(
+        "WITH n AS (
+             SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[],
+                 $8::text[], $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::bigint[],
+                 $15::text[], $16::boolean[], $17::bigint[], $18::bigint[], $19::bigint[])
+             AS n (id, project_id, api_key_id, request_id, owner, source, model, provider, endpoint, num_images, size,
+                 parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at, deadline_at,
+                 hold)),
+         g AS (
+             INSERT INTO generations (id, project_id, api_key_id, request_id, state, owner, source, model, provider,
+                 endpoint, num_images, size, parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves,
+                 created_at, deadline_at)
+             SELECT id, project_id, api_key_id, request_id, 'queued', owner, source, model, provider,
+                 endpoint, num_images, size, parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves,
+                 created_at, deadline_at FROM n RETURNING 1),
+         h AS (
+             INSERT INTO holds (generation_id, project_id, api_key_id, amount, opened_at)
+             SELECT id, project_id, api_key_id, hold, created_at FROM n RETURNING 1)
+         SELECT (SELECT COUNT(*) FROM g), (SELECT COUNT(*) FROM h)",
     )
-    .bind(&ids)
-    .bind(&projects)
-    .bind(&keys)
+    .bind(column(rows, |(r, _)| r.id.uuid()))
+    .bind(column(rows, |(r, _)| r.project_id.uuid()))
+    .bind(column(rows, |(r, _)| r.api_key_id.uuid()))
     .bind(column(rows, |(r, _)| r.request_id.uuid()))
     .bind(column(rows, |(r, _)| r.owner))
     .bind(column(rows, |(r, _)| r.source.as_str()))
@@ -398,25 +266,13 @@ async fn insert_generations_postgres(
     .bind(column(rows, |row| stored_prompt(row).and(row.1).map(Timestamp::micros)))
     .bind(column(rows, |(r, _)| r.user.as_deref().map(without_nul)))
     .bind(column(rows, |(r, _)| r.cancel_if_client_leaves))
-    .bind(&created)
+    .bind(column(rows, |(r, _)| r.created_at.micros()))
     .bind(column(rows, |(r, _)| r.deadline_at.micros()))
-    .execute(&mut *connection)
-    .await?
-    .rows_affected();
-    must_touch("generations", touched, rows.len())?;
-    let touched = sqlx::query(
-        "INSERT INTO holds (generation_id, project_id, api_key_id, amount, opened_at)
-         SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[])",
-    )
-    .bind(&ids)
-    .bind(&projects)
-    .bind(&keys)
     .bind(column(rows, |(r, _)| r.hold.nanos()))
-    .bind(&created)
-    .execute(connection)
-    .await?
-    .rows_affected();
-    must_touch("holds", touched, rows.len())
+    .fetch_one(connection)
+    .await?;
+    must_touch("generations", generations.unsigned_abs(), rows.len())?;
+    must_touch("holds", holds.unsigned_abs(), rows.len())
 }
 
 async fn insert_generations_sqlite(

@@ -76,6 +76,15 @@ fn statements() -> Vec<(String, bool, bool)> {
                 }
             }
         }
+        // A statement of many parts with a list of ids in each.
+        if let Some(at) = source.find("macro_rules! limit_rows ") {
+            let concat = at + source[at..].find("concat!").unwrap();
+            let parts = literals_of_call(&source[concat + "concat!".len()..]);
+            assert_eq!(parts.len(), 4, "{parts:?}");
+            for (list, postgres) in [("= ANY($1)", true), ("IN (SELECT unhex(value) FROM json_each($1))", false)] {
+                found.insert((format!("{}{list}", parts.join(list)), postgres, !postgres));
+            }
+        }
         for (at, call) in source.match_indices("select_by_ids!") {
             let parts = literals_of_call(&source[at + call.len()..]);
             if let [head, tail, lock] = parts[..]

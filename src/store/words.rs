@@ -238,7 +238,7 @@ words!(
 );
 
 words!(
-    /// What the audit log tells of: OpenAI's event types, and `spend_alert.…`, for which it has none.
+    /// What the audit log tells of: OpenAI's event types, and those for which it has none: `spend_alert.…`, money.
     AuditEvent {
         /// A key was made.
         ApiKeyCreated = "api_key.created",
@@ -272,6 +272,10 @@ words!(
         SpendAlertDeleted = "spend_alert.deleted",
         /// A spend alert's amount was reached.
         SpendAlertTriggered = "spend_alert.triggered",
+        /// A top-up or a correction was booked.
+        ProjectCredited = "project.credited",
+        /// A charge was given back, whole or in part.
+        GenerationRefunded = "generation.refunded",
     }
 );
 

@@ -27,10 +27,14 @@ async fn billing_events_have_stable_ids_and_the_form_of_cloud_events(kind: Datab
         read(house.gateway.generate(&body).send().await.unwrap(), StatusCode::CREATED).await;
     }
     let generations = house.gateway.generations().await;
-    // A charge that an operator gives back; two settlements of the same moment, so that pages must not lose one.
+    // A charge that an operator gives back in part.
     let first = generations[1]["id"].as_str().unwrap();
+    let path = format!("/admin/v1/generations/{first}/refunds");
+    let refund = json!({"amount_usd": "0.01", "reason": "blurred"});
+    let refund = house.gateway.admin(Method::POST, &path).json(&refund).send().await.unwrap();
+    let refund = read(refund, StatusCode::CREATED).await;
     let told = events(&house, "start_time=0").await;
-    assert_eq!(told.len(), 2);
+    assert_eq!(told.len(), 3);
     assert_eq!(events(&house, "start_time=0").await, told, "asked twice, the same events");
     let replica = house.another().await;
     let elsewhere = replica.admin(Method::GET, "/admin/v1/events?start_time=0").send().await.unwrap();
@@ -56,8 +60,14 @@ async fn billing_events_have_stable_ids_and_the_form_of_cloud_events(kind: Datab
     assert_eq!((&data["generation_id"], &data["images"], &data["user"]), (&json!(first), &json!(1), &json!("ada")));
     assert_eq!((&data["price_usd"], &data["price_nano_usd"]), (&json!("0.025000000"), &json!(25_000_000)));
     assert_eq!(told[1]["data"]["price_nano_usd"], 75_000_000);
+    let refunded = &told[2];
+    assert_eq!((&refunded["type"], &refunded["id"]), (&json!("imagegate.generation.refunded"), &refund["id"]));
+    let data = &refunded["data"];
+    assert_eq!((&data["generation_id"], &data["images"], &data["user"]), (&json!(first), &json!(0), &json!("ada")));
+    assert_eq!((&data["price_usd"], &data["price_nano_usd"]), (&json!("-0.010000000"), &json!(-10_000_000)));
+    assert_eq!((&data["megapixels"], &data["cost_usd"]), (&json!("0"), &json!("0.000000000")));
     let project = generations[0]["project_id"].as_str().unwrap();
-    assert_eq!(events(&house, &format!("start_time=0&project_id={project}")).await.len(), 2);
+    assert_eq!(events(&house, &format!("start_time=0&project_id={project}")).await.len(), 3);
     let other = "proj_00000000000070008000000000000000";
     assert!(events(&house, &format!("start_time=0&project_id={other}")).await.is_empty());
     let settled = generations[0]["settled_at"].as_i64().unwrap();

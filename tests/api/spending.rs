@@ -18,6 +18,7 @@ on_both_databases!(
     generations_at_once_are_limited_and_the_next_one_fits_when_one_has_ended,
     a_projects_policy_cannot_be_passed_by,
     credits_are_booked_once_with_reason_and_author_and_show_in_the_balance,
+    a_refund_names_its_generation_and_gives_back_no_more_than_was_charged,
     what_an_operator_sets_wrongly_is_refused_and_changes_nothing,
 );
 
@@ -228,6 +229,42 @@ async fn credits_are_booked_once_with_reason_and_author_and_show_in_the_balance(
     }
     let dollars = get("/v2/billing").await;
     assert_eq!((&dollars["current_balance"], &dollars["currency"]), (&json!(0.715), &json!("USD")));
+}
+
+async fn a_refund_names_its_generation_and_gives_back_no_more_than_was_charged(kind: Database) {
+    let house = House::new(kind).await;
+    let made = read(house.gateway.generate(&t_rex()).send().await.unwrap(), StatusCode::CREATED).await;
+    let id = made["id"].as_str().unwrap();
+    let refund = async |amount: &str, key: &str, status| {
+        let path = format!("/admin/v1/generations/{id}/refunds");
+        let body = json!({"amount_usd": amount, "reason": "the picture was blurred"});
+        let request = house.gateway.admin(Method::POST, &path).header("idempotency-key", key).json(&body);
+        read(request.send().await.unwrap(), status).await
+    };
+    let part = refund("0.015", "a", StatusCode::CREATED).await;
+    assert_eq!((&part["generation_id"], &part["amount_usd"]), (&json!(id), &json!("0.015000000")));
+    assert_eq!(part["balance_usd"], "-0.020000000");
+    assert_eq!(refund("0.015", "a", StatusCode::CREATED).await["id"], part["id"], "booked once");
+    refund("0.016", "a", StatusCode::UNPROCESSABLE_ENTITY).await;
+    let refused = refund("0.020000001", "b", StatusCode::BAD_REQUEST).await;
+    assert_eq!(refused["error"]["param"], "amount_usd");
+    refund("-0.01", "b", StatusCode::BAD_REQUEST).await;
+    assert_eq!(refund("0.02", "b", StatusCode::CREATED).await["balance_usd"], "0.000000000");
+    // The audit log tells who gave back what: once each, and nothing of what was refused.
+    let logs = "/v1/organization/audit_logs?event_types[]=generation.refunded";
+    let logs = read(house.gateway.admin(Method::GET, logs).send().await.unwrap(), StatusCode::OK).await;
+    let entries = logs["data"].as_array().unwrap();
+    let amounts: Vec<&Value> = entries.iter().map(|entry| &entry["after"]["amount_usd"]).collect();
+    assert_eq!(amounts, ["0.020000000", "0.015000000"]);
+    assert_eq!((&entries[1]["resource_id"], &entries[1]["after"]["transaction_id"]), (&json!(id), &part["id"]));
+    assert_eq!(entries[1]["actor"]["session"]["ip_address"], "127.0.0.1");
+    let path = format!("/admin/v1/generations/{id}");
+    let told = read(house.gateway.admin(Method::GET, &path).send().await.unwrap(), StatusCode::OK).await;
+    assert_eq!(told["price_usd"], "0.035000000", "what was charged stays as it was booked");
+    let unknown = "/admin/v1/generations/gen_00000000-0000-7000-8000-000000000000/refunds";
+    let body = json!({"amount_usd": "0.01", "reason": "none"});
+    let unknown = house.gateway.admin(Method::POST, unknown).json(&body).send().await.unwrap();
+    read(unknown, StatusCode::NOT_FOUND).await;
 }
 
 async fn what_an_operator_sets_wrongly_is_refused_and_changes_nothing(kind: Database) {

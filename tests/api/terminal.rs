@@ -82,6 +82,14 @@ async fn keys_credits_and_limits_of_the_terminal_hold_in_the_gateway(kind: Datab
     assert!(text(&house, &["credits", "add", id, "-1.50", "--reason", "booked twice"]).contains("23.500000000 USD"));
     assert_eq!(generate(&house, value, "flux/dev").await, StatusCode::CREATED);
     assert_eq!(generate(&house, value, "flux-realism").await, StatusCode::FORBIDDEN);
+    let charged = house.gateway.generations().await[0].clone();
+    let made = charged["id"].as_str().unwrap();
+    let refunded = json_of(&house, &["credits", "refund", made, "0.01", "--reason", "blurred"]);
+    assert_eq!(refunded["project_id"], json!(id));
+    let logs = "/v1/organization/audit_logs?event_types[]=generation.refunded&event_types[]=project.credited";
+    let logs = read(house.gateway.admin(Method::GET, logs).send().await.unwrap(), StatusCode::OK).await;
+    let logs: Vec<_> = logs["data"].as_array().unwrap().iter().map(|entry| &entry["after"]["amount_usd"]).collect();
+    assert_eq!(logs, ["0.010000000", "-1.500000000", "25.000000000"]);
 
     let limits = json_of(
         &house,
@@ -192,6 +200,7 @@ async fn what_the_terminal_is_told_wrongly_is_refused_with_the_reason(kind: Data
         (&["keys", "create", "--name", "x", "--expires-in", "soon"], "`soon` is no time"),
         (&["keys", "update", key_id, "--generates-for", "default"], "its own project only"),
         (&["credits", "add", "default", "0", "--reason", "x"], "changes nothing"),
+        (&["credits", "refund", "00000000-0000-7000-8000-000000000000", "1", "--reason", "x"], "no generation"),
         (&["limits", "set", "default", "--spend", "much"], "neither US dollars"),
         (&["limits", "set", "default", "--requests-per-minute", "0"], "above zero"),
         (&["audit", "--event", "nothing.happened"], "there is no event"),

@@ -82,6 +82,7 @@ async fn play(store: Store, sales: Vec<Sale>, group_by: Vec<UsageDimension>) {
                 reason: "it was black".to_owned(),
                 author: "ada".to_owned(),
                 at: Timestamp::from_micros(at),
+                audit: None,
             };
             assert_eq!(desk.books.refund(&refund).await, Ok(Applied::Now));
             book(at, project, key, MODELS[sale.model], user, -amount, 0);

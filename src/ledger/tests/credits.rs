@@ -13,6 +13,7 @@ fn refund(generation: GenerationId, amount: Money) -> Refund {
         reason: "a bad picture".to_owned(),
         author: "ada".to_owned(),
         at: NOW,
+        audit: None,
     }
 }
 

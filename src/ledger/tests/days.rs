@@ -237,6 +237,7 @@ async fn record(desk: &Desk, end: &End, payer: (ProjectId, ApiKeyId)) {
             reason: "it was black".to_owned(),
             author: "ada".to_owned(),
             at: Timestamp::from_micros(at),
+            audit: None,
         };
         assert_eq!(desk.books.refund(&refund).await, Ok(Applied::Now));
     }
@@ -329,6 +330,7 @@ on_both_databases! {
             reason: "it was black".to_owned(),
             author: "ada".to_owned(),
             at,
+            audit: None,
         };
         desk.books.refund(&refund).await.unwrap();
         expected.push((refund.id, dollars("-0.2"), 0));

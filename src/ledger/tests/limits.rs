@@ -76,6 +76,33 @@ on_both_databases! {
         desk.close().await;
     }
 
+    async fn no_minute_sees_more_images_than_its_limit_also_over_two_replicas(database) {
+        let desk = Desk::open(&database).await;
+        let other = desk.another(&database).await;
+        let limits = vec![rate("*", None, Some(21))];
+        desk.store.change_project(desk.project, |project| project.rate_limits = limits).await;
+        let two = |desk: &Desk| Reservation { num_images: 2, ..desk.reservation(Money::ZERO) };
+        let (taken, refused) = fire([&desk, &other], 400, two).await;
+        assert_eq!(taken, 10, "two at a time, so that one stays over");
+        let LimitReached { what, limit, used, .. } = reached(&refused[0]);
+        assert_eq!((what, limit, used), (Limited::Images, 21, 20));
+        other.close().await;
+        desk.close().await;
+    }
+
+    async fn the_budget_of_a_key_holds_over_two_replicas_and_counts_what_was_settled(database) {
+        let mut desk = Desk::open(&database).await;
+        desk.key = desk.store.add_key(desk.project, NOW, |key| key.budget = Some(dollars("1.35"))).await;
+        let other = desk.another(&database).await;
+        let settled = desk.reserve(dollars("0.5")).await;
+        desk.books.finish(delivered(settled, dollars("0.35"), Money::ZERO)).await.unwrap();
+        let (taken, refused) = fire([&desk, &other], 400, |desk| desk.reservation(dollars("0.1"))).await;
+        assert_eq!(taken, 10);
+        assert!(refused.iter().all(|error| matches!(error, ReserveError::BudgetReached { .. })), "{:?}", refused[0]);
+        other.close().await;
+        desk.close().await;
+    }
+
     async fn what_is_refused_or_a_duplicate_counts_nowhere(database) {
         let desk = Desk::open(&database).await;
         desk.store.change_project(desk.project, |p| p.rate_limits = vec![rate("*", Some(3), None)]).await;
@@ -103,7 +130,8 @@ on_both_databases! {
         assert_eq!((what, limit, used, retry_after), (Limited::Concurrency, 10, 10, Duration::from_secs(1)));
         // Each that ends makes room for one.
         for _ in 0..3 {
-            let open = desk.books.open_of(desk.owner).await.unwrap();
+            let mut open = desk.books.open_of(desk.owner).await.unwrap();
+            open.extend(desk.books.open_of(other.owner).await.unwrap());
             let (ended, next) =
                 tokio::join!(desk.books.finish(failed(open[0].id)), desk.books.reserve(desk.reservation(Money::ZERO)));
             assert_eq!(ended, Ok(Applied::Now));

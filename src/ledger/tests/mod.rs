@@ -74,6 +74,7 @@ impl Desk {
             reason: "paid in".to_owned(),
             author: "ada".to_owned(),
             at: NOW,
+            audit: None,
         }
     }
 

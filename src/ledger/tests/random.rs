@@ -156,6 +156,7 @@ async fn move_money(desk: &Desk, model: &mut Model, event: Event) {
                 reason: "again".to_owned(),
                 author: "ada".to_owned(),
                 at: NOW,
+                audit: None,
             };
             let result = desk.books.refund(&refund).await;
             if charged.is_some_and(|charged| charged >= amount) {
