@@ -11,6 +11,7 @@ use actix_web::{Error, HttpMessage, web};
 use tracing::info;
 
 use super::Services;
+use super::fal::{is_for_fals_clients, refuse_in_fals_words};
 use crate::accounts::{Caller, CallerKind};
 use crate::http::{Code, Problem};
 
@@ -71,6 +72,10 @@ pub async fn authenticate<B: MessageBody + 'static>(
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
             }
+            Err(problem) if is_for_fals_clients(request.path()) => {
+                let answer = refuse_in_fals_words(request.request(), problem);
+                return Ok(request.into_response(answer));
+            }
             Err(problem) => return Ok(request.error_response(problem)),
         }
     }
@@ -103,7 +108,7 @@ fn admit(request: &ServiceRequest, demand: Demand) -> Result<Caller, Problem> {
     Err(Problem::new(Code::PermissionDenied, format!("this path wants {wanted}")))
 }
 
-/// The key of `Authorization: Bearer <key>`.
+/// The key of `Authorization: Bearer <key>`; fal's clients write `Key <key>`.
 fn bearer(request: &ServiceRequest) -> Result<&str, Problem> {
     let missing = || {
         let message = "this request requires an API key: send it as `Authorization: Bearer <key>`";
@@ -113,7 +118,8 @@ fn bearer(request: &ServiceRequest) -> Result<&str, Problem> {
     let value = value.to_str().map_err(|_| missing())?;
     let (scheme, key) = value.split_once(' ').ok_or_else(missing)?;
     let key = key.trim();
-    if !scheme.eq_ignore_ascii_case("bearer") || key.is_empty() {
+    let fals = is_for_fals_clients(request.path()) && scheme.eq_ignore_ascii_case("key");
+    if !(fals || scheme.eq_ignore_ascii_case("bearer")) || key.is_empty() {
         return Err(missing());
     }
     Ok(key)

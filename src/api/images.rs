@@ -26,7 +26,7 @@ use crate::ledger::{FinalState, ReserveError};
 use crate::webhooks::WebhookForm;
 
 /// How long an idempotency key counts.
-const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(24);
+pub(super) const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(24);
 /// Longest idempotency key.
 const IDEMPOTENCY_KEY_LIMIT: usize = 255;
 /// How often the books are asked for a generation that another replica works on.
@@ -347,7 +347,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    fn of(services: &Services, generation: GenerationId, may_cancel: bool, may_resend: bool) -> Self {
+    pub(super) fn of(services: &Services, generation: GenerationId, may_cancel: bool, may_resend: bool) -> Self {
         Self { gateway: services.gateway.clone(), generation, may_cancel, may_resend, ended: false }
     }
 

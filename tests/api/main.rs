@@ -16,6 +16,7 @@ mod edits;
 mod events;
 mod faces;
 mod failures;
+mod fal;
 mod hooks;
 mod images;
 mod inputs;
