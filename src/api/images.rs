@@ -92,7 +92,7 @@ pub async fn create_image_generation(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     expect_json(&request)?;
-    let accepted = accept(&request, &caller, &catalogue::parse(&body)?, &services)?;
+    let accepted = accept(&request, &caller, &wish_of(&body)?, &services)?;
     drop(body);
     make_images(
         Asked {
@@ -221,7 +221,7 @@ pub async fn quote_image_generation(
 ) -> Result<HttpResponse, Problem> {
     project_of(&caller)?;
     expect_json(&request)?;
-    let Accepted { order, fallbacks, quote } = accept(&request, &caller, &catalogue::parse(&body)?, &services)?;
+    let Accepted { order, fallbacks, quote } = accept(&request, &caller, &wish_of(&body)?, &services)?;
     let prepared = services.gateway.prepare(&order)?;
     let view = QuoteView {
         object: "image.generation.quote",
@@ -280,6 +280,11 @@ pub struct ProviderRequestView {
     /// The exact body.
     #[schema(value_type = Object)]
     body: Map<String, Value>,
+}
+
+/// The wish of a body. `LiteLLM` sends what it does not know in a field `extra_body`, as it was given to it.
+fn wish_of(body: &[u8]) -> Result<Json<'_>, Problem> {
+    Ok(catalogue::parse(body)?.lifting("extra_body"))
 }
 
 /// Checks a wish against the catalogue and the caller's permissions, and prices it.

@@ -3,6 +3,7 @@
 pub mod access;
 mod account;
 mod answer;
+mod assistants;
 mod billing;
 mod edits;
 pub mod errors;
@@ -106,6 +107,7 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(models::retrieve_model)
         .service(billing::retrieve_billing_balance)
         .service(billing::retrieve_billing)
+        .service(assistants::list_assistants)
         .service(account::retrieve_key)
         .service(account::retrieve_key_usage)
         .service(account::list_key_logs)

@@ -7,6 +7,7 @@ mod support;
 
 mod account;
 mod admin;
+mod aiml;
 mod away;
 mod books;
 mod catalogue;
