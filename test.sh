@@ -39,6 +39,14 @@ if ! cmp -s tests/requirements.txt "$venv/installed.txt"; then
   cp tests/requirements.txt "$venv/installed.txt"
 fi
 
+# AIML's clients want an older OpenAI SDK than the one that is tried here.
+aiml_venv="${CARGO_TARGET_DIR:-target}/test-python-aiml"
+if ! cmp -s tests/requirements-aiml.txt "$aiml_venv/installed.txt"; then
+  python3 -m venv --clear "$aiml_venv"
+  "$aiml_venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements-aiml.txt
+  cp tests/requirements-aiml.txt "$aiml_venv/installed.txt"
+fi
+
 # --- Node.js of its own, with clients, generators and linters -----------------------------------------------------------
 clients="${CARGO_TARGET_DIR:-target}/test-clients"
 if ! cmp -s tests/clients/package-lock.json "$clients/installed.json"; then
@@ -74,6 +82,8 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0));
 export IMAGEGATE_TEST_POSTGRES="postgres://imagegate@127.0.0.1:$port/postgres"
 export IMAGEGATE_TEST_PYTHON="$PWD/$venv/bin/python"
 case "$venv" in /*) IMAGEGATE_TEST_PYTHON="$venv/bin/python" ;; esac
+export IMAGEGATE_TEST_AIML_PYTHON="$PWD/$aiml_venv/bin/python"
+case "$aiml_venv" in /*) IMAGEGATE_TEST_AIML_PYTHON="$aiml_venv/bin/python" ;; esac
 
 case "$clients" in /*) ;; *) clients="$PWD/$clients" ;; esac
 export IMAGEGATE_TEST_NODE_MODULES="$clients/node_modules"

@@ -11,6 +11,8 @@ use actix_web::{Error, HttpMessage, web};
 use tracing::info;
 
 use super::Services;
+use super::errors::bad_key_problem;
+use super::fal::{is_for_fals_clients, refuse_in_fals_words};
 use crate::accounts::{Caller, CallerKind};
 use crate::http::{Code, Problem};
 
@@ -79,6 +81,10 @@ pub async fn authenticate<B: MessageBody + 'static>(
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
             }
+            Err(problem) if is_for_fals_clients(request.path()) => {
+                let answer = refuse_in_fals_words(request.request(), problem);
+                return Ok(request.into_response(answer));
+            }
             Err(problem) => return Ok(request.error_response(problem)),
         }
     }
@@ -93,7 +99,7 @@ fn admit(request: &ServiceRequest, demand: Demand) -> Result<Caller, Problem> {
     let caller = services.accounts.authenticate(key, services.clock.now()).map_err(|reason| {
         // Told apart in the log only: no text tells whether a key exists.
         info!(%reason, "a key was refused");
-        Problem::new(Code::InvalidApiKey, "this API key is not valid")
+        bad_key_problem()
     })?;
     let fits = match caller.kind {
         CallerKind::Admin => demand == Demand::AdminKey,
@@ -111,7 +117,7 @@ fn admit(request: &ServiceRequest, demand: Demand) -> Result<Caller, Problem> {
     Err(Problem::new(Code::PermissionDenied, format!("this path wants {wanted}")))
 }
 
-/// The key of `Authorization: Bearer <key>`.
+/// The key of `Authorization: Bearer <key>`; fal's clients write `Key <key>`.
 fn bearer(request: &ServiceRequest) -> Result<&str, Problem> {
     let missing = || {
         let message = "this request requires an API key: send it as `Authorization: Bearer <key>`";
@@ -121,7 +127,8 @@ fn bearer(request: &ServiceRequest) -> Result<&str, Problem> {
     let value = value.to_str().map_err(|_| missing())?;
     let (scheme, key) = value.split_once(' ').ok_or_else(missing)?;
     let key = key.trim();
-    if !scheme.eq_ignore_ascii_case("bearer") || key.is_empty() {
+    let fals = is_for_fals_clients(request.path()) && scheme.eq_ignore_ascii_case("key");
+    if !(fals || scheme.eq_ignore_ascii_case("bearer")) || key.is_empty() {
         return Err(missing());
     }
     Ok(key)

@@ -420,7 +420,7 @@ pub fn put_cost_headers(response: &mut HttpResponseBuilder, id: GenerationId, pr
     }
 }
 
-fn produce(services: &Services, base: &str, delivery: Delivery, prompt: Option<&str>) -> Produced {
+pub(super) fn produce(services: &Services, base: &str, delivery: Delivery, prompt: Option<&str>) -> Produced {
     let images: Vec<ImageView> = delivery.images.into_iter().map(|image| image_view(services, base, image)).collect();
     Produced {
         data: images.clone(),

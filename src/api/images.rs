@@ -27,7 +27,7 @@ use crate::meters::Served;
 use crate::webhooks::WebhookForm;
 
 /// How long an idempotency key counts.
-const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(24);
+pub(super) const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(24);
 /// Longest idempotency key.
 const IDEMPOTENCY_KEY_LIMIT: usize = 255;
 /// How often the books are asked for a generation that another replica works on.
@@ -93,7 +93,7 @@ pub async fn create_image_generation(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     expect_json(&request)?;
-    let accepted = accept(&request, &caller, &catalogue::parse(&body)?, &services)?;
+    let accepted = accept(&request, &caller, &wish_of(&body)?, &services)?;
     drop(body);
     make_images(
         Asked {
@@ -229,7 +229,7 @@ pub async fn quote_image_generation(
 ) -> Result<HttpResponse, Problem> {
     project_of(&caller)?;
     expect_json(&request)?;
-    let Accepted { order, fallbacks, quote } = accept(&request, &caller, &catalogue::parse(&body)?, &services)?;
+    let Accepted { order, fallbacks, quote } = accept(&request, &caller, &wish_of(&body)?, &services)?;
     let prepared = services.gateway.prepare(&order)?;
     let view = QuoteView {
         object: "image.generation.quote",
@@ -288,6 +288,11 @@ pub struct ProviderRequestView {
     /// The exact body.
     #[schema(value_type = Object)]
     body: Map<String, Value>,
+}
+
+/// The wish of a body. `LiteLLM` sends what it does not know in a field `extra_body`, as it was given to it.
+fn wish_of(body: &[u8]) -> Result<Json<'_>, Problem> {
+    Ok(catalogue::parse(body)?.lifting("extra_body"))
 }
 
 /// Checks a wish against the catalogue and the caller's permissions, and prices it.
@@ -355,7 +360,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    fn of(services: &Services, generation: GenerationId, may_cancel: bool, may_resend: bool) -> Self {
+    pub(super) fn of(services: &Services, generation: GenerationId, may_cancel: bool, may_resend: bool) -> Self {
         Self { gateway: services.gateway.clone(), generation, may_cancel, may_resend, ended: false }
     }
 

@@ -3,9 +3,11 @@
 pub mod access;
 mod account;
 mod answer;
+mod assistants;
 mod billing;
 mod edits;
 pub mod errors;
+pub mod fal;
 mod generations;
 mod health;
 mod hooks;
@@ -109,10 +111,18 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(models::retrieve_model)
         .service(billing::retrieve_billing_balance)
         .service(billing::retrieve_billing)
+        .service(assistants::list_assistants)
         .service(account::retrieve_key)
         .service(account::retrieve_key_usage)
         .service(account::list_key_logs)
         .service(hooks::take_fal_webhook)
+        .service(fal::read_through_fal_proxy)
+        .service(fal::send_through_fal_proxy)
+        .service(fal::cancel_through_fal_proxy)
+        .service(fal::run_as_fal)
+        .service(fal::submit_as_fal)
+        .service(fal::read_as_fal)
+        .service(fal::cancel_as_fal)
         .service(webhooks::retrieve_webhook_secret)
         .service(webhooks::rotate_webhook_secret)
         .service(webhooks::list_webhook_deliveries)

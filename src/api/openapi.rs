@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, get, web};
 use serde_json::{Map, Value, json};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{Info, License, OpenApi, Server, Tag};
 
 use super::Services;
@@ -32,6 +34,7 @@ pub fn openapi_document(api: &mut OpenApi) {
         ("billing", "What a project may still spend, in AIML's shapes."),
         ("organization", "OpenAI's organization API: projects, keys, limits, usage, costs, audit log."),
         ("admin", "What OpenAI's API has no word for: every generation with its cost, terms, limits, credits."),
+        ("fal", "fal's own clients: `@fal-ai/client` with `proxyUrl`, `fal-client` with its hosts set."),
         ("webhooks", "What is told to a project's own addresses when a generation ends, and what providers call."),
         ("health", "Whether the gateway lives and serves."),
         ("document", "This document."),
@@ -53,6 +56,9 @@ pub fn openapi_document(api: &mut OpenApi) {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
         components.add_security_scheme(name, SecurityScheme::Http(scheme));
     }
+    let description = "A project's key as fal's clients send it: `Authorization: Key <key>`.";
+    let scheme = ApiKeyValue::with_description("Authorization", description);
+    components.add_security_scheme("fal_key", SecurityScheme::ApiKey(ApiKey::Header(scheme)));
 }
 
 /// The document as text: with a schema for each model, chosen by `model`.

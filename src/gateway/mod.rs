@@ -26,12 +26,13 @@ use crate::catalogue::{Catalogue, Order};
 use crate::domain::{Clock, Fixed, IdSource};
 use crate::ledger::{Books, LedgerError};
 use crate::meters::SharedMeters;
-use crate::providers::{Health, Prepared, Providers};
+use crate::providers::{Failure, FailureKind, FileWish, Health, Prepared, Providers, UploadPlace};
 
 pub use call::CallError;
 pub use generate::{Accepted, GenerateError, Request};
 pub use generation::{Cancellation, Finished, Job, Preview, Progress};
 pub use resend::ClientNews;
+pub use reservation::wants_data_uris;
 pub use settle::{FinishedError, cost_drift, read_finished};
 
 use generation::Jobs;
@@ -146,6 +147,14 @@ impl Gateway {
     #[must_use]
     pub fn cost_drifts(&self) -> u64 {
         self.cost_drifts.load(Ordering::Relaxed)
+    }
+
+    /// A place at the provider to upload an input file to.
+    pub async fn announce_upload(&self, provider: &str, file: &FileWish) -> Result<UploadPlace, Box<Failure>> {
+        match self.providers.get(provider) {
+            Some(provider) => provider.announce_upload(file).await,
+            None => Err(Box::new(Failure::new(FailureKind::Overloaded, "the provider is not configured"))),
+        }
     }
 
     /// How many generations this process is working on.

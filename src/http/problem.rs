@@ -203,6 +203,12 @@ impl Problem {
         self.0.code
     }
 
+    /// When to come back, if it tells.
+    #[must_use]
+    pub fn wait(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
     /// The error as OpenAI's SDKs and AIML's newer clients read it, for answers that have begun already.
     #[must_use]
     pub fn error(&self) -> Value {

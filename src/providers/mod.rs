@@ -24,8 +24,8 @@ pub use hook::{HookCall, HookError, HookHint};
 pub use media::{Media, MediaError};
 pub use metered::Metered;
 pub use outcome::{
-    Delivery, Failure, FailureKind, Image, InputProblem, LogLine, Look, LookError, Shown, Standing, StreamedRun,
-    SubmitError,
+    Delivery, Failure, FailureKind, FileWish, Image, InputProblem, LogLine, Look, LookError, Shown, Standing,
+    StreamedRun, SubmitError, UploadPlace,
 };
 
 /// A request in the provider's own words, ready to be sent.
@@ -101,6 +101,9 @@ pub trait Provider: Send + Sync {
 
     /// How the request stands, with what its runner has written; decides nothing.
     async fn standing(&self, ticket: &Ticket) -> Result<Standing, LookError>;
+
+    /// A place to upload an input file to, which the caller fills by itself.
+    async fn announce_upload(&self, file: &FileWish) -> Result<UploadPlace, Box<Failure>>;
 
     /// Asks the provider to give the request up.
     async fn cancel(&self, ticket: &Ticket) -> Result<CancelAnswer, LookError>;

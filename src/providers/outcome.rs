@@ -113,6 +113,24 @@ pub enum LookError {
     NotUnderstood(String),
 }
 
+/// A file that is to be uploaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileWish {
+    /// MIME type.
+    pub content_type: String,
+    /// What it is to be called.
+    pub file_name: String,
+}
+
+/// Where a file is to be put, and where it will lie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadPlace {
+    /// `PUT` the bytes here; the address is the secret.
+    pub upload_url: String,
+    /// The address to give to a model.
+    pub file_url: String,
+}
+
 /// A run that shows its images while they come to be.
 pub struct StreamedRun {
     /// What the provider gave for it; whether anything can be asked under it is the provider's affair.

@@ -15,10 +15,12 @@ use super::breaker::Breakers;
 use super::failure::{self, Answer};
 use super::hooks::Hooks;
 use super::keys::{Key, Keys};
-use super::{translate, wire};
+use super::{translate, uploads, wire};
 use crate::catalogue::Order;
 use crate::providers::media::cause_of;
-use crate::providers::outcome::{Delivery, Failure, FailureKind, Look, LookError, Standing, StreamedRun, SubmitError};
+use crate::providers::outcome::{
+    Delivery, Failure, FailureKind, FileWish, Look, LookError, Standing, StreamedRun, SubmitError, UploadPlace,
+};
 use crate::providers::{Attempt, CancelAnswer, Health, HookCall, HookError, HookHint, Prepared, Provider, Ticket};
 
 /// Longest wait for a connection.
@@ -237,6 +239,11 @@ impl Provider for Fal {
             404 => Err(LookError::Unknown),
             other => Err(LookError::Transient(format!("status {other} on the state"))),
         }
+    }
+
+    async fn announce_upload(&self, file: &FileWish) -> Result<UploadPlace, Box<Failure>> {
+        let turn = self.keys.turn("storage", Instant::now() + READ_TIMEOUT).await?;
+        uploads::announce(&self.client, &self.rest_url, &turn.key().header, file).await
     }
 
     async fn cancel(&self, ticket: &Ticket) -> Result<CancelAnswer, LookError> {
