@@ -12,7 +12,7 @@ use tracing::info;
 
 use super::Services;
 use super::errors::bad_key_problem;
-use super::fal::{is_for_fals_clients, refuse_in_fals_words};
+use super::fal_clients::{is_for_fals_clients, refuse_in_fals_words};
 use crate::accounts::{Caller, CallerKind};
 use crate::http::{Code, Problem};
 

@@ -7,7 +7,7 @@ mod assistants;
 mod billing;
 mod edits;
 pub mod errors;
-pub mod fal;
+pub mod fal_clients;
 mod generations;
 mod health;
 mod hooks;
@@ -116,13 +116,13 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(account::retrieve_key_usage)
         .service(account::list_key_logs)
         .service(hooks::take_fal_webhook)
-        .service(fal::read_through_fal_proxy)
-        .service(fal::send_through_fal_proxy)
-        .service(fal::cancel_through_fal_proxy)
-        .service(fal::run_as_fal)
-        .service(fal::submit_as_fal)
-        .service(fal::read_as_fal)
-        .service(fal::cancel_as_fal)
+        .service(fal_clients::read_through_fal_proxy)
+        .service(fal_clients::send_through_fal_proxy)
+        .service(fal_clients::cancel_through_fal_proxy)
+        .service(fal_clients::run_as_fal)
+        .service(fal_clients::submit_as_fal)
+        .service(fal_clients::read_as_fal)
+        .service(fal_clients::cancel_as_fal)
         .service(webhooks::retrieve_webhook_secret)
         .service(webhooks::rotate_webhook_secret)
         .service(webhooks::list_webhook_deliveries)

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::generations::project_of;
-use super::{GenerationView, Services, fal, query};
+use super::{GenerationView, Services, fal_clients, query};
 use crate::accounts::Caller;
 use crate::domain::{GenerationId, WebhookDeliveryId};
 use crate::gateway::read_finished;
@@ -347,7 +347,7 @@ fn event(services: &Services, base: &str, record: &GenerationRecord) -> Value {
 fn fal_event(services: &Services, base: &str, record: &GenerationRecord) -> Value {
     let view = json!(GenerationView::for_project(services, base, record));
     let id = record.id.to_string();
-    if let Some((status, payload)) = read_finished(record).ok().as_ref().and_then(fal::told_failure) {
+    if let Some((status, payload)) = read_finished(record).ok().as_ref().and_then(fal_clients::told_failure) {
         let error = format!("Invalid status code: {status}");
         return json!({"request_id": id, "gateway_request_id": id, "status": "ERROR", "error": error, "payload": payload});
     }

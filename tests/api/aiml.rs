@@ -56,11 +56,8 @@ fn found_by(reader: &str, body: &Value, wants_base64: bool) -> Vec<Found> {
         }
         // Only `images`, and only the field that was asked for.
         "langchain" => {
-            let image = |image: &Value| match wants_base64 {
-                true => Found::of(&Value::Null, &image["b64_json"]).unwrap(),
-                false => Found::of(&image["url"], &Value::Null).unwrap(),
-            };
-            list("images").iter().map(image).collect()
+            let (url, base64) = if wants_base64 { ("none", "b64_json") } else { ("url", "none") };
+            list("images").iter().map(|image| Found::of(&image[url], &image[base64]).unwrap()).collect()
         }
         "n8n" => list("data").iter().map(both).collect(),
         "sillytavern" => {
