@@ -30,7 +30,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 [ -x "$pg_bin/initdb" ] || fail "PostgreSQL's programs are not where Debian puts them"
 
-# --- Python for the documented examples and fal's client -------------------------------------------------------------
+# --- Python: the documented examples, clients, generators of clients, a fuzzer ------------------------------------------
 work=$(mktemp -d)
 venv="${CARGO_TARGET_DIR:-target}/test-python"
 if ! cmp -s tests/requirements.txt "$venv/installed.txt"; then
@@ -39,12 +39,21 @@ if ! cmp -s tests/requirements.txt "$venv/installed.txt"; then
   cp tests/requirements.txt "$venv/installed.txt"
 fi
 
-# --- fal's JavaScript client --------------------------------------------------------------------------------------------
+# AIML's clients want an older OpenAI SDK than the one that is tried here.
+aiml_venv="${CARGO_TARGET_DIR:-target}/test-python-aiml"
+if ! cmp -s tests/requirements-aiml.txt "$aiml_venv/installed.txt"; then
+  python3 -m venv --clear "$aiml_venv"
+  "$aiml_venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements-aiml.txt
+  cp tests/requirements-aiml.txt "$aiml_venv/installed.txt"
+fi
+
+# --- Node.js of its own, with clients, generators and linters -----------------------------------------------------------
 clients="${CARGO_TARGET_DIR:-target}/test-clients"
-if ! cmp -s tests/clients/package-lock.json "$clients/package-lock.json" || [ ! -d "$clients/node_modules/@fal-ai" ]; then
+if ! cmp -s tests/clients/package-lock.json "$clients/installed.json"; then
   mkdir -p "$clients"
   cp tests/clients/package.json tests/clients/package-lock.json "$clients/"
   (cd "$clients" && npm ci --no-audit --no-fund --loglevel=error)
+  cp tests/clients/package-lock.json "$clients/installed.json"
 fi
 
 # --- a private PostgreSQL ---------------------------------------------------------------------------------------------
@@ -73,6 +82,8 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0));
 export IMAGEGATE_TEST_POSTGRES="postgres://imagegate@127.0.0.1:$port/postgres"
 export IMAGEGATE_TEST_PYTHON="$PWD/$venv/bin/python"
 case "$venv" in /*) IMAGEGATE_TEST_PYTHON="$venv/bin/python" ;; esac
+export IMAGEGATE_TEST_AIML_PYTHON="$PWD/$aiml_venv/bin/python"
+case "$aiml_venv" in /*) IMAGEGATE_TEST_AIML_PYTHON="$aiml_venv/bin/python" ;; esac
 
 case "$clients" in /*) ;; *) clients="$PWD/$clients" ;; esac
 export IMAGEGATE_TEST_NODE_MODULES="$clients/node_modules"

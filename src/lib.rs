@@ -30,4 +30,6 @@ pub mod http;
 
 pub mod telemetry;
 
+pub mod meters;
+
 pub mod domain;

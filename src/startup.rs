@@ -24,7 +24,8 @@ use crate::domain::{Clock, IdSource, SystemClock, SystemIds};
 use crate::gateway::{Gateway, Parts};
 use crate::http::{Code, FrameTools, Problem, frame, normalize};
 use crate::ledger::{Books, LedgerError};
-use crate::providers::{Bill, BillingError, Media, Provider, Providers, fal};
+use crate::meters::SharedMeters;
+use crate::providers::{Bill, BillingError, Media, Metered, Provider, Providers, fal};
 use crate::store::{Store, StoreError, StoreOptions};
 use crate::webhooks::Webhooks;
 use crate::{admin, api, sandbox};
@@ -133,6 +134,7 @@ pub fn bill(config: &Config) -> Result<Option<Box<dyn Bill>>, BillingError> {
 /// Builds every room and starts listening. Needs an actix system with a tokio runtime beside it for the jobs.
 pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Running, StartError> {
     let (clock, ids) = clock_and_ids();
+    let meters = SharedMeters::default();
     let published = publish(&config.sales)?;
     let store = open_store(&config).await?;
     let accounts = Accounts::load(store.clone(), clock.clone(), ids.clone()).await?;
@@ -142,14 +144,16 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let tracker = TaskTracker::new();
     accounts.watch(&tracker, &jobs);
     accounts.watch_spending(&tracker, &jobs);
-    let webhooks = Webhooks::new(store.clone(), clock.clone(), ids.clone(), config.http.webhook_allow_private)?;
-    let books = Books::start(store, &tracker, &jobs).with_journal(config.journal.clone());
+    let webhooks =
+        Webhooks::new(store.clone(), clock.clone(), ids.clone(), config.http.webhook_allow_private, meters.clone())?;
+    let books = Books::start_metered(store, &tracker, &jobs, meters.clone()).with_journal(config.journal.clone());
     match books.play_journal().await {
         Ok(0) => {}
         Ok(lines) => info!(lines, "what was kept on disk while the database was away is in the books"),
         Err(fault) => error!(%fault, "what was kept on disk while the database was away could not be written"),
     }
     let provider: Arc<dyn Provider> = Arc::new(fal::Fal::new(&fal_settings)?);
+    let provider: Arc<dyn Provider> = Arc::new(Metered::new(provider, meters.clone()));
     let providers: Providers = BTreeMap::from([("fal".to_owned(), provider)]);
     let mut media_hosts = config.fal.media_hosts.clone();
     if sandbox.is_some() {
@@ -165,6 +169,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         tracker: tracker.clone(),
         markup: config.sales.markup,
         deadline: config.sales.deadline,
+        meters: meters.clone(),
     })
     .await?;
     let services = web::Data::new(Services {
@@ -172,6 +177,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         accounts,
         webhooks: webhooks.clone(),
         media: Media::new(media_hosts)?,
+        meters: meters.clone(),
         clock: clock.clone(),
         ids: ids.clone(),
         http: config.http.clone(),
@@ -179,7 +185,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         published: ArcSwap::from_pointee(published),
     });
     webhooks.start(Arc::new(api::Letters(services.clone().into_inner())), &tracker, &jobs);
-    let tools = web::Data::new(FrameTools { clock, ids });
+    let tools = web::Data::new(FrameTools { clock, ids, meters });
     let reloader = Reloader { sales: config.sales, services: services.clone().into_inner() };
     let (address, server) = listen(&config.http, services, tools)?;
     Ok(Running { address, first_keys, upstream, reloader, server, tracker, gateway, sandbox })

@@ -6,7 +6,9 @@ use utoipa::ToSchema;
 use validator::Validate;
 
 use super::api_keys::{redacted, refuse_setting};
-use super::shapes::{Deletion, LONGEST_LIFE, Refusals, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list};
+use super::shapes::{
+    Deletion, LONGEST_LIFE, Paging, Refusals, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list,
+};
 use crate::accounts::{Caller, CallerKind, KeyFilter, KeyKind, KeyRecord, NewKey};
 use crate::api::{Services, fixed_body, query};
 use crate::domain::{ApiKeyId, Timestamp};
@@ -145,8 +147,7 @@ pub async fn create_admin_api_key(
     operation_id = "listAdminApiKeys",
     tag = "organization",
     params(
-        ("limit" = Option<u32>, Query, description = "How many, 1 to 100; 20 if not given.", minimum = 1, maximum = 100),
-        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
+        Paging,
         ("order" = Option<String>, Query, description = "`desc`, newest first, if not given; or `asc`."),
     ),
     responses((status = 200, description = "A page of admin keys.", body = AdminApiKeyList), Refusals),

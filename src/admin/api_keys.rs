@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
-use super::shapes::{Deletion, LONGEST_LIFE, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list, not_found};
+use super::shapes::{
+    Deletion, LONGEST_LIFE, Paging, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list, not_found,
+};
 use crate::accounts::{Caller, KeyChange, KeyFilter, KeyKind, KeyOrigin, KeyRecord, ServiceAccountRecord};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, query};
@@ -140,8 +142,7 @@ pub fn check_scopes(scopes: Option<&[String]>) -> Result<(), Problem> {
     tag = "organization",
     params(
         ("project_id" = String, Path, description = "The project's id."),
-        ("limit" = Option<u32>, Query, description = "How many, 1 to 100; 20 if not given.", minimum = 1, maximum = 100),
-        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
+        Paging,
         ("owner_project_access" = Option<String>, Query, description = "`active`, `inactive` or `any`; none is ever inactive."),
     ),
     responses((status = 200, description = "A page of keys, newest first.", body = ProjectApiKeyList), RefusalsOfOne),

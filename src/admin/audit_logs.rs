@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::shapes::{Refusals, cursor, list};
+use super::shapes::{Paging, Refusals, cursor, list};
 use crate::accounts::{ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor};
 use crate::api::errors::invalid_field;
 use crate::api::{QueryPairs, Services, query};
@@ -56,10 +56,10 @@ pub struct AuditLogView {
     /// What was changed: its id.
     resource_id: String,
     /// What it was; null before it was made.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Option<Object>)]
     before: Option<Value>,
-    /// What it became.
-    #[schema(value_type = Object)]
+    /// What it became; null when it is gone.
+    #[schema(value_type = Option<Object>)]
     after: Option<Value>,
     /// The details of this type of event, under the type's name, as OpenAI's clients read them.
     #[serde(flatten)]
@@ -210,8 +210,7 @@ fn titled(mut fields: Map<String, Value>) -> Map<String, Value> {
     operation_id = "listAuditLogs",
     tag = "organization",
     params(
-        ("limit" = Option<u32>, Query, description = "How many, 1 to 100; 20 if not given.", minimum = 1, maximum = 100),
-        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
+        Paging,
         ("before" = Option<String>, Query, description = "The id to end before: `first_id` of the page after."),
         ("effective_at[gt]" = Option<i64>, Query, description = "Only later than this, in Unix seconds."),
         ("effective_at[gte]" = Option<i64>, Query, description = "Only at this time or later, in Unix seconds."),

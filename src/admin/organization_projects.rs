@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
-use super::shapes::{Refusals, RefusalsOfOne, accounts_of, cursor, id_of, list, not_found};
+use super::shapes::{Paging, Refusals, RefusalsOfOne, accounts_of, cursor, id_of, list, not_found};
 use crate::accounts::{Caller, ProjectChange, ProjectRecord};
 use crate::api::{Services, fixed_body, query};
 use crate::domain::{ProjectId, Timestamp};
@@ -97,8 +97,7 @@ pub async fn create_project(
     operation_id = "listOrganizationProjects",
     tag = "organization",
     params(
-        ("limit" = Option<u32>, Query, description = "How many, 1 to 100; 20 if not given.", minimum = 1, maximum = 100),
-        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
+        Paging,
         ("include_archived" = Option<bool>, Query, description = "Whether archived projects are listed too."),
     ),
     responses((status = 200, description = "A page of projects, newest first.", body = OrganizationProjectList), Refusals),

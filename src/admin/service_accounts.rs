@@ -6,7 +6,9 @@ use utoipa::ToSchema;
 use validator::Validate;
 
 use super::api_keys::check_scopes;
-use super::shapes::{Deletion, LONGEST_LIFE, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list, not_found};
+use super::shapes::{
+    Deletion, LONGEST_LIFE, Paging, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list, not_found,
+};
 use crate::accounts::{Caller, KeyRecord, Secret, ServiceAccountChange, ServiceAccountRecord, ServiceAccountRole};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, query};
@@ -172,8 +174,7 @@ pub async fn create_service_account(
     tag = "organization",
     params(
         ("project_id" = String, Path, description = "The project's id."),
-        ("limit" = Option<u32>, Query, description = "How many, 1 to 100; 20 if not given.", minimum = 1, maximum = 100),
-        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
+        Paging,
     ),
     responses((status = 200, description = "A page of service accounts, newest first.", body = ServiceAccountList), RefusalsOfOne),
     security(("admin_key" = []))

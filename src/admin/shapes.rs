@@ -8,7 +8,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::USER_AGENT;
 use serde::Serialize;
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
-use utoipa::{IntoResponses, ToSchema};
+use utoipa::{IntoParams, IntoResponses, ToSchema};
 use uuid::Uuid;
 
 use crate::accounts::{Accounts, Author, Caller, Cursor};
@@ -102,6 +102,19 @@ impl IntoResponses for RefusalsOfOne {
         responses.insert("404".to_owned(), refusal("There is nothing of this id."));
         responses
     }
+}
+
+/// Which part of a list is asked for.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only its description is used: the query is read with `cursor`")]
+pub struct Paging {
+    /// How many, 1 to 100; 20 if not given.
+    #[param(minimum = 1, maximum = 100, required = false, nullable = false)]
+    limit: Option<u32>,
+    /// The id to go on after: `last_id` of the page before.
+    #[param(required = false, nullable = false)]
+    after: Option<String>,
 }
 
 /// The accounts, with the caller as author of what it changes.

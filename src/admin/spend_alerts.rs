@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
-use super::shapes::{Deletion, Refusals, RefusalsOfOne, accounts_of, cursor, id_of, list, not_found};
+use super::shapes::{Deletion, Paging, Refusals, RefusalsOfOne, accounts_of, cursor, id_of, list, not_found};
 use super::spend_limits::{MOST_CENTS, cents, check_unit, of_cents};
 use crate::accounts::{Caller, Cursor, SpendAlert, SpendAlertRecord};
 use crate::api::errors::invalid_field;
@@ -161,8 +161,7 @@ pub async fn create_project_spend_alert(
     tag = "organization",
     params(
         ("project_id" = String, Path, description = "The project's id."),
-        ("limit" = Option<u32>, Query, description = "How many, 1 to 100; 20 if not given.", minimum = 1, maximum = 100),
-        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
+        Paging,
         ("before" = Option<String>, Query, description = "The id to end before: `first_id` of the page after."),
         ("order" = Option<String>, Query, description = "`desc`, newest first, if not given; or `asc`."),
     ),
@@ -280,8 +279,7 @@ pub async fn create_spend_alert(
     operation_id = "listSpendAlerts",
     tag = "organization",
     params(
-        ("limit" = Option<u32>, Query, description = "How many, 1 to 100; 20 if not given.", minimum = 1, maximum = 100),
-        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
+        Paging,
         ("before" = Option<String>, Query, description = "The id to end before: `first_id` of the page after."),
         ("order" = Option<String>, Query, description = "`desc`, newest first, if not given; or `asc`."),
     ),

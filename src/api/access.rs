@@ -11,6 +11,8 @@ use actix_web::{Error, HttpMessage, web};
 use tracing::info;
 
 use super::Services;
+use super::errors::bad_key_problem;
+use super::fal_clients::{is_for_fals_clients, refuse_in_fals_words};
 use crate::accounts::{Caller, CallerKind};
 use crate::http::{Code, Problem};
 
@@ -20,6 +22,8 @@ const OPEN: &[&str] = &["/", "/healthz", "/readyz", "/openapi.json", "/docs", "/
 const OPEN_BELOW: &[&str] = &["/docs/", "/v1/models/", "/sandbox/files/", "/fal/webhooks/"];
 /// What lies below these wants an admin key.
 const ADMIN_BELOW: &[&str] = &["/admin/", "/v1/organization/"];
+/// Wants an admin key, unless the operators' face has an address of its own: a scraper needs no key there.
+const METRICS: &str = "/metrics";
 
 /// Where the operators' face listens, if it has an address of its own; application data.
 #[derive(Debug, Clone, Copy)]
@@ -28,13 +32,16 @@ pub struct AdminAddress(pub Option<SocketAddr>);
 /// Whether a path is served where the request came in: the operators' face only at its own address, if it has one, and
 /// there no other but what is open to all.
 fn is_served_here(request: &ServiceRequest) -> bool {
-    let own = request.app_data::<web::Data<AdminAddress>>().and_then(|address| address.0);
     let demand = demand_of(request.path());
-    match own {
+    match admin_address(request) {
         None => true,
         Some(_) if demand == Demand::Nothing => true,
         Some(own) => (request.app_config().local_addr() == own) == (demand == Demand::AdminKey),
     }
+}
+
+fn admin_address(request: &ServiceRequest) -> Option<SocketAddr> {
+    request.app_data::<web::Data<AdminAddress>>().and_then(|address| address.0)
 }
 
 /// What a path demands.
@@ -49,7 +56,7 @@ fn demand_of(path: &str) -> Demand {
     let below = |prefixes: &[&str]| prefixes.iter().any(|prefix| path.starts_with(prefix));
     if OPEN.contains(&path) || below(OPEN_BELOW) {
         Demand::Nothing
-    } else if below(ADMIN_BELOW) {
+    } else if below(ADMIN_BELOW) || path == METRICS {
         Demand::AdminKey
     } else {
         Demand::ProjectKey
@@ -65,11 +72,18 @@ pub async fn authenticate<B: MessageBody + 'static>(
         let problem = Problem::new(Code::NotFound, format!("there is nothing at `{}`", request.path()));
         return Ok(request.error_response(problem));
     }
-    let demand = demand_of(request.path());
+    let demand = match demand_of(request.path()) {
+        Demand::AdminKey if request.path() == METRICS && admin_address(&request).is_some() => Demand::Nothing,
+        demand => demand,
+    };
     if demand != Demand::Nothing && request.method() != Method::OPTIONS {
         match admit(&request, demand) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
+            }
+            Err(problem) if is_for_fals_clients(request.path()) => {
+                let answer = refuse_in_fals_words(request.request(), problem);
+                return Ok(request.into_response(answer));
             }
             Err(problem) => return Ok(request.error_response(problem)),
         }
@@ -85,7 +99,7 @@ fn admit(request: &ServiceRequest, demand: Demand) -> Result<Caller, Problem> {
     let caller = services.accounts.authenticate(key, services.clock.now()).map_err(|reason| {
         // Told apart in the log only: no text tells whether a key exists.
         info!(%reason, "a key was refused");
-        Problem::new(Code::InvalidApiKey, "this API key is not valid")
+        bad_key_problem()
     })?;
     let fits = match caller.kind {
         CallerKind::Admin => demand == Demand::AdminKey,
@@ -103,7 +117,7 @@ fn admit(request: &ServiceRequest, demand: Demand) -> Result<Caller, Problem> {
     Err(Problem::new(Code::PermissionDenied, format!("this path wants {wanted}")))
 }
 
-/// The key of `Authorization: Bearer <key>`.
+/// The key of `Authorization: Bearer <key>`; fal's clients write `Key <key>`.
 fn bearer(request: &ServiceRequest) -> Result<&str, Problem> {
     let missing = || {
         let message = "this request requires an API key: send it as `Authorization: Bearer <key>`";
@@ -113,7 +127,8 @@ fn bearer(request: &ServiceRequest) -> Result<&str, Problem> {
     let value = value.to_str().map_err(|_| missing())?;
     let (scheme, key) = value.split_once(' ').ok_or_else(missing)?;
     let key = key.trim();
-    if !scheme.eq_ignore_ascii_case("bearer") || key.is_empty() {
+    let fals = is_for_fals_clients(request.path()) && scheme.eq_ignore_ascii_case("key");
+    if !(fals || scheme.eq_ignore_ascii_case("bearer")) || key.is_empty() {
         return Err(missing());
     }
     Ok(key)
@@ -144,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_operators_face_wants_an_admin_key() {
-        for path in ["/admin/v1/generations", "/v1/organization/usage/images"] {
+        for path in ["/admin/v1/generations", "/v1/organization/usage/images", "/metrics"] {
             assert_eq!(demand_of(path), Demand::AdminKey, "{path}");
         }
         assert_eq!(demand_of("/v1/images/generations"), Demand::ProjectKey);

@@ -7,7 +7,7 @@ use chrono::{DateTime, NaiveDateTime};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::errors::invalid_field;
+use super::errors::{bad_key_problem, invalid_field};
 use super::{QueryPairs, Services, query};
 use crate::accounts::{AccountsError, AuditFilter, Caller, Cursor, KeyFilter, KeyRecord};
 use crate::domain::{ApiKeyId, Money, Timestamp};
@@ -347,7 +347,7 @@ async fn own_key(caller: &Caller, services: &Services) -> Result<KeyRecord, Prob
     let filter = KeyFilter { id: Some(caller.api_key_id), ..KeyFilter::default() };
     services.accounts.key(&filter).await.map_err(|fault| match fault {
         // It was revoked a moment ago, and this replica has not heard of it yet.
-        AccountsError::UnknownKey => Problem::new(Code::InvalidApiKey, "this API key is not valid"),
+        AccountsError::UnknownKey => bad_key_problem(),
         fault => fault.into(),
     })
 }

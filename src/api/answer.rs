@@ -14,8 +14,8 @@ use crate::catalogue::{ResponseFormat, Switches};
 use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId};
 use crate::gateway::{Finished, cost_drift};
 use crate::http::Problem;
-use crate::ledger::{AttemptOutcome, AttemptRecord, CostSource, GenerationRecord};
-use crate::providers::{Delivery, Image};
+use crate::ledger::{AttemptOutcome, AttemptRecord, CostSource, GenerationRecord, GenerationState};
+use crate::providers::{Delivery, Image, LogLine, Standing};
 
 /// One image of an answer.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -168,6 +168,14 @@ pub struct GenerationView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub settled_at: Option<i64>,
+    /// How many requests are before it, while it waits at the provider and the provider tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = 2)]
+    pub queue_position: Option<u32>,
+    /// What the model has written by now, while it runs and where one generation is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub logs: Option<Vec<LogLineView>>,
     /// The project that pays.
     pub project_id: String,
     /// The key that was used.
@@ -196,6 +204,29 @@ pub struct GenerationView {
     #[serde(flatten)]
     #[schema(inline)]
     operator: Option<OperatorView>,
+}
+
+/// A line that a model has written while it runs.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = LogLine)]
+pub struct LogLineView {
+    /// What was written.
+    #[schema(example = " 50%")]
+    message: String,
+    /// When, as RFC 3339.
+    timestamp: String,
+    /// How grave.
+    #[schema(example = "INFO")]
+    level: String,
+    /// By whom.
+    #[schema(example = "USER")]
+    source: String,
+}
+
+impl From<LogLine> for LogLineView {
+    fn from(LogLine { message, timestamp, level, source }: LogLine) -> Self {
+        Self { message, timestamp, level, source }
+    }
 }
 
 /// Where a generation stands.
@@ -262,6 +293,16 @@ pub struct AttemptView {
 }
 
 impl GenerationView {
+    /// With how it stands at the provider, while it is open.
+    #[must_use]
+    pub fn standing(mut self, standing: Standing) -> Self {
+        let state = if standing.runs { GenerationState::Running } else { GenerationState::Queued };
+        self.state = state.as_str();
+        self.queue_position = standing.queue_position.filter(|_| !standing.runs);
+        self.logs = standing.runs.then(|| standing.logs.into_iter().map(LogLineView::from).collect());
+        self
+    }
+
     /// With the submits that the provider took, for operators.
     #[must_use]
     pub fn with_attempts(mut self, attempts: &[AttemptRecord]) -> Self {
@@ -312,6 +353,8 @@ impl GenerationView {
             state: record.state.as_str(),
             created_at: record.created_at.seconds(),
             settled_at: outcome.map(|outcome| outcome.settled_at.seconds()),
+            queue_position: None,
+            logs: None,
             project_id: project_id.to_string(),
             api_key_id: api_key_id.to_string(),
             user: record.user.clone(),
@@ -377,7 +420,7 @@ pub fn put_cost_headers(response: &mut HttpResponseBuilder, id: GenerationId, pr
     }
 }
 
-fn produce(services: &Services, base: &str, delivery: Delivery, prompt: Option<&str>) -> Produced {
+pub(super) fn produce(services: &Services, base: &str, delivery: Delivery, prompt: Option<&str>) -> Produced {
     let images: Vec<ImageView> = delivery.images.into_iter().map(|image| image_view(services, base, image)).collect();
     Produced {
         data: images.clone(),

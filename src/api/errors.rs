@@ -105,6 +105,12 @@ pub fn invalid_field(field: &str, message: &str) -> Problem {
         .data(data)
 }
 
+/// A key that is not good, whyever. The sentence begins as OpenAI's does: `LiteLLM` tells a bad key by these words.
+#[must_use]
+pub fn bad_key_problem() -> Problem {
+    Problem::new(Code::InvalidApiKey, "Incorrect API key provided: it is not valid here")
+}
+
 /// Why nothing could be reserved. `Duplicate` is no error: the caller joins that generation.
 #[must_use]
 pub fn reserve_problem(fault: &ReserveError) -> Problem {
@@ -132,9 +138,7 @@ pub fn reserve_problem(fault: &ReserveError) -> Problem {
             Problem::new(Code::InsufficientCredits, message).data(json!({"kind": "err_organization_limit_reached"}))
         }
         ReserveError::LimitReached(reached) => limit_problem(reached),
-        ReserveError::ProjectArchived | ReserveError::KeyRevoked | ReserveError::UnknownCaller => {
-            Problem::new(Code::InvalidApiKey, "this API key is not valid")
-        }
+        ReserveError::ProjectArchived | ReserveError::KeyRevoked | ReserveError::UnknownCaller => bad_key_problem(),
         ReserveError::SameKeyOtherBody => Problem::new(
             Code::IdempotencyKeyReused,
             "this `Idempotency-Key` was used with another body; send another key for another request",

@@ -93,7 +93,8 @@ pub fn state_filter(pairs: &super::QueryPairs) -> Result<Option<GenerationState>
 
 /// Retrieve a generation
 ///
-/// Where it stands, and its images once it has succeeded.
+/// Where it stands, and its images once it has succeeded. While it is open: how many requests are before it at the
+/// provider, or what the model has written by now.
 #[utoipa::path(
     operation_id = "retrieveImageGeneration",
     tag = "images",
@@ -115,7 +116,16 @@ pub async fn retrieve_image_generation(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let record = own_generation(&services, &caller, &id).await?;
-    Ok(HttpResponse::Ok().json(GenerationView::for_project(&services, &public_base(&services, &request), &record)))
+    Ok(HttpResponse::Ok().json(shown(&services, &request, &record).await))
+}
+
+/// A generation with how it stands at the provider, if it is open.
+async fn shown(services: &Services, request: &HttpRequest, record: &GenerationRecord) -> GenerationView {
+    let view = GenerationView::for_project(services, &public_base(services, request), record);
+    match &record.outcome {
+        Some(_) => view,
+        None => view.standing(services.gateway.standing(record, true).await),
+    }
 }
 
 /// Cancel a generation
@@ -152,10 +162,14 @@ pub async fn cancel_image_generation(
         }
     }
     let record = own_generation(&services, &caller, &id).await?;
-    Ok(HttpResponse::Ok().json(GenerationView::for_project(&services, &public_base(&services, &request), &record)))
+    Ok(HttpResponse::Ok().json(shown(&services, &request, &record).await))
 }
 
-async fn own_generation(services: &Services, caller: &Caller, id: &str) -> Result<GenerationRecord, Problem> {
+pub(super) async fn own_generation(
+    services: &Services,
+    caller: &Caller,
+    id: &str,
+) -> Result<GenerationRecord, Problem> {
     let not_found = || Problem::new(Code::NotFound, format!("this project has no generation `{id}`")).param("id");
     let project_id = project_of(caller)?;
     let id: GenerationId = id.parse().map_err(|_| not_found())?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, LOCATION};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, post, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, post, web};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -23,10 +23,11 @@ use crate::domain::{GenerationId, ProjectId};
 use crate::gateway::{Accepted, ClientNews, Finished, Gateway, Job, Progress, Request, read_finished};
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
 use crate::ledger::{FinalState, ReserveError};
+use crate::meters::Served;
 use crate::webhooks::WebhookForm;
 
 /// How long an idempotency key counts.
-const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(24);
+pub(super) const IDEMPOTENCY_KEPT: Duration = Duration::from_hours(24);
 /// Longest idempotency key.
 const IDEMPOTENCY_KEY_LIMIT: usize = 255;
 /// How often the books are asked for a generation that another replica works on.
@@ -92,7 +93,7 @@ pub async fn create_image_generation(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     expect_json(&request)?;
-    let accepted = accept(&request, &caller, &catalogue::parse(&body)?, &services)?;
+    let accepted = accept(&request, &caller, &wish_of(&body)?, &services)?;
     drop(body);
     make_images(
         Asked {
@@ -125,6 +126,7 @@ pub(super) struct Asked {
 pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<HttpResponse, Problem> {
     let Asked { request, services, caller, context, events } = asked;
     let project_id = project_of(&caller)?;
+    note_served(&request, &accepted, None);
     let switches = &accepted.order.switches;
     let ask_for = |url: &String| services.webhooks.ask(url, WebhookForm::Imagegate, public_base(&services, &request));
     let webhook = switches.webhook_url.as_ref().map(ask_for).transpose();
@@ -162,9 +164,15 @@ pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<Http
         return stream_events(services, request, accepted, job, waiting, events).await;
     }
     let progress = job.outcome().await;
+    note_served(&request, &accepted, Some(job.time_at_provider()));
     let answer = answer(&services, &request, &accepted, progress, &job).await;
     waiting.ends(&answer).await;
     answer
+}
+
+/// Tells the frame what the request is counted as.
+fn note_served(request: &HttpRequest, accepted: &Accepted, provider_time: Option<Duration>) {
+    request.extensions_mut().insert(Served { model: accepted.order.model.id.clone(), provider_time });
 }
 
 /// The answer to a resend without a key, if there is a first request that it can join.
@@ -221,7 +229,7 @@ pub async fn quote_image_generation(
 ) -> Result<HttpResponse, Problem> {
     project_of(&caller)?;
     expect_json(&request)?;
-    let Accepted { order, fallbacks, quote } = accept(&request, &caller, &catalogue::parse(&body)?, &services)?;
+    let Accepted { order, fallbacks, quote } = accept(&request, &caller, &wish_of(&body)?, &services)?;
     let prepared = services.gateway.prepare(&order)?;
     let view = QuoteView {
         object: "image.generation.quote",
@@ -280,6 +288,11 @@ pub struct ProviderRequestView {
     /// The exact body.
     #[schema(value_type = Object)]
     body: Map<String, Value>,
+}
+
+/// The wish of a body. `LiteLLM` sends what it does not know in a field `extra_body`, as it was given to it.
+fn wish_of(body: &[u8]) -> Result<Json<'_>, Problem> {
+    Ok(catalogue::parse(body)?.lifting("extra_body"))
 }
 
 /// Checks a wish against the catalogue and the caller's permissions, and prices it.
@@ -347,7 +360,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    fn of(services: &Services, generation: GenerationId, may_cancel: bool, may_resend: bool) -> Self {
+    pub(super) fn of(services: &Services, generation: GenerationId, may_cancel: bool, may_resend: bool) -> Self {
         Self { gateway: services.gateway.clone(), generation, may_cancel, may_resend, ended: false }
     }
 

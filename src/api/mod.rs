@@ -3,14 +3,17 @@
 pub mod access;
 mod account;
 mod answer;
+mod assistants;
 mod billing;
 mod edits;
 pub mod errors;
+pub mod fal_clients;
 mod generations;
 mod health;
 mod hooks;
 mod images;
 mod input;
+mod metrics;
 mod models;
 mod openapi;
 mod permission;
@@ -29,6 +32,7 @@ use crate::catalogue::Catalogue;
 use crate::config::HttpSettings;
 use crate::domain::{Clock, IdSource};
 use crate::gateway::Gateway;
+use crate::meters::SharedMeters;
 use crate::providers::Media;
 use crate::webhooks::Webhooks;
 
@@ -50,6 +54,8 @@ pub struct Services {
     pub webhooks: Webhooks,
     /// Fetches delivered images.
     pub media: Media,
+    /// What is counted and timed.
+    pub meters: SharedMeters,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Makes ids.
@@ -105,10 +111,18 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(models::retrieve_model)
         .service(billing::retrieve_billing_balance)
         .service(billing::retrieve_billing)
+        .service(assistants::list_assistants)
         .service(account::retrieve_key)
         .service(account::retrieve_key_usage)
         .service(account::list_key_logs)
         .service(hooks::take_fal_webhook)
+        .service(fal_clients::read_through_fal_proxy)
+        .service(fal_clients::send_through_fal_proxy)
+        .service(fal_clients::cancel_through_fal_proxy)
+        .service(fal_clients::run_as_fal)
+        .service(fal_clients::submit_as_fal)
+        .service(fal_clients::read_as_fal)
+        .service(fal_clients::cancel_as_fal)
         .service(webhooks::retrieve_webhook_secret)
         .service(webhooks::rotate_webhook_secret)
         .service(webhooks::list_webhook_deliveries)
@@ -116,5 +130,6 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(webhooks::redeliver_webhook)
         .service(health::check_liveness)
         .service(health::check_readiness)
+        .service(metrics::retrieve_metrics)
         .service(openapi::retrieve_openapi_document);
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, get, web};
 use serde_json::{Map, Value, json};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{Info, License, OpenApi, Server, Tag};
 
 use super::Services;
@@ -32,7 +34,8 @@ pub fn openapi_document(api: &mut OpenApi) {
         ("billing", "What a project may still spend, in AIML's shapes."),
         ("organization", "OpenAI's organization API: projects, keys, limits, usage, costs, audit log."),
         ("admin", "What OpenAI's API has no word for: every generation with its cost, terms, limits, credits."),
-        ("webhooks", "What providers call by themselves."),
+        ("fal", "fal's own clients: `@fal-ai/client` with `proxyUrl`, `fal-client` with its hosts set."),
+        ("webhooks", "What is told to a project's own addresses when a generation ends, and what providers call."),
         ("health", "Whether the gateway lives and serves."),
         ("document", "This document."),
     ];
@@ -53,6 +56,9 @@ pub fn openapi_document(api: &mut OpenApi) {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(description)).build();
         components.add_security_scheme(name, SecurityScheme::Http(scheme));
     }
+    let description = "A project's key as fal's clients send it: `Authorization: Key <key>`.";
+    let scheme = ApiKeyValue::with_description("Authorization", description);
+    components.add_security_scheme("fal_key", SecurityScheme::ApiKey(ApiKey::Header(scheme)));
 }
 
 /// The document as text: with a schema for each model, chosen by `model`.
@@ -78,11 +84,47 @@ pub fn render_document(api: &OpenApi, catalogue: &Catalogue) -> Result<String, s
             }),
         );
         components.extend(added);
+        for schema in components.values_mut().filter(|schema| schema.get("allOf").is_some()) {
+            flatten(schema);
+        }
         components.sort_keys();
     }
     let mut text = serde_json::to_string_pretty(&document)?;
     text.push('\n');
     Ok(text)
+}
+
+/// Makes one object of a composed one (`allOf`), which is what its JSON is and what generators make the best types of. The
+/// fields of a part that may be missing are not required.
+fn flatten(schema: &mut Value) {
+    let (mut properties, mut required) = (Map::new(), Vec::new());
+    if !collect(schema, true, &mut properties, &mut required) {
+        return;
+    }
+    if let Some(schema) = schema.as_object_mut() {
+        schema.remove("allOf");
+        schema.insert("type".to_owned(), json!("object"));
+        schema.insert("required".to_owned(), required.into());
+        schema.insert("properties".to_owned(), properties.into());
+    }
+}
+
+/// Collects the fields of an inline object, of its parts, or of one that may be `null`; false if it is anything else.
+fn collect(schema: &Value, needed: bool, properties: &mut Map<String, Value>, required: &mut Vec<Value>) -> bool {
+    if let Some(parts) = schema["allOf"].as_array() {
+        return parts.iter().all(|part| collect(part, needed, properties, required));
+    }
+    if let Some([part, null]) = schema["oneOf"].as_array().map(Vec::as_slice)
+        && null["type"] == "null"
+    {
+        return collect(part, false, properties, required);
+    }
+    let Some(own) = schema["properties"].as_object() else { return false };
+    properties.extend(own.clone());
+    if needed {
+        required.extend(schema["required"].as_array().into_iter().flatten().cloned());
+    }
+    true
 }
 
 /// The OpenAPI document

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::generations::project_of;
-use super::{GenerationView, Services, query};
+use super::{GenerationView, Services, fal_clients, query};
 use crate::accounts::Caller;
 use crate::domain::{GenerationId, WebhookDeliveryId};
+use crate::gateway::read_finished;
 use crate::http::{Code, Problem, ProblemBody};
 use crate::ledger::GenerationRecord;
 use crate::webhooks::{
@@ -346,10 +347,9 @@ fn event(services: &Services, base: &str, record: &GenerationRecord) -> Value {
 fn fal_event(services: &Services, base: &str, record: &GenerationRecord) -> Value {
     let view = json!(GenerationView::for_project(services, base, record));
     let id = record.id.to_string();
-    if view.get("images").is_none() {
-        let message = view.pointer("/error/message").cloned().unwrap_or_else(|| json!(record.state.as_str()));
-        let payload = json!({"detail": message});
-        return json!({"request_id": id, "gateway_request_id": id, "status": "ERROR", "error": message, "payload": payload});
+    if let Some((status, payload)) = read_finished(record).ok().as_ref().and_then(fal_clients::told_failure) {
+        let error = format!("Invalid status code: {status}");
+        return json!({"request_id": id, "gateway_request_id": id, "status": "ERROR", "error": error, "payload": payload});
     }
     let names = ["images", "timings", "seed", "has_nsfw_concepts", "prompt", "description"];
     let fields = names.iter().filter_map(|name| Some(((*name).to_owned(), view.get(name)?.clone())));

@@ -38,10 +38,14 @@ impl Model {
         }
         let mut required = vec!["model"];
         required.extend(self.parameters.iter().filter(|one| one.required).map(|one| one.name.as_ref()));
+        let description = if self.description.starts_with(&self.name) {
+            self.description.clone()
+        } else {
+            format!("{}: {}", self.name, self.description)
+        };
         let mut request = json!({
             "type": "object",
-            "title": self.name,
-            "description": self.description,
+            "description": description,
             "required": required,
             "properties": properties,
         });

@@ -86,6 +86,27 @@ impl<'a> Json<'a> {
         }
     }
 
+    /// The object with the fields of its field `key` beside its own, where that holds an object. What stands outside as
+    /// well counts as it stands there.
+    #[must_use]
+    pub fn lifting(self, key: &str) -> Self {
+        let Json::Object(object) = self else { return self };
+        if !matches!(object.get(key), Some(Json::Object(_))) {
+            return Json::Object(object);
+        }
+        let mut inner = Vec::new();
+        let mut outer: Vec<(Cow<'a, str>, Self)> = Vec::with_capacity(object.entries.len());
+        for (name, value) in object.entries {
+            match value {
+                Json::Object(lifted) if name == key => inner.extend(lifted.entries),
+                value => outer.push((name, value)),
+            }
+        }
+        let outside: HashSet<&str> = outer.iter().map(|(name, _)| name.as_ref()).collect();
+        inner.retain(|(name, _)| !outside.contains(name.as_ref()));
+        Json::Object(outer.into_iter().chain(inner).collect())
+    }
+
     /// The text, if this is one.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {
@@ -318,6 +339,18 @@ mod tests {
             assert_eq!(object.entries().len(), extra + 3);
             assert_eq!(object.distinct().count(), extra + 1);
             assert_eq!(object.repeated_keys().collect::<Vec<_>>(), ["a", "a"]);
+        }
+    }
+
+    #[test]
+    fn what_lies_in_a_field_is_lifted_beside_it_unless_it_stands_there() {
+        let lifted = |text: &'static str| parse(text.as_bytes()).unwrap().lifting("extra_body");
+        let read = lifted(r#"{"a": 1, "extra_body": {"a": 2, "b": {"c": 3}}, "d": 4}"#);
+        let names: Vec<&str> = read.as_object().unwrap().distinct().map(|(name, _)| name).collect();
+        assert_eq!(names, ["a", "d", "b"]);
+        assert_eq!(read.as_object().unwrap().get("a"), parse(b"1").ok().as_ref());
+        for same in [r#"{"a": 1}"#, r#"{"extra_body": 7}"#, "[]", r#"{"extra_body": null, "a": 1}"#] {
+            assert_eq!(lifted(same), parse(same.as_bytes()).unwrap());
         }
     }
 

@@ -38,6 +38,23 @@ impl Order {
 }
 
 impl Model {
+    /// Our name for what the provider calls `name` at this endpoint; the name itself where ours is the same, or unknown.
+    #[must_use]
+    pub fn own_name<'n>(&'n self, endpoint: &str, name: &'n str) -> &'n str {
+        let several =
+            self.several.as_ref().filter(|several| several.endpoint == endpoint && several.provider_name == name);
+        if let Some(parameter) = several.and_then(|several| self.parameters.get(several.position)) {
+            return &parameter.name;
+        }
+        let ours = |parameter: &Parameter| {
+            *parameter.name == *name || parameter.accepts.iter().any(|accepted| accepted == name)
+        };
+        if self.parameters.iter().any(ours) {
+            return name;
+        }
+        self.parameters.iter().find(|parameter| parameter.provider_name == name).map_or(name, |known| &known.name)
+    }
+
     /// Whether it can be ordered. Loading a file has made sure that such a model has a price.
     #[must_use]
     pub const fn is_offered(&self) -> bool {

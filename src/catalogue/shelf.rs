@@ -104,6 +104,15 @@ impl Catalogue {
         self.models.get(*self.places.get(id.as_ref())?)
     }
 
+    /// The model that is made at this endpoint of this provider; withdrawn models too.
+    #[must_use]
+    pub fn model_of_endpoint(&self, provider: &str, endpoint: &str) -> Option<&Arc<Model>> {
+        self.models.iter().find(|model| {
+            let several = model.several.as_ref().is_some_and(|several| several.endpoint == endpoint);
+            model.provider == provider && (model.endpoint == endpoint || several)
+        })
+    }
+
     /// Every model, ordered by id; [`Model::is_offered`] tells those that can be ordered.
     pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
         self.models.iter()

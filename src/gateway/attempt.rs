@@ -1,7 +1,7 @@
 //! Steps 6 and 7: one model after the other until one makes the image or the request itself is at fault.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
@@ -24,7 +24,9 @@ impl Gateway {
     pub(super) async fn try_in_turn<'a>(&self, job: &Arc<Job>, chain: &'a Chain) -> (&'a Order, Outcome) {
         let (mut choice, mut number, mut rest) = (&chain.first, 1, chain.fallbacks.iter());
         loop {
+            let handed_over = Instant::now();
             let outcome = self.submit_and_follow(job, choice, Attempt { generation: job.id, number }).await;
+            job.was_at_provider(handed_over.elapsed());
             let Some(next) = rest.next().filter(|_| self.may_go_on(job, &outcome)) else {
                 return (&choice.order, outcome);
             };
@@ -60,8 +62,7 @@ impl Gateway {
             // The first look needs no commit. What comes of it is written after the id, which went to the books before it.
             Ok(ticket) => {
                 let remembered = self.remember(attempt, &ticket);
-                let followed = self.waiter.look_and_follow(job.clone(), provider.clone(), ticket.clone());
-                let (outcome, ()) = tokio::join!(followed, remembered);
+                let (outcome, ()) = tokio::join!(self.look_and_follow(job, provider, ticket.clone()), remembered);
                 outcome
             }
             Err(SubmitError::NotTaken(failure)) => Outcome::Failed(*failure),
@@ -98,7 +99,7 @@ impl Gateway {
             let called = job.called.notified();
             if let Some(ticket) = self.stored_ticket(job.id, number).await {
                 info!(generation = %job.id, provider_request_id = ticket.request_id, "the provider has called: it took the request");
-                return self.waiter.follow(job.clone(), provider.clone(), ticket).await;
+                return self.follow(job, provider, ticket).await;
             }
             let left = until.since(self.clock.now());
             if left.is_zero() {

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
@@ -88,6 +89,18 @@ pub struct Job {
     milestone: Notify,
     cancellation: AtomicU8,
     rates: OnceLock<RateLimits>,
+    times: Mutex<Times>,
+}
+
+/// How long a job was where.
+#[derive(Debug, Default)]
+struct Times {
+    /// When it was handed to the provider.
+    handed_over: Option<Instant>,
+    /// How long it then waited until it was seen to run.
+    queued: Option<Duration>,
+    /// How long it was with the provider, all tries together.
+    at_provider: Duration,
 }
 
 impl Job {
@@ -109,7 +122,39 @@ impl Job {
             milestone: Notify::new(),
             cancellation: AtomicU8::new(Cancellation::Never as u8),
             rates: OnceLock::new(),
+            times: Mutex::default(),
         })
+    }
+
+    /// How long it waited for the provider, all tries together.
+    #[must_use]
+    pub fn time_at_provider(&self) -> Duration {
+        self.times().at_provider
+    }
+
+    /// How long it waited at the provider before it was seen to run; `None` if it never was.
+    pub(super) fn time_queued(&self) -> Option<Duration> {
+        self.times().queued
+    }
+
+    /// It was with the provider for so long.
+    pub(super) fn was_at_provider(&self, duration: Duration) {
+        self.times().at_provider += duration;
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_time(&self, news: &Progress) {
+        let mut times = self.times();
+        match news {
+            Progress::Queued(_) if times.handed_over.is_none() => times.handed_over = Some(Instant::now()),
+            Progress::Running if times.queued.is_none() => {
+                times.queued = times.handed_over.map(|handed_over| handed_over.elapsed());
+            }
+            _ => {}
+        }
     }
 
     /// How the rate limits stood with it, once it was reserved; nothing where there are none.
@@ -153,6 +198,7 @@ impl Job {
 
     /// Tells the watchers, if it is news. An ended job stays ended, and an overdue one is overdue until it ends.
     pub(super) fn tell(&self, news: Progress) {
+        self.note_time(&news);
         let is_milestone = matches!(news, Progress::Refused(_) | Progress::Overdue | Progress::Finished(_));
         let was_news = self.progress.send_if_modified(|progress| {
             let is_news = match (&*progress, &news) {

@@ -9,6 +9,7 @@ mod recover;
 mod resend;
 mod reservation;
 mod settle;
+mod standing;
 mod streamed;
 mod wait;
 
@@ -24,12 +25,14 @@ use uuid::Uuid;
 use crate::catalogue::{Catalogue, Order};
 use crate::domain::{Clock, Fixed, IdSource};
 use crate::ledger::{Books, LedgerError};
-use crate::providers::{Health, Prepared, Providers};
+use crate::meters::SharedMeters;
+use crate::providers::{Failure, FailureKind, FileWish, Health, Prepared, Providers, UploadPlace};
 
 pub use call::CallError;
 pub use generate::{Accepted, GenerateError, Request};
 pub use generation::{Cancellation, Finished, Job, Preview, Progress};
 pub use resend::ClientNews;
+pub use reservation::wants_data_uris;
 pub use settle::{FinishedError, cost_drift, read_finished};
 
 use generation::Jobs;
@@ -55,6 +58,8 @@ pub struct Parts {
     pub markup: Fixed,
     /// Longest wait for one image, if its model file has none.
     pub deadline: Duration,
+    /// Counts what ends.
+    pub meters: SharedMeters,
 }
 
 /// Takes image requests and sees each through to its line in the books.
@@ -74,6 +79,7 @@ pub struct Gateway {
     waiter: Waiter,
     /// Generations that the provider billed otherwise than the catalogue computes.
     cost_drifts: AtomicU64,
+    meters: SharedMeters,
 }
 
 impl Gateway {
@@ -95,6 +101,7 @@ impl Gateway {
             jobs: Jobs::default(),
             waiter,
             cost_drifts: AtomicU64::new(0),
+            meters: parts.meters,
         });
         gateway.books.heartbeat(gateway.replica, gateway.clock.now()).await?;
         // The month's partition must stand before the first row wants to go there.
@@ -140,6 +147,14 @@ impl Gateway {
     #[must_use]
     pub fn cost_drifts(&self) -> u64 {
         self.cost_drifts.load(Ordering::Relaxed)
+    }
+
+    /// A place at the provider to upload an input file to.
+    pub async fn announce_upload(&self, provider: &str, file: &FileWish) -> Result<UploadPlace, Box<Failure>> {
+        match self.providers.get(provider) {
+            Some(provider) => provider.announce_upload(file).await,
+            None => Err(Box::new(Failure::new(FailureKind::Overloaded, "the provider is not configured"))),
+        }
     }
 
     /// How many generations this process is working on.

@@ -128,7 +128,7 @@ impl Gateway {
             return Outcome::Expired(Failure::new(FailureKind::Lost, "its provider is not configured any more"));
         };
         match open.attempt.clone() {
-            Some(submitted) => self.waiter.follow(job.clone(), provider, ticket_of(submitted)).await,
+            Some(submitted) => self.follow(job, &provider, ticket_of(submitted)).await,
             // Nobody knows whether the provider took it. It is never sent again.
             None => self.wait_for_call(job, &provider, 1).await,
         }

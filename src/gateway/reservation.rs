@@ -11,6 +11,8 @@ use crate::ledger::{GenerationRecord, Idempotency, Reservation};
 /// Beside the first model's parameters, the fallbacks: `[{"model": …, "parameters": …}]`. No model has a parameter of that
 /// name, since it is a field of every request.
 const FALLBACKS: &str = "fallbacks";
+/// Likewise, whether the images are wanted as data URIs.
+const SYNC_MODE: &str = "sync_mode";
 
 impl Gateway {
     pub(super) fn reservation(&self, accepted: &Accepted, request: &Request) -> Reservation {
@@ -18,6 +20,10 @@ impl Gateway {
         let created_at = self.clock.now();
         let deadline = order.model.deadline.unwrap_or(self.deadline);
         let mut parameters = stored_parameters(order);
+        // Whoever fetches the result later gets it as it was ordered.
+        if order.switches.sync_mode {
+            parameters.insert(SYNC_MODE.to_owned(), Value::Bool(true));
+        }
         if !fallbacks.is_empty() {
             let stored = |order: &std::sync::Arc<Order>| json!({"model": order.model.id, "parameters": stored_parameters(order)});
             parameters.insert(FALLBACKS.to_owned(), fallbacks.iter().map(stored).collect());
@@ -72,6 +78,13 @@ fn leave_out_data(value: &mut Value) {
         Value::Object(fields) => fields.values_mut().for_each(leave_out_data),
         _ => {}
     }
+}
+
+/// Whether the images were wanted as data URIs.
+#[must_use]
+pub fn wants_data_uris(record: &GenerationRecord) -> bool {
+    let parameters: Result<Map<String, Value>, _> = serde_json::from_str(&record.parameters);
+    parameters.is_ok_and(|parameters| parameters.get(SYNC_MODE) == Some(&Value::Bool(true)))
 }
 
 /// The model and parameters of an attempt as they were stored: 1 is the first model, 2 the first fallback.

@@ -12,6 +12,7 @@ use super::wait::Outcome;
 use crate::catalogue::{Charge, Order, Size};
 use crate::domain::{Fixed, GenerationId, Money, Timestamp};
 use crate::ledger::{Applied, Books, CostSource, FinalState, Finish, GenerationRecord, LedgerError, Submitted};
+use crate::meters::Ended;
 use crate::providers::{Delivery, Failure, FailureKind};
 
 /// First and longest wait between two tries to write what must be written.
@@ -82,6 +83,12 @@ impl Gateway {
             cost_usd = %finish.cost,
             "generation ended"
         );
+        self.meters.ended(Ended {
+            model: terms.model(),
+            state: finish.state.as_str(),
+            images: finish.images,
+            queued: job.time_queued(),
+        });
         job.tell(Progress::Finished(Arc::new(finished)));
         self.jobs.remove(job.id);
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -15,6 +16,7 @@ use tracing::{error, info, warn};
 
 use super::problem::{Code, Problem};
 use crate::domain::{Clock, IdSource, RequestId, Timestamp};
+use crate::meters::{Served, SharedMeters};
 
 /// What the frame knows of a request; in its extensions.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +34,8 @@ pub struct FrameTools {
     pub clock: Arc<dyn Clock>,
     /// Makes request ids.
     pub ids: Arc<dyn IdSource>,
+    /// Counts and times the requests.
+    pub meters: SharedMeters,
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -59,6 +63,7 @@ pub async fn frame<B: MessageBody + 'static>(
             let mut response = with_problem_body(response.map_into_boxed_body(), &context, &path, now);
             put_ids(response.headers_mut(), &context, echo);
             line.write(response.status().as_u16(), response.headers(), now);
+            count(&tools.meters, &response, now.since(context.received_at));
             return Ok(response);
         }
         Ok(Err(fault)) => problem_of(&fault),
@@ -68,7 +73,17 @@ pub async fn frame<B: MessageBody + 'static>(
     let broken = Broken { problem, context, path, now, echo };
     let response = broken.error_response();
     line.write(response.status().as_u16(), response.headers(), now);
+    let took = now.since(context.received_at);
+    tools.meters.answered(line.method.as_str(), None, response.status().as_u16(), took, None);
     Err(broken.into())
+}
+
+/// Counts and times an answered request.
+fn count(meters: &SharedMeters, response: &ServiceResponse, took: Duration) {
+    let request = response.request();
+    let route = request.match_pattern();
+    let served = request.extensions().get::<Served>().cloned();
+    meters.answered(request.method().as_str(), route.as_deref(), response.status().as_u16(), took, served.as_ref());
 }
 
 /// A request that broke off before there was a response: carries all that its answer needs.
@@ -193,7 +208,11 @@ mod tests {
 
     #[actix_web::test]
     async fn a_panic_is_answered_in_the_one_shape_with_the_requests_id() {
-        let tools = web::Data::new(FrameTools { clock: Arc::new(SystemClock), ids: Arc::new(SystemIds) });
+        let tools = web::Data::new(FrameTools {
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(SystemIds),
+            meters: SharedMeters::default(),
+        });
         let server = HttpServer::new(move || {
             App::new().app_data(tools.clone()).route("/panics", web::get().to(panics)).wrap(from_fn(frame))
         });

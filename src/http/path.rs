@@ -4,7 +4,7 @@ use actix_web::dev::ServiceRequest;
 use actix_web::http::{Method, Uri};
 
 /// First segments that belong to `/v1`; AIML's clients often leave the version out.
-const VERSIONED: &[&str] = &["images", "models", "billing", "organization", "key"];
+const VERSIONED: &[&str] = &["images", "models", "billing", "organization", "key", "assistants"];
 
 /// Gives the request the path that routes are registered under. `HEAD` is answered as `GET`; the server leaves the body
 /// out by itself.

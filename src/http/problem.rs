@@ -7,7 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::frame::RequestContext;
@@ -203,6 +203,12 @@ impl Problem {
         self.0.code
     }
 
+    /// When to come back, if it tells.
+    #[must_use]
+    pub fn wait(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
     /// The error as OpenAI's SDKs and AIML's newer clients read it, for answers that have begun already.
     #[must_use]
     pub fn error(&self) -> Value {
@@ -330,8 +336,19 @@ pub struct ErrorBody {
     /// Details for programs. For `invalid_parameters`, one entry for each problem found: `code`, `path`, `message` and
     /// the limit (`minimum`, `maximum`, `multipleOf` or `options`), with the nearest allowed value where one exists.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, value_type = Object)]
+    #[schema(nullable = false, value_type = ErrorDetails)]
     pub data: Option<Value>,
+}
+
+/// Details of an error, for programs.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes `ErrorBody::data` in the document")]
+enum ErrorDetails {
+    /// One entry for each problem found.
+    Problems(Vec<Map<String, Value>>),
+    /// What the code tells of.
+    Facts(Map<String, Value>),
 }
 
 #[cfg(test)]

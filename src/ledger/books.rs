@@ -18,9 +18,10 @@ use super::month::Month;
 use super::resend::{self, Found, Resend};
 use super::writer::{Command, Writer};
 use crate::domain::{GenerationId, ProjectId, Timestamp};
+use crate::meters::SharedMeters;
 use crate::store::{
     AttemptRecord, Balance, ChargeFilter, ChargeRecord, Discrepancy, Finish, GenerationFilter, GenerationRecord,
-    LedgerEntry, OpenHold, Page, Purged, Reservation, Store, Submitted, UsagePage, UsageQuery,
+    HoldAges, LedgerEntry, OpenHold, Page, PoolUse, Purged, Reservation, Store, Submitted, UsagePage, UsageQuery,
 };
 
 /// The most calls that may wait for the writer; beyond it the books are unavailable rather than ever slower.
@@ -66,6 +67,7 @@ pub struct Books {
     /// A place in the line of reservations.
     line: Arc<Semaphore>,
     journal: Option<Journal>,
+    meters: SharedMeters,
 }
 
 impl Books {
@@ -73,13 +75,25 @@ impl Books {
     /// when the last clone is dropped, and answers everything that was asked before.
     #[must_use]
     pub fn start(store: Store, tracker: &TaskTracker, runtime: &Handle) -> Self {
+        Self::start_metered(store, tracker, runtime, SharedMeters::default())
+    }
+
+    /// The same, with its writes counted and timed.
+    #[must_use]
+    pub fn start_metered(store: Store, tracker: &TaskTracker, runtime: &Handle, meters: SharedMeters) -> Self {
         let (sender, receiver) = mpsc::channel(LONGEST_QUEUE);
         let closing = CancellationToken::new();
         let down = Arc::new(AtomicBool::new(false));
-        let writer =
-            Writer { store: store.clone(), commands: receiver, closing: closing.clone(), down: Arc::clone(&down) };
+        let writer = Writer {
+            store: store.clone(),
+            commands: receiver,
+            closing: closing.clone(),
+            down: Arc::clone(&down),
+            meters: meters.clone(),
+        };
         tracker.spawn_on(writer.run(), runtime);
-        Self { store, commands: sender, closing, down, line: Arc::new(Semaphore::new(LONGEST_LINE)), journal: None }
+        let line = Arc::new(Semaphore::new(LONGEST_LINE));
+        Self { store, commands: sender, closing, down, line, journal: None, meters }
     }
 
     /// Has what cannot be written while the database is away kept in files of this folder. Then
@@ -142,6 +156,7 @@ impl Books {
     ///
     /// Errors: [`ReserveError::Overloaded`] at once where 2,048 wait already.
     pub async fn reserve(&self, reservation: Reservation) -> Result<Reserved, ReserveError> {
+        let _timed = self.meters.books_call("reserve");
         let _place = self.line.try_acquire().map_err(|_| ReserveError::Overloaded)?;
         let (caller, answer) = oneshot::channel();
         self.send(Command::Reserve(Box::new(reservation), caller)).map_err(ReserveError::Unavailable)?;
@@ -152,6 +167,7 @@ impl Books {
     ///
     /// Errors: [`LedgerError::NotOpen`] where the generation has ended or is another replica's.
     pub async fn submitted(&self, submitted: Submitted) -> Result<(), LedgerError> {
+        let _timed = self.meters.books_call("submit");
         let submitted = Arc::new(submitted);
         let (caller, answer) = oneshot::channel();
         let result = match self.send(Command::Submitted(submitted.clone(), caller)) {
@@ -171,6 +187,7 @@ impl Books {
     ///
     /// Errors: [`LedgerError::NotOpen`] where the generation has ended.
     pub async fn running(&self, id: GenerationId, at: Timestamp) -> Result<(), LedgerError> {
+        let _timed = self.meters.books_call("start");
         let (caller, answer) = oneshot::channel();
         self.send(Command::Running(id, at, caller)).map_err(LedgerError::Unavailable)?;
         answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
@@ -181,6 +198,7 @@ impl Books {
     ///
     /// Errors: [`LedgerError::AboveHold`]; the generation stays open.
     pub async fn finish(&self, finish: impl Into<Arc<Finish>>) -> Result<Applied, LedgerError> {
+        let _timed = self.meters.books_call("finish");
         let finish = finish.into();
         let (caller, answer) = oneshot::channel();
         let result = match self.send(Command::Finish(finish.clone(), caller)) {
@@ -240,6 +258,7 @@ impl Books {
     }
 
     async fn client(&self, id: GenerationId, left_at: Option<Timestamp>) -> Result<(), LedgerError> {
+        let _timed = self.meters.books_call("client");
         let (caller, answer) = oneshot::channel();
         self.send(Command::Client(id, left_at, caller)).map_err(LedgerError::Unavailable)?;
         answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
@@ -280,6 +299,23 @@ impl Books {
     /// The open holds, oldest first.
     pub async fn open_holds(&self, limit: u32) -> Result<Vec<OpenHold>, LedgerError> {
         Ok(self.store.open_holds(limit).await?)
+    }
+
+    /// How many holds are open, by their age.
+    pub async fn hold_ages(&self, now: Timestamp) -> Result<HoldAges, LedgerError> {
+        Ok(self.store.hold_ages(now).await?)
+    }
+
+    /// How the connections to the database are used.
+    #[must_use]
+    pub fn pools(&self) -> Vec<PoolUse> {
+        self.store.pools()
+    }
+
+    /// Whether the last write found the database.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.down.load(Ordering::Acquire)
     }
 
     /// The ledger entries about a generation, oldest first.

@@ -32,7 +32,7 @@ pub use resend::{Found, Resend};
 
 pub use crate::store::{
     AttemptOutcome, AttemptRecord, Balance, BilledAttempt, BucketWidth, ChargeFilter, ChargeRecord, CostSource,
-    Discrepancy, FinalState, Finish, GenerationFilter, GenerationRecord, GenerationState, Idempotency, LedgerAccount,
-    LedgerEntry, OpenHold, Outcome, Page, Purged, Reservation, Submitted, TransactionKind, UsageBucket, UsageDimension,
-    UsageFilter, UsagePage, UsageQuery, UsageRow, Webhook, WebhookForm,
+    Discrepancy, FinalState, Finish, GenerationFilter, GenerationRecord, GenerationState, HoldAges, Idempotency,
+    LedgerAccount, LedgerEntry, OpenHold, Outcome, Page, PoolUse, Purged, Reservation, Submitted, TransactionKind,
+    UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow, Webhook, WebhookForm,
 };

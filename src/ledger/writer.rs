@@ -18,6 +18,7 @@ use super::error::{LedgerError, ReserveError};
 use super::limits::WINDOW_SECONDS;
 use super::month::Month;
 use crate::domain::{GenerationId, Timestamp};
+use crate::meters::SharedMeters;
 use crate::store::{
     Asked, BalanceChange, CountRow, Finish, Idempotency, Lane, MonthlyCharge, NewTransaction, OpenRow, ProjectTerms,
     Reservation, Store, StoreError, Submitted, SumChanges, Webhook, WriteTransaction, within,
@@ -89,6 +90,8 @@ pub(super) struct Writer {
     pub(super) closing: CancellationToken,
     /// Whether the database could not be reached the last time.
     pub(super) down: Arc<AtomicBool>,
+    /// Times the transactions.
+    pub(super) meters: SharedMeters,
 }
 
 impl Writer {
@@ -108,6 +111,7 @@ impl Writer {
             if gathered == 0 {
                 return;
             }
+            let _timed = self.meters.commit(gathered);
             batch.retain(|command| !command.is_abandoned());
             if let Err(error) = write(&self.store, &mut lane, std::mem::take(&mut batch)).await {
                 self.wait_for_database(&error).await;

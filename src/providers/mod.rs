@@ -5,6 +5,7 @@ pub mod fal;
 mod health;
 mod hook;
 mod media;
+mod metered;
 mod outcome;
 
 use std::collections::BTreeMap;
@@ -21,8 +22,10 @@ pub use bill::{Bill, BillingError, BillingEvent};
 pub use health::{BreakerHealth, Health, KeyHealth, KeyState};
 pub use hook::{HookCall, HookError, HookHint};
 pub use media::{Media, MediaError};
+pub use metered::Metered;
 pub use outcome::{
-    Delivery, Failure, FailureKind, Image, InputProblem, Look, LookError, Shown, StreamedRun, SubmitError,
+    Delivery, Failure, FailureKind, FileWish, Image, InputProblem, LogLine, Look, LookError, Shown, Standing,
+    StreamedRun, SubmitError, UploadPlace,
 };
 
 /// A request in the provider's own words, ready to be sent.
@@ -95,6 +98,12 @@ pub trait Provider: Send + Sync {
 
     /// Looks once what has become of the request; reads are safe to repeat.
     async fn look(&self, ticket: &Ticket) -> Result<Look, LookError>;
+
+    /// How the request stands, with what its runner has written; decides nothing.
+    async fn standing(&self, ticket: &Ticket) -> Result<Standing, LookError>;
+
+    /// A place to upload an input file to, which the caller fills by itself.
+    async fn announce_upload(&self, file: &FileWish) -> Result<UploadPlace, Box<Failure>>;
 
     /// Asks the provider to give the request up.
     async fn cancel(&self, ticket: &Ticket) -> Result<CancelAnswer, LookError>;

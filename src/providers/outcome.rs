@@ -69,6 +69,33 @@ pub enum Look {
     Failed(Box<Failure>),
 }
 
+/// A line that a runner has written, as the provider tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LogLine {
+    /// What was written.
+    pub message: String,
+    /// When, as RFC 3339.
+    #[serde(default)]
+    pub timestamp: String,
+    /// How grave: `INFO`, `ERROR`, `STDOUT`…
+    #[serde(default)]
+    pub level: String,
+    /// By whom, such as `USER`.
+    #[serde(default)]
+    pub source: String,
+}
+
+/// How a request stands at the provider, told to somebody who asks while it is open.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Whether it has begun.
+    pub runs: bool,
+    /// While it waits: the number of requests before it, if told.
+    pub queue_position: Option<u32>,
+    /// What its runner has written by now.
+    pub logs: Vec<LogLine>,
+}
+
 /// Why a look showed nothing. The request itself may be well.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum LookError {
@@ -84,6 +111,24 @@ pub enum LookError {
     /// An answer that we cannot read. It costs nobody anything, and somebody must look at it.
     #[error("the provider's answer is not understood: {0}")]
     NotUnderstood(String),
+}
+
+/// A file that is to be uploaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileWish {
+    /// MIME type.
+    pub content_type: String,
+    /// What it is to be called.
+    pub file_name: String,
+}
+
+/// Where a file is to be put, and where it will lie.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadPlace {
+    /// `PUT` the bytes here; the address is the secret.
+    pub upload_url: String,
+    /// The address to give to a model.
+    pub file_url: String,
 }
 
 /// A run that shows its images while they come to be.

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::net::Shutdown;
 use std::time::Duration;
 
+use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::body::{self, BodySize, MessageBody as _, SizedStream};
 use actix_web::dev::Extensions;
 use actix_web::http::StatusCode;
@@ -30,7 +31,8 @@ struct Connection(std::net::TcpStream);
 
 /// Keeps a hold of each new connection; for the server's `on_connect`.
 pub fn remember_connection(connection: &dyn Any, data: &mut Extensions) {
-    let stream = connection.downcast_ref::<TcpStream>();
+    let encrypted = || connection.downcast_ref::<TlsStream<TcpStream>>().map(|stream| stream.get_ref().0);
+    let stream = connection.downcast_ref::<TcpStream>().or_else(encrypted);
     if let Some(twin) = stream.and_then(|stream| twin(stream).ok()) {
         data.insert(Connection(twin));
     }

@@ -32,6 +32,7 @@ pub(crate) mod testing;
 mod tests;
 mod usage;
 mod verify;
+mod watching;
 mod webhooks;
 mod words;
 
@@ -51,6 +52,7 @@ pub use rows::{
 };
 pub use service_accounts::ServiceAccountRecord;
 pub use usage::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow};
+pub use watching::{HoldAges, PoolUse};
 pub use webhooks::{Webhook, WebhookAttempt, WebhookDelivery, WebhookSecretRow};
 pub use words::{
     ActorKind, AttemptOutcome, AuditEvent, CostSource, FinalState, GenerationState, KeyKind, KeyOrigin, LedgerAccount,

@@ -96,6 +96,12 @@ impl Webhooks {
         let now = self.now();
         let n = delivery.attempts + 1;
         let next = next(&delivery, &answer, started_at, now);
+        let outcome = match &next {
+            WebhookNext::Delivered => "delivered",
+            WebhookNext::Again { .. } => "to_be_retried",
+            WebhookNext::GivenUp => "given_up",
+        };
+        self.meters.webhook_called(outcome, now.since(started_at));
         let attempt = WebhookAttempt {
             n,
             started_at,

@@ -15,6 +15,7 @@ use reqwest::Client;
 use serde_json::Value;
 
 use crate::domain::{Clock, GenerationId, IdSource, ProjectId, Timestamp, WebhookDeliveryId};
+use crate::meters::SharedMeters;
 use crate::store::{Store, StoreError};
 
 pub use crate::store::{Cursor, Page, Webhook, WebhookAttempt, WebhookDelivery, WebhookForm, WebhookState};
@@ -53,6 +54,7 @@ pub struct Webhooks {
     ids: Arc<dyn IdSource>,
     client: Client,
     allow_private: bool,
+    meters: SharedMeters,
 }
 
 impl Webhooks {
@@ -62,8 +64,9 @@ impl Webhooks {
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
         allow_private: bool,
+        meters: SharedMeters,
     ) -> Result<Self, reqwest::Error> {
-        Ok(Self { store, clock, ids, client: target::client(allow_private)?, allow_private })
+        Ok(Self { store, clock, ids, client: target::client(allow_private)?, allow_private, meters })
     }
 
     /// A call to `url`, if that may be called. Names are looked up only when they are called.

@@ -11,6 +11,7 @@ on_both_databases!(
     unknown_fields_are_named_and_in_strict_mode_refused,
     two_names_of_one_parameter_must_agree,
     an_unknown_model_is_told_with_the_nearest_one,
+    hostile_bodies_are_refused_with_a_place_and_never_break_anything,
 );
 
 async fn refuse(gateway: &Gateway, body: &Value) -> Vec<Value> {
@@ -153,4 +154,56 @@ async fn an_unknown_model_is_told_with_the_nearest_one(kind: Database) {
     assert_eq!(answer["error"]["code"], "model_not_found");
     assert_eq!(answer["error"]["param"], "model");
     assert_eq!(answer["error"]["data"][0]["nearest"], "flux-realism");
+}
+
+async fn hostile_bodies_are_refused_with_a_place_and_never_break_anything(kind: Database) {
+    let house = House::new(kind).await;
+    let megabyte = "x".repeat(1 << 20);
+    let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let with = |field: &str| format!(r#"{{"model":"flux/dev","prompt":"a cat",{field}}}"#);
+    for (body, place) in [
+        (String::new(), ""),
+        ("{".to_owned(), ""),
+        ("[]".to_owned(), ""),
+        ("null".to_owned(), ""),
+        ("\u{feff}{}".to_owned(), ""),
+        (with(r#""guidance_scale":NaN"#), ""),
+        (with(r#""guidance_scale":Infinity"#), ""),
+        (with(r#""seed":01"#), ""),
+        (with(r#""prompt":"\ud800""#), ""),
+        (with(r#""guidance_scale":1e400"#), ""),
+        (with(r#""num_images":1e308"#), "num_images"),
+        (with(r#""seed":-1"#), "seed"),
+        (with(r#""seed":18446744073709551616"#), "seed"),
+        (with(r#""num_images":99999999999999999999999999999999"#), "num_images"),
+        (with(r#""num_images":-3"#), "num_images"),
+        (with(r#""num_images":"four""#), "num_images"),
+        (with(r#""num_images":{}"#), "num_images"),
+        (with(r#""image_size":"banana""#), "image_size"),
+        (with(r#""image_size":[512,512]"#), "image_size"),
+        (with(r#""image_size":{"width":512,"width":768}"#), "image_size.width"),
+        (with(r#""prompt":"another""#), "prompt"),
+        (with(r#""output_format":"𝓳𝓹𝓮𝓰""#), "output_format"),
+        (with(&format!(r#""image_size":{}"#, deep(100))), "image_size"),
+        (with(&format!(r#""image_size":{}"#, deep(100_000))), ""),
+        (with(&format!(r#""output_format":"{megabyte}""#)), "output_format"),
+        (format!(r#"{{"model":"flux/dev","prompt":"{megabyte}"}}"#), "prompt"),
+        (format!(r#"{{"model":"{megabyte}","prompt":"a cat"}}"#), "model"),
+    ] {
+        let shown: String = body.chars().take(120).collect();
+        let request = house.gateway.project(reqwest::Method::POST, "/v1/images/generations");
+        let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        let text = answer.text().await.unwrap();
+        assert!(status == 400 || (status, place) == (404, "model"), "{shown}: {status}");
+        assert!(text.len() < 20_000, "{shown}: an answer of {} bytes", text.len());
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        let data = answer["error"]["data"].as_array().unwrap_or_else(|| panic!("{shown}: {answer}"));
+        assert!(data.iter().all(|one| one["path"].is_array() && one["message"].is_string()), "{shown}: {answer}");
+        if !place.is_empty() {
+            assert_eq!(answer["error"]["param"], place, "{shown}: {answer}");
+        }
+    }
+    assert!(house.gateway.generations().await.is_empty());
+    assert_eq!(house.fal_state().await["accepted_submits"], 0);
 }

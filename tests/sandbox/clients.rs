@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use imagegate::domain::{SystemClock, SystemIds};
 use imagegate::sandbox::{Running, Settings, start};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
+
+use crate::authority::authority;
 
 /// What `./test.sh` has installed.
 fn tool(name: &str) -> String {
@@ -23,22 +23,6 @@ fn seen_by(mut command: Command) -> Value {
     let (told, faults) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{faults}");
     serde_json::from_str(told.lines().last().unwrap_or_default()).unwrap_or_else(|_| panic!("{told}\n{faults}"))
-}
-
-/// A test authority, as PEM, and a server's settings with a certificate of it for 127.0.0.1.
-fn authority() -> (String, rustls::ServerConfig) {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name.push(DnType::CommonName, "the tests' authority");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
-    let certificate = params.signed_by(&key, &authority).unwrap();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
-    (authority.pem(), config)
 }
 
 fn sandbox(tls: Option<rustls::ServerConfig>) -> Running {

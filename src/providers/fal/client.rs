@@ -15,10 +15,12 @@ use super::breaker::Breakers;
 use super::failure::{self, Answer};
 use super::hooks::Hooks;
 use super::keys::{Key, Keys};
-use super::{translate, wire};
+use super::{translate, uploads, wire};
 use crate::catalogue::Order;
 use crate::providers::media::cause_of;
-use crate::providers::outcome::{Delivery, Failure, FailureKind, Look, LookError, StreamedRun, SubmitError};
+use crate::providers::outcome::{
+    Delivery, Failure, FailureKind, FileWish, Look, LookError, Standing, StreamedRun, SubmitError, UploadPlace,
+};
 use crate::providers::{Attempt, CancelAnswer, Health, HookCall, HookError, HookHint, Prepared, Provider, Ticket};
 
 /// Longest wait for a connection.
@@ -233,6 +235,21 @@ impl Provider for Fal {
         let look = self.look_once(ticket).await;
         self.note(ticket, &look);
         look
+    }
+
+    async fn standing(&self, ticket: &Ticket) -> Result<Standing, LookError> {
+        let url = format!("{}?logs=1", self.address_for(ticket, &ticket.status_url));
+        let (status, _, body) = self.read(&url, ticket).await?;
+        match status.as_u16() {
+            200..=299 => wire::read_standing(&body).map_err(LookError::NotUnderstood),
+            404 => Err(LookError::Unknown),
+            other => Err(LookError::Transient(format!("status {other} on the state"))),
+        }
+    }
+
+    async fn announce_upload(&self, file: &FileWish) -> Result<UploadPlace, Box<Failure>> {
+        let turn = self.keys.turn("storage", Instant::now() + READ_TIMEOUT).await?;
+        uploads::announce(&self.client, &self.rest_url, &turn.key().header, file).await
     }
 
     async fn cancel(&self, ticket: &Ticket) -> Result<CancelAnswer, LookError> {

@@ -7,24 +7,16 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, StatusCode};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::client::{read_failure, read_limited};
 use crate::providers::media::cause_of;
-use crate::providers::outcome::{Failure, FailureKind};
+use crate::providers::outcome::{Failure, FailureKind, FileWish, UploadPlace};
 
 /// Data URIs longer than this, in characters, are uploaded; shorter ones travel inside the request.
 pub const UPLOADED_ABOVE: usize = 256 * 1024;
 /// Longest wait for one step of an upload.
 const UPLOAD_TIMEOUT: Duration = Duration::from_mins(1);
-
-/// Where fal wants the bytes, and where they will lie.
-#[derive(Deserialize)]
-struct Places {
-    upload_url: String,
-    file_url: String,
-}
 
 /// The body with every large data URI replaced by the address of its upload; `None` if it has none. Nothing of this runs a
 /// model, so whatever fails is proven not to have been taken.
@@ -84,37 +76,50 @@ async fn upload(client: &Client, rest_url: &str, key: &HeaderValue, uri: &str) -
     let head = image::guess_format(&bytes).map_or(head, |format| format.to_mime_type());
     let content_type = HeaderValue::from_str(head).map_err(|_| unreadable())?;
     let extension = head.rsplit('/').next().filter(|word| word.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-    let announced = json!({"content_type": head, "file_name": format!("input.{}", extension.unwrap_or("bin"))});
-    let unreachable =
-        |fault: reqwest::Error| boxed(FailureKind::Overloaded, &format!("fal's storage: {}", cause_of(&fault)));
-    let answer = client
-        .post(format!("{rest_url}/storage/upload/initiate?storage_type=fal-cdn-v3"))
-        .header(AUTHORIZATION, key.clone())
-        .timeout(UPLOAD_TIMEOUT)
-        .json(&announced)
-        .send()
-        .await
-        .map_err(unreachable)?;
-    let (status, headers) = (answer.status(), answer.headers().clone());
-    let body = read_limited(answer).await.map_err(|reason| boxed(FailureKind::Overloaded, &reason))?;
-    if !status.is_success() {
-        return Err(of_storage(&read_failure(status, &headers, &body), status));
-    }
-    let places: Places = serde_json::from_slice(&body)
-        .map_err(|fault| boxed(FailureKind::Overloaded, &format!("fal's storage names no place: {fault}")))?;
+    let file_name = format!("input.{}", extension.unwrap_or("bin"));
+    let place = announce(client, rest_url, key, &FileWish { content_type: head.to_owned(), file_name }).await?;
     let put = client
-        .put(&places.upload_url)
+        .put(&place.upload_url)
         .header(CONTENT_TYPE, content_type)
         .timeout(UPLOAD_TIMEOUT)
         .body(bytes)
         .send()
         .await
-        .map_err(unreachable)?;
+        .map_err(|fault| unreachable(&fault))?;
     if !put.status().is_success() {
         let message = format!("fal's storage answers an upload with status {}", put.status().as_u16());
         return Err(boxed(FailureKind::Overloaded, &message));
     }
-    Ok(places.file_url)
+    Ok(place.file_url)
+}
+
+#[expect(clippy::unnecessary_box_returns, reason = "failures travel boxed")]
+fn unreachable(fault: &reqwest::Error) -> Box<Failure> {
+    boxed(FailureKind::Overloaded, &format!("fal's storage: {}", cause_of(fault)))
+}
+
+/// `initiate`: where fal wants the bytes, and where they will lie.
+pub(super) async fn announce(
+    client: &Client,
+    rest_url: &str,
+    key: &HeaderValue,
+    file: &FileWish,
+) -> Result<UploadPlace, Box<Failure>> {
+    let answer = client
+        .post(format!("{rest_url}/storage/upload/initiate?storage_type=fal-cdn-v3"))
+        .header(AUTHORIZATION, key.clone())
+        .timeout(UPLOAD_TIMEOUT)
+        .json(file)
+        .send()
+        .await
+        .map_err(|fault| unreachable(&fault))?;
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    let body = read_limited(answer).await.map_err(|reason| boxed(FailureKind::Overloaded, &reason))?;
+    if !status.is_success() {
+        return Err(of_storage(&read_failure(status, &headers, &body), status));
+    }
+    serde_json::from_slice(&body)
+        .map_err(|fault| boxed(FailureKind::Overloaded, &format!("fal's storage names no place: {fault}")))
 }
 
 /// Whatever is wrong with the storage is not the client's fault, and no model is gone because of it.

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Number, Value};
 
 use crate::domain::Fixed;
-use crate::providers::outcome::{Delivery, Image};
+use crate::providers::outcome::{Delivery, Image, Standing};
 
 /// The answer to a submit; also what a status answer repeats.
 #[derive(Debug, Deserialize)]
@@ -31,6 +31,19 @@ pub(super) struct Status {
     pub error_type: Option<String>,
     #[serde(default)]
     pub response_url: Option<String>,
+    #[serde(default)]
+    pub logs: Option<Vec<Value>>,
+}
+
+/// Reads a state with its logs; what is no line is left out.
+pub(super) fn read_standing(body: &[u8]) -> Result<Standing, String> {
+    let state: Status = serde_json::from_slice(body).map_err(|error| format!("the state cannot be read: {error}"))?;
+    let lines = state.logs.unwrap_or_default().into_iter();
+    Ok(Standing {
+        runs: state.state != "IN_QUEUE",
+        queue_position: state.queue_position,
+        logs: lines.filter_map(|line| serde_json::from_value(line).ok()).collect(),
+    })
 }
 
 /// The answer to a cancellation, if it has a body.
@@ -167,6 +180,17 @@ mod tests {
         assert_eq!((delivery.seed, delivery.timings, delivery.has_nsfw_concepts), (None, None, None));
         assert!(read_delivery(b"{}", None).is_err());
         assert!(read_delivery(b"[]", None).is_err());
+    }
+
+    #[test]
+    fn a_line_of_another_shape_does_not_break_the_logs() {
+        let body = br#"{"status":"IN_PROGRESS","logs":[{"message":"a","labels":{}},7,{"level":"INFO"}]}"#;
+        let standing = read_standing(body).unwrap();
+        let messages: Vec<&str> = standing.logs.iter().map(|line| line.message.as_str()).collect();
+        assert_eq!((standing.runs, standing.queue_position, messages), (true, None, vec!["a"]));
+        let waits = read_standing(br#"{"status":"IN_QUEUE","logs":null,"queue_position":3}"#).unwrap();
+        assert_eq!(waits, Standing { runs: false, queue_position: Some(3), logs: Vec::new() });
+        assert!(read_standing(b"[]").is_err());
     }
 
     #[test]

@@ -1,0 +1,52 @@
+//! A delivery in the shape of the model's own output, as fal's clients read it.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
+
+use super::Visit;
+use super::refusal::Refusal;
+use crate::api::answer::{produce, reachable};
+use crate::api::errors::media_problem;
+use crate::catalogue::Model;
+use crate::domain::GenerationId;
+use crate::providers::Delivery;
+
+/// How the output is wanted.
+pub struct Wanted<'a> {
+    /// The model that made it, if it is still in the catalogue.
+    pub model: Option<&'a Model>,
+    /// Whether the images come as data URIs.
+    pub sync_mode: bool,
+    /// The prompt, where it is known.
+    pub prompt: Option<&'a str>,
+}
+
+/// The bare output.
+pub async fn output(
+    visit: &Visit,
+    id: GenerationId,
+    delivery: &Delivery,
+    wanted: &Wanted<'_>,
+) -> Result<Map<String, Value>, Refusal> {
+    let services = &visit.services;
+    let mut produced = produce(services, &visit.base(), delivery.clone(), wanted.prompt);
+    if wanted.sync_mode {
+        for (image, made) in produced.images.iter_mut().zip(&delivery.images) {
+            let fetched = services.media.fetch(&reachable(services, &made.url)).await;
+            let file = fetched.map_err(|fault| media_problem(id, &fault))?;
+            let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
+            image.url = format!("data:{kind};base64,{}", STANDARD.encode(&file));
+        }
+    }
+    let Ok(Value::Object(mut output)) = serde_json::to_value(&produced) else { return Ok(Map::new()) };
+    // Where OpenAI's clients look for the images.
+    output.shift_remove("data");
+    // fal's types have it in every answer of such a model; where prompts are not kept, it is empty.
+    if wanted.model.is_none_or(|model| model.output.fields.iter().any(|field| field == "prompt")) {
+        output.entry("prompt").or_insert_with(|| Value::String(String::new()));
+    } else {
+        output.shift_remove("prompt");
+    }
+    Ok(output)
+}

@@ -1,0 +1,299 @@
+//! The addresses that fal's clients come to.
+
+use actix_web::{HttpRequest, HttpResponse, get, post, put, web};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::{IntoResponses, ToSchema};
+
+use super::refusal::Refusal;
+use super::target::Target;
+use super::{Services, Visit};
+use crate::accounts::Caller;
+use crate::api::answer::public_base;
+use crate::http::RequestContext;
+
+/// The header in which fal's clients name the address that they mean.
+const TARGET: &str = "x-fal-target-url";
+/// What the queue's addresses begin with for clients of the proxy: they come back through it.
+const FALS_QUEUE: &str = "https://queue.fal.run";
+
+/// An error in fal's shape.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FalError {
+    /// A text; or, where the input is at fault, a list of `{loc, msg, type}`.
+    #[schema(value_type = Option<Value>)]
+    detail: Option<Value>,
+    /// What kind of error it is, for programs.
+    #[schema(nullable = false, example = "bad_request")]
+    error_type: Option<String>,
+    /// `NOT_FOUND` or `ALREADY_COMPLETED`, about requests of the queue.
+    #[schema(nullable = false)]
+    status: Option<String>,
+}
+
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "describes fal's errors in the document")]
+enum FalErrors {
+    /// No such address, a request that has not ended, or one that has.
+    #[response(status = 400)]
+    BadRequest(FalError),
+    /// No key, or one that is not valid.
+    #[response(status = 401)]
+    Unauthorized(FalError),
+    /// No credit, a limit reached, or a model that the key may not use.
+    #[response(status = 403)]
+    Forbidden(FalError),
+    /// Not on sale here, or no such request.
+    #[response(status = 404)]
+    NotFound(FalError),
+    /// The address takes another method.
+    #[response(status = 405)]
+    MethodNotAllowed(FalError),
+    /// The body is too large.
+    #[response(status = 413)]
+    TooLarge(FalError),
+    /// The input does not fit the model, or its content is refused; every problem is told.
+    #[response(status = 422)]
+    Unprocessable(FalError),
+    /// Too many requests; see `Retry-After`.
+    #[response(status = 429)]
+    TooMany(FalError),
+    /// The request was cancelled.
+    #[response(status = 499)]
+    Cancelled(FalError),
+    /// A fault of the gateway.
+    #[response(status = 500)]
+    Internal(FalError),
+    /// The provider failed; nothing was charged.
+    #[response(status = 502)]
+    Upstream(FalError),
+    /// The request cannot be taken now.
+    #[response(status = 503)]
+    Unavailable(FalError),
+    /// Not ready by its deadline.
+    #[response(status = 504)]
+    TooLate(FalError),
+}
+
+/// What every address here is given.
+struct Came {
+    request: HttpRequest,
+    services: web::Data<Services>,
+    caller: web::ReqData<Caller>,
+    context: web::ReqData<RequestContext>,
+    payload: web::Payload,
+}
+
+impl Came {
+    /// Does what the target asks for; whatever is wrong is told in fal's words.
+    async fn serve(self, target: Result<(Target, String), Refusal>, queue_base: String) -> HttpResponse {
+        let Self { request, services, caller, context, payload } = self;
+        let (caller, context) = (caller.into_inner(), context.into_inner());
+        let visit = Visit { request, services, caller, context, queue_base };
+        let answer = match target {
+            Ok((target, query)) => visit.serve(target, &query, payload).await,
+            Err(refusal) => Err(refusal),
+        };
+        answer.unwrap_or_else(|refusal| refusal.answer(&visit.request))
+    }
+
+    async fn through_proxy(self) -> HttpResponse {
+        let named = self.request.headers().get(TARGET);
+        let target = match named.map(|value| value.to_str().unwrap_or_default()) {
+            None => Err(Refusal::request(400, format!("Invalid request: `{TARGET}` is missing"), "bad_request")),
+            Some(address) => Target::of_address(address).ok_or_else(|| {
+                let message = format!("Invalid request: `{TARGET}` is no address of fal's that is served here");
+                Refusal::request(400, message, "bad_request")
+            }),
+        };
+        self.serve(target, FALS_QUEUE.to_owned()).await
+    }
+
+    async fn at_queue(self, path: &str) -> HttpResponse {
+        let base = format!("{}/fal/queue", public_base(&self.services, &self.request));
+        let query = self.request.query_string().to_owned();
+        let target = Target::of_queue(path).ok_or_else(|| Refusal::unknown_path(path));
+        self.serve(target.map(|target| (target, query)), base).await
+    }
+}
+
+/// Read through fal's proxy setting
+///
+/// For `@fal-ai/client` with `proxyUrl` set to this path and an imagegate key as its `credentials`: the status of a request,
+/// its stream, its result. `x-fal-target-url` names the address at fal that is meant; it is read, never called.
+#[utoipa::path(
+    operation_id = "readThroughFalProxy",
+    tag = "fal",
+    params(("x-fal-target-url" = String, Header, description = "The address at fal: `https://queue.fal.run/fal-ai/flux/requests/{id}/status`.")),
+    responses(
+        (status = 200, description = "The output, or the status of a request that has ended.", body = Object),
+        (status = 202, description = "The status of a request that has not ended.", body = Object),
+        FalErrors,
+    ),
+    security(("project_key" = []), ("fal_key" = []))
+)]
+#[get("/fal/proxy")]
+pub async fn read_through_fal_proxy(
+    request: HttpRequest,
+    caller: web::ReqData<Caller>,
+    context: web::ReqData<RequestContext>,
+    payload: web::Payload,
+    services: web::Data<Services>,
+) -> HttpResponse {
+    Came { request, services, caller, context, payload }.through_proxy().await
+}
+
+/// Send through fal's proxy setting
+///
+/// For `@fal-ai/client` with `proxyUrl` set to this path: a request for the queue (with `fal_webhook`), a direct run, a
+/// stream, a place for a file. Only endpoints that the catalogue sells; checked, booked and limited as any other request.
+#[utoipa::path(
+    operation_id = "sendThroughFalProxy",
+    tag = "fal",
+    request_body(content = Object, content_type = "application/json", description = "The model's input in fal's words."),
+    params(("x-fal-target-url" = String, Header, description = "The address at fal: `https://queue.fal.run/fal-ai/flux/dev`.")),
+    responses(
+        (status = 200, description = "The queued request, the output, or a place for a file.", body = Object),
+        FalErrors,
+    ),
+    security(("project_key" = []), ("fal_key" = []))
+)]
+#[post("/fal/proxy")]
+pub async fn send_through_fal_proxy(
+    request: HttpRequest,
+    caller: web::ReqData<Caller>,
+    context: web::ReqData<RequestContext>,
+    payload: web::Payload,
+    services: web::Data<Services>,
+) -> HttpResponse {
+    Came { request, services, caller, context, payload }.through_proxy().await
+}
+
+/// Cancel through fal's proxy setting
+///
+/// For `@fal-ai/client` with `proxyUrl` set to this path.
+#[utoipa::path(
+    operation_id = "cancelThroughFalProxy",
+    tag = "fal",
+    params(("x-fal-target-url" = String, Header, description = "The address at fal: `https://queue.fal.run/fal-ai/flux/requests/{id}/cancel`.")),
+    responses((status = 202, description = "It is asked for.", body = Object), FalErrors),
+    security(("project_key" = []), ("fal_key" = []))
+)]
+#[put("/fal/proxy")]
+pub async fn cancel_through_fal_proxy(
+    request: HttpRequest,
+    caller: web::ReqData<Caller>,
+    context: web::ReqData<RequestContext>,
+    payload: web::Payload,
+    services: web::Data<Services>,
+) -> HttpResponse {
+    Came { request, services, caller, context, payload }.through_proxy().await
+}
+
+/// Run as at fal
+///
+/// For `fal-client` with `FAL_RUN_HOST` set to this gateway's host and `/fal/run`: one connection, no queue; with `/stream` at
+/// the end, the model's own stream.
+#[utoipa::path(
+    operation_id = "runAsFal",
+    tag = "fal",
+    path = "/fal/run/{endpoint}",
+    request_body(content = Object, content_type = "application/json", description = "The model's input in fal's words."),
+    params(("endpoint" = String, Path, description = "fal's endpoint; its slashes may be written as they are.")),
+    responses((status = 200, description = "The output.", body = Object), FalErrors),
+    security(("project_key" = []), ("fal_key" = []))
+)]
+#[post("/fal/run/{endpoint:.+}")]
+pub async fn run_as_fal(
+    request: HttpRequest,
+    endpoint: web::Path<String>,
+    caller: web::ReqData<Caller>,
+    context: web::ReqData<RequestContext>,
+    payload: web::Payload,
+    services: web::Data<Services>,
+) -> HttpResponse {
+    let query = request.query_string().to_owned();
+    let target = Target::of_run(&endpoint).ok_or_else(|| Refusal::unknown_path(&endpoint));
+    let came = Came { request, services, caller, context, payload };
+    came.serve(target.map(|target| (target, query)), FALS_QUEUE.to_owned()).await
+}
+
+/// Submit as at fal
+///
+/// For `fal-client` with `FAL_QUEUE_RUN_HOST` set to this gateway's host and `/fal/queue`.
+#[utoipa::path(
+    operation_id = "submitAsFal",
+    tag = "fal",
+    path = "/fal/queue/{path}",
+    request_body(content = Object, content_type = "application/json", description = "The model's input in fal's words."),
+    params(
+        ("path" = String, Path, description = "fal's endpoint; its slashes may be written as they are."),
+        ("fal_webhook" = Option<String>, Query, description = "Whom to call, in fal's form, when it has ended."),
+    ),
+    responses((status = 200, description = "The queued request.", body = Object), FalErrors),
+    security(("project_key" = []), ("fal_key" = []))
+)]
+#[post("/fal/queue/{path:.+}")]
+pub async fn submit_as_fal(
+    request: HttpRequest,
+    path: web::Path<String>,
+    caller: web::ReqData<Caller>,
+    context: web::ReqData<RequestContext>,
+    payload: web::Payload,
+    services: web::Data<Services>,
+) -> HttpResponse {
+    Came { request, services, caller, context, payload }.at_queue(&path).await
+}
+
+/// Read a request as at fal
+///
+/// `{owner}/{alias}/requests/{id}`, with `/status` or `/status/stream` at its end.
+#[utoipa::path(
+    operation_id = "readAsFal",
+    tag = "fal",
+    path = "/fal/queue/{path}",
+    params(
+        ("path" = String, Path, description = "`fal-ai/flux/requests/{id}/status`; its slashes may be written as they are."),
+        ("logs" = Option<String>, Query, description = "`1`: with what the model has written."),
+    ),
+    responses(
+        (status = 200, description = "The output, or the status of a request that has ended.", body = Object),
+        (status = 202, description = "The status of a request that has not ended.", body = Object),
+        FalErrors,
+    ),
+    security(("project_key" = []), ("fal_key" = []))
+)]
+#[get("/fal/queue/{path:.+}")]
+pub async fn read_as_fal(
+    request: HttpRequest,
+    path: web::Path<String>,
+    caller: web::ReqData<Caller>,
+    context: web::ReqData<RequestContext>,
+    payload: web::Payload,
+    services: web::Data<Services>,
+) -> HttpResponse {
+    Came { request, services, caller, context, payload }.at_queue(&path).await
+}
+
+/// Cancel a request as at fal
+///
+/// `{owner}/{alias}/requests/{id}/cancel`.
+#[utoipa::path(
+    operation_id = "cancelAsFal",
+    tag = "fal",
+    path = "/fal/queue/{path}",
+    params(("path" = String, Path, description = "`fal-ai/flux/requests/{id}/cancel`; its slashes may be written as they are.")),
+    responses((status = 202, description = "It is asked for.", body = Object), FalErrors),
+    security(("project_key" = []), ("fal_key" = []))
+)]
+#[put("/fal/queue/{path:.+}")]
+pub async fn cancel_as_fal(
+    request: HttpRequest,
+    path: web::Path<String>,
+    caller: web::ReqData<Caller>,
+    context: web::ReqData<RequestContext>,
+    payload: web::Payload,
+    services: web::Data<Services>,
+) -> HttpResponse {
+    Came { request, services, caller, context, payload }.at_queue(&path).await
+}

@@ -1,0 +1,125 @@
+//! The OpenAPI document is good for what others make of it: linters, generated clients, a fuzzer.
+//!
+//! `IMAGEGATE_TEST_FUZZ` is for how many seconds Schemathesis tries each face; a short run is part of the suite.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+
+use crate::support::{ADMIN_KEY, Database, House, PROJECT_KEY, eventually, read};
+
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/generated");
+
+#[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
+fn from_test_sh(name: &str) -> PathBuf {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set, so this cannot be tried: run ./test.sh")).into()
+}
+
+fn python() -> PathBuf {
+    from_test_sh("IMAGEGATE_TEST_PYTHON")
+}
+
+/// A program that came with a Python package.
+fn python_tool(name: &str) -> Command {
+    Command::new(python().with_file_name(name))
+}
+
+/// A program that came with an npm package, on the Node.js that came with them.
+fn node_tool(name: &str) -> Command {
+    let modules = from_test_sh("IMAGEGATE_TEST_NODE_MODULES");
+    let mut command = Command::new(modules.join(".bin/node"));
+    command.arg(modules.join(".bin").join(name));
+    command
+}
+
+/// Runs a program to its good end; what it said.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned()).join("\n");
+    assert!(output.status.success(), "{command:?}:\n{said}");
+    said
+}
+
+/// Runs what uses a generated client against a gateway of its own.
+async fn use_it(command: &mut Command) {
+    let house = House::new(Database::Sqlite).await;
+    command
+        .env("IMAGEGATE_URL", &house.gateway.base)
+        .env("IMAGEGATE_KEY", PROJECT_KEY)
+        .env("IMAGEGATE_ADMIN", ADMIN_KEY)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let said = run(command);
+    assert!(said.contains("all as typed"), "{said}");
+}
+
+#[test]
+fn linters_find_no_error_in_the_document() {
+    run(python_tool("openapi-spec-validator").arg(DOCUMENT));
+    run(node_tool("redocly").args(["lint", "--extends=recommended", DOCUMENT]).env("REDOCLY_TELEMETRY", "off"));
+}
+
+#[tokio::test]
+async fn a_python_client_is_generated_and_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = folder.path().join("imagegate_client");
+    let mut command = python_tool("openapi-python-client");
+    let said = run(command.args(["generate", "--meta", "none", "--path", DOCUMENT, "--output-path"]).arg(client));
+    // Two kinds of text are the only things that it has no word for.
+    let texts = ["application/x-ndjson", "application/openmetrics-text"];
+    let known = texts.map(|kind| said.matches(&format!("Unsupported content_type {kind}")).count());
+    assert_eq!((said.matches("WARNING").count(), known), (2, [1, 1]), "{said}");
+    use_it(Command::new(python()).arg(format!("{SCRIPTS}/python_client.py")).arg(folder.path())).await;
+}
+
+#[tokio::test]
+async fn typescript_types_are_generated_and_strict() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::os::unix::fs::symlink(from_test_sh("IMAGEGATE_TEST_NODE_MODULES"), at("node_modules")).unwrap();
+    std::fs::copy(format!("{SCRIPTS}/typescript_client.ts"), at("typescript_client.ts")).unwrap();
+    std::fs::write(at("package.json"), r#"{"type": "module"}"#).unwrap();
+    run(node_tool("openapi-typescript").arg(DOCUMENT).arg("-o").arg(at("schema.d.ts")));
+    let options = ["--strict", "--module", "nodenext", "--target", "es2022", "--outDir", "out", "typescript_client.ts"];
+    run(node_tool("tsc").args(options).current_dir(folder.path()));
+    let node = from_test_sh("IMAGEGATE_TEST_NODE_MODULES").join(".bin/node");
+    use_it(Command::new(node).arg(at("out/typescript_client.js")).current_dir(folder.path())).await;
+}
+
+#[tokio::test]
+async fn openapi_generators_client_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = python_tool("openapi-generator-cli");
+    run(command.args(["generate", "-g", "python", "-i", DOCUMENT, "-o"]).arg(folder.path()));
+    use_it(Command::new(python()).arg(format!("{SCRIPTS}/generator_client.py")).arg(folder.path())).await;
+}
+
+/// Every path that `only` and `except` leave, with one key.
+fn fuzz(base: &str, folder: &Path, key: &str, paths: [&str; 2]) {
+    #[expect(clippy::disallowed_methods, reason = "tests learn of their length from their caller")]
+    let seconds = std::env::var("IMAGEGATE_TEST_FUZZ").unwrap_or_else(|_| "15".to_owned());
+    let checks = "not_a_server_error,response_schema_conformance,status_code_conformance,content_type_conformance";
+    let said = run(python_tool("schemathesis")
+        .args(["run", &format!("{base}/openapi.json"), "--phases", "coverage,fuzzing", "--max-time", &seconds])
+        .args(["--checks", checks, "--seed", "1", "--header", &format!("Authorization: Bearer {key}")])
+        .args(paths)
+        .current_dir(folder));
+    assert!(said.contains("generated, ") && said.contains(" passed"), "it has tried nothing:\n{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fuzzer_finds_no_answer_that_the_document_does_not_tell_of() {
+    let house = House::new(Database::Sqlite).await;
+    let folder = tempfile::tempdir().unwrap();
+    let operators = "^/(admin|v1/organization)";
+    fuzz(&house.gateway.base, folder.path(), PROJECT_KEY, ["--exclude-path-regex", operators]);
+    fuzz(&house.gateway.base, folder.path(), ADMIN_KEY, ["--include-path-regex", operators]);
+    // It may have asked for images in the background.
+    eventually(Duration::from_mins(1), || async {
+        let holds = house.gateway.admin(Method::GET, "/admin/v1/holds").send().await.unwrap();
+        read(holds, StatusCode::OK).await["data"].as_array().unwrap().is_empty().then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,32 @@
+"""Uses the client that openapi-generator's `python` generates from the document (argv[1]: the folder it is in)."""
+
+import os
+import sys
+
+sys.path.insert(0, sys.argv[1])
+
+import openapi_client
+import pydantic
+from openapi_client.models import FluxDevImageSize, FluxDevRequest, ImageGenerationRequest
+
+configuration = openapi_client.Configuration(
+    host=os.environ["IMAGEGATE_URL"], access_token=os.environ["IMAGEGATE_KEY"]
+)
+with openapi_client.ApiClient(configuration) as client:
+    images = openapi_client.ImagesApi(client)
+    request = FluxDevRequest(model="flux/dev", prompt="a cat", image_size=FluxDevImageSize("square"), num_images=2)
+    made = images.create_image_generation(ImageGenerationRequest(request))
+    assert len(made.images) == 2 and made.images[0].width == 512, made
+    found = images.retrieve_image_generation(made.id)
+    assert found.state == "succeeded" and found.price_usd == "0.050000000", found
+    try:  # The document's limits are in the client.
+        FluxDevRequest(model="flux/dev", prompt="")
+        raise AssertionError("an empty prompt was taken")
+    except pydantic.ValidationError:
+        pass
+    try:
+        images.retrieve_image_generation("01900000-0000-7000-8000-000000000000")
+        raise AssertionError("an unknown id was found")
+    except openapi_client.exceptions.NotFoundException as refusal:
+        assert refusal.data.error.code == "not_found", refusal
+print("all as typed")
