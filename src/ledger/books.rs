@@ -71,7 +71,8 @@ pub struct Books {
 }
 
 impl Books {
-    /// Opens the books: starts the writer task on `runtime`, tracked by `tracker`. It ends after [`Books::close`], or
+    /// Opens the books: starts the writer, tracked by `tracker`, on a thread of its own, or on `runtime` where the system
+    /// gives no thread. It ends after [`Books::close`], or
     /// when the last clone is dropped, and answers everything that was asked before.
     #[must_use]
     pub fn start(store: Store, tracker: &TaskTracker, runtime: &Handle) -> Self {
@@ -91,7 +92,7 @@ impl Books {
             down: Arc::clone(&down),
             meters: meters.clone(),
         };
-        tracker.spawn_on(writer.run(), runtime);
+        run(writer, tracker, runtime);
         let line = Arc::new(Semaphore::new(LONGEST_LINE));
         Self { store, commands: sender, closing, down, line, journal: None, meters }
     }
@@ -375,6 +376,29 @@ impl Books {
             tracing::warn!(%error, "a month of generations has no partition of its own yet");
         }
         Ok(self.store.purge(now, PURGE_ROUND).await?)
+    }
+}
+
+/// Everybody waits for the writer, and it waits for a dozen answers of the database in each transaction: on a thread of
+/// its own none of them queues behind the requests' own work.
+fn run(writer: Writer, tracker: &TaskTracker, runtime: &Handle) {
+    let alone = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (give, take) = std::sync::mpsc::sync_channel::<Writer>(1);
+    let token = tracker.token();
+    let started = alone.and_then(|alone| {
+        std::thread::Builder::new().name("books".to_owned()).spawn(move || {
+            if let Ok(writer) = take.recv() {
+                alone.block_on(writer.run());
+            }
+            drop(token);
+        })
+    });
+    match started {
+        Ok(_) => drop(give.send(writer)),
+        Err(fault) => {
+            tracing::warn!(%fault, "the books' writer has no thread of its own");
+            tracker.spawn_on(writer.run(), runtime);
+        }
     }
 }
 
