@@ -1,7 +1,7 @@
 //! Drives and measures: each subject under several loads, then one table of what it took.
 //!
 //! `load --gateway FILE --server postgres://USER@HOST:PORT/ --postmaster PID --work DIR [--full] [--rows a,b]
-//!  [--rounds N] [--seconds N] [--soak MINUTES]`. `bench.sh` builds everything, starts PostgreSQL and calls this.
+//!  [--quick] [--rounds N] [--seconds N] [--soak MINUTES]`. `bench.sh` builds everything, starts PostgreSQL and calls this.
 //!
 //! Processor time is user + system of the process and all below it, divided by the good answers: it hardly depends on
 //! who else uses the machine. Latencies do; compare them within one run only.
@@ -46,26 +46,10 @@ impl Arguments {
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
-            if name == "--full" {
-                read.full = true;
-                continue;
-            }
-            let value = arguments.next().ok_or_else(|| format!("`{name}` wants a value"))?;
             match name.as_str() {
-                "--gateway" => read.gateway = value.into(),
-                "--server" => read.server = value,
-                "--postmaster" => read.postmaster = value.parse()?,
-                "--work" => read.work = value.into(),
-                "--rounds" => read.rounds = value.parse()?,
-                "--seconds" => read.seconds = value.parse()?,
-                "--soak" => read.soak = Some(value.parse()?),
-                "--rows" => {
-                    for name in value.split(',') {
-                        let kind = Kind::ALL.iter().find(|(known, _)| *known == name);
-                        read.rows.push(kind.ok_or_else(|| format!("there is no row `{name}`"))?.1);
-                    }
-                }
-                _ => return Err(format!("`{name}` is not known").into()),
+                "--full" => read.full = true,
+                "--quick" => read.seconds = 2,
+                _ => read.valued(&name, arguments.next().ok_or_else(|| format!("`{name}` wants a value"))?)?,
             }
         }
         if read.rows.is_empty() {
@@ -73,6 +57,26 @@ impl Arguments {
             read.rows = if read.full { Kind::ALL.map(|(_, kind)| kind).to_vec() } else { quick.to_vec() };
         }
         Ok(read)
+    }
+
+    fn valued(&mut self, name: &str, value: String) -> Result<(), Fault> {
+        match name {
+            "--gateway" => self.gateway = value.into(),
+            "--server" => self.server = value,
+            "--postmaster" => self.postmaster = value.parse()?,
+            "--work" => self.work = value.into(),
+            "--rounds" => self.rounds = value.parse()?,
+            "--seconds" => self.seconds = value.parse()?,
+            "--soak" => self.soak = Some(value.parse()?),
+            "--rows" => {
+                for name in value.split(',') {
+                    let kind = Kind::ALL.iter().find(|(known, _)| *known == name);
+                    self.rows.push(kind.ok_or_else(|| format!("there is no row `{name}`"))?.1);
+                }
+            }
+            _ => return Err(format!("`{name}` is not known").into()),
+        }
+        Ok(())
     }
 
     /// Clients, and milliseconds that an image takes.
