@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use super::{
-    Attempt, CancelAnswer, Failure, FailureKind, Health, HookCall, HookError, HookHint, Look, LookError, Prepared,
-    Provider, Standing, StreamedRun, SubmitError, Ticket,
+    Attempt, CancelAnswer, Failure, FailureKind, FileWish, Health, HookCall, HookError, HookHint, Look, LookError,
+    Prepared, Provider, Standing, StreamedRun, SubmitError, Ticket, UploadPlace,
 };
 use crate::catalogue::Order;
 use crate::meters::SharedMeters;
@@ -77,6 +77,14 @@ impl Provider for Metered {
         let answer = self.provider.standing(ticket).await;
         let outcome = answer.as_ref().map_or_else(look_fault, |_| "told");
         self.meters.provider_called(&ticket.endpoint, "standing", outcome, started.elapsed());
+        answer
+    }
+
+    async fn announce_upload(&self, wish: &FileWish) -> Result<UploadPlace, Box<Failure>> {
+        let started = Instant::now();
+        let answer = self.provider.announce_upload(wish).await;
+        let outcome = answer.as_ref().map_or_else(|failure| failure_outcome(failure), |_| "told");
+        self.meters.provider_called("storage", "upload", outcome, started.elapsed());
         answer
     }
 
