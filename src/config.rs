@@ -11,6 +11,11 @@ use std::time::Duration;
 
 use crate::domain::Fixed;
 
+mod storage;
+
+use storage::CLOUD_PREFIXES;
+pub use storage::StorageSettings;
+
 /// A secret from the settings; shows as dots wherever it is printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -81,6 +86,8 @@ pub struct Config {
     pub sandbox: SandboxSettings,
     /// Keys set from outside.
     pub keys: KeySettings,
+    /// Where delivered images are kept; unset, fal's own addresses are passed on.
+    pub storage: Option<StorageSettings>,
     /// What is sold and for how much.
     pub sales: SalesSettings,
     /// What the log looks like.
@@ -199,6 +206,9 @@ const NAMES: &[&str] = &[
     "IMAGEGATE_DEADLINE",
     "IMAGEGATE_BODY_LIMIT",
     "IMAGEGATE_CORS_ORIGINS",
+    "IMAGEGATE_STORAGE",
+    "IMAGEGATE_FILE_TTL",
+    "IMAGEGATE_FILE_SECRET",
     "IMAGEGATE_LOG",
     "IMAGEGATE_LOG_FORMAT",
 ];
@@ -208,6 +218,10 @@ impl Config {
     pub fn load() -> Result<Self, ConfigError> {
         let mut values = read_toml(Path::new("imagegate.toml"))?;
         values.extend(read_dotenv(Path::new(".env"))?);
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+        let cloud =
+            std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
+        values.extend(cloud.filter(|(name, _)| CLOUD_PREFIXES.iter().any(|prefix| name.starts_with(prefix))));
         for name in NAMES {
             #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
             match std::env::var(name) {
@@ -286,6 +300,7 @@ impl Config {
                 admin: read.key("IMAGEGATE_ADMIN_KEY")?,
                 bootstrap: read.key("IMAGEGATE_BOOTSTRAP_KEY")?,
             },
+            storage: read.storage()?,
             sales: SalesSettings {
                 models_dir: read.text("IMAGEGATE_MODELS_DIR").map(PathBuf::from),
                 markup,

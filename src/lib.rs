@@ -14,6 +14,8 @@ pub mod gateway;
 
 pub mod providers;
 
+pub mod storage;
+
 pub mod sandbox;
 
 pub mod ledger;

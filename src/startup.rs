@@ -17,15 +17,16 @@ use utoipa::openapi::OpenApi;
 use utoipa_actix_web::AppExt;
 
 use crate::accounts::{Accounts, AccountsError, FirstKeys, KeyKind};
-use crate::api::{ModelTable, Published, Services, Upstream};
+use crate::api::{Files, ModelTable, Published, Services, Upstream};
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::config::{Config, HttpSettings, SalesSettings};
+use crate::config::{Config, HttpSettings, SalesSettings, StorageSettings};
 use crate::domain::{Clock, IdSource, SystemClock, SystemIds};
-use crate::gateway::{Gateway, Parts};
+use crate::gateway::{Gateway, Keeper, Parts};
 use crate::http::{Code, FrameTools, Problem, frame, normalize};
 use crate::ledger::{Books, LedgerError};
 use crate::meters::SharedMeters;
 use crate::providers::{Bill, BillingError, Media, Metered, Provider, Providers, fal};
+use crate::storage::{Links, Storage, StorageError};
 use crate::store::{Store, StoreError, StoreOptions};
 use crate::webhooks::Webhooks;
 use crate::{admin, api, sandbox};
@@ -61,6 +62,9 @@ pub enum StartError {
     /// The client for images.
     #[error("the HTTP client does not start: {0}")]
     Client(#[from] reqwest::Error),
+    /// The place for delivered images.
+    #[error("IMAGEGATE_STORAGE: {0}")]
+    Storage(#[from] StorageError),
     /// The port.
     #[error("IMAGEGATE_BIND={address} cannot be listened on: {source}")]
     Bind {
@@ -159,6 +163,9 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     if sandbox.is_some() {
         media_hosts.push("127.0.0.1".to_owned());
     }
+    let media = Media::new(media_hosts)?;
+    let files = config.storage.as_ref().map(open_storage).transpose()?;
+    let keeper = files.as_ref().map(|files| Keeper { storage: files.storage.clone(), media: media.clone() });
     let gateway = Gateway::start(Parts {
         catalogue: published.catalogue.clone(),
         books,
@@ -170,13 +177,15 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         markup: config.sales.markup,
         deadline: config.sales.deadline,
         meters: meters.clone(),
+        keeper,
     })
     .await?;
     let services = web::Data::new(Services {
         gateway: gateway.clone(),
         accounts,
         webhooks: webhooks.clone(),
-        media: Media::new(media_hosts)?,
+        media,
+        files,
         meters: meters.clone(),
         clock: clock.clone(),
         ids: ids.clone(),
@@ -189,6 +198,13 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let reloader = Reloader { sales: config.sales, services: services.clone().into_inner() };
     let (address, server) = listen(&config.http, services, tools)?;
     Ok(Running { address, first_keys, upstream, reloader, server, tracker, gateway, sandbox })
+}
+
+/// The place for delivered images, and the links to them.
+fn open_storage(settings: &StorageSettings) -> Result<Files, StorageError> {
+    let storage = Arc::new(Storage::open(&settings.url, &settings.options)?);
+    let links = settings.links.as_ref().map(|(ttl, secret)| Links::new(secret.expose(), *ttl));
+    Ok(Files { storage, links })
 }
 
 /// Reads the model files and writes what is shown of them.

@@ -19,7 +19,7 @@ use crate::http::{Code, Problem};
 /// Paths that need no key.
 const OPEN: &[&str] = &["/", "/healthz", "/readyz", "/openapi.json", "/docs", "/v1/models"];
 /// What lies below these needs no key either.
-const OPEN_BELOW: &[&str] = &["/docs/", "/v1/models/", "/sandbox/files/", "/fal/webhooks/"];
+const OPEN_BELOW: &[&str] = &["/docs/", "/v1/models/", "/sandbox/files/", "/files/", "/fal/webhooks/"];
 /// What lies below these wants an admin key.
 const ADMIN_BELOW: &[&str] = &["/admin/", "/v1/organization/"];
 /// Wants an admin key, unless the operators' face has an address of its own: a scraper needs no key there.

@@ -8,6 +8,8 @@ mod billing;
 mod edits;
 pub mod errors;
 pub mod fal_clients;
+mod files;
+mod forms;
 mod generations;
 mod health;
 mod hooks;
@@ -37,6 +39,7 @@ use crate::providers::Media;
 use crate::webhooks::Webhooks;
 
 pub use answer::GenerationView;
+pub use files::Files;
 pub use generations::{GenerationList, state_filter, time_filter};
 pub use images::{ImageRequest, idempotency_key};
 pub use input::{QueryPairs, fixed_body, query};
@@ -58,6 +61,8 @@ pub struct Services {
     pub meters: SharedMeters,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// Where delivered images are kept, if they are.
+    pub files: Option<Files>,
     /// Makes ids.
     pub ids: Arc<dyn IdSource>,
     /// How the gateway is reached.
@@ -123,6 +128,8 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(fal_clients::submit_as_fal)
         .service(fal_clients::read_as_fal)
         .service(fal_clients::cancel_as_fal)
+        .service(files::retrieve_image_file)
+        .service(files::upload_file)
         .service(webhooks::retrieve_webhook_secret)
         .service(webhooks::rotate_webhook_secret)
         .service(webhooks::list_webhook_deliveries)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::{
     Attempt, CancelAnswer, Failure, FailureKind, FileWish, Health, HookCall, HookError, HookHint, Look, LookError,
@@ -84,6 +85,14 @@ impl Provider for Metered {
         let started = Instant::now();
         let answer = self.provider.announce_upload(wish).await;
         let outcome = answer.as_ref().map_or_else(|failure| failure_outcome(failure), |_| "told");
+        self.meters.provider_called("storage", "upload", outcome, started.elapsed());
+        answer
+    }
+
+    async fn upload(&self, file: &FileWish, bytes: Bytes) -> Result<String, Box<Failure>> {
+        let started = Instant::now();
+        let answer = self.provider.upload(file, bytes).await;
+        let outcome = answer.as_ref().map_or_else(|failure| failure_outcome(failure), |_| "taken");
         self.meters.provider_called("storage", "upload", outcome, started.elapsed());
         answer
     }

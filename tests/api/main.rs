@@ -23,6 +23,7 @@ mod examples;
 mod faces;
 mod failures;
 mod fal;
+mod files;
 mod generated;
 mod hooks;
 mod images;

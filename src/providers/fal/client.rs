@@ -246,6 +246,11 @@ impl Provider for Fal {
         uploads::announce(&self.client, &self.rest_url, &turn.key().header, file).await
     }
 
+    async fn upload(&self, file: &FileWish, bytes: Bytes) -> Result<String, Box<Failure>> {
+        let turn = self.keys.turn("storage", Instant::now() + READ_TIMEOUT).await?;
+        uploads::put(&self.client, &self.rest_url, &turn.key().header, file, bytes).await
+    }
+
     async fn cancel(&self, ticket: &Ticket) -> Result<CancelAnswer, LookError> {
         let url = self.address_for(ticket, &ticket.cancel_url);
         let response = self
