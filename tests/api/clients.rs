@@ -110,7 +110,7 @@ async fn openais_node_sdk_makes_images(kind: Database) {
 
 async fn openais_node_sdk_sends_again_and_pays_once(kind: Database) {
     let house = House::new(kind).await;
-    let slow = json!({"match": {"endpoint": "fal-ai/flux-realism"}, "do": {"queue_ms": 0, "run_ms": 4000}});
+    let slow = json!({"match": {"endpoint": "fal-ai/flux-realism"}, "do": {"queue_ms": 0, "run_ms": 8000}});
     house.misbehave(slow).await;
     let projects = house.gateway.admin(Method::GET, "/v1/organization/projects").send().await.unwrap();
     let project = read(projects, StatusCode::OK).await["data"][0]["id"].as_str().unwrap().to_owned();

@@ -7,8 +7,8 @@ const seen = {};
 const client = (options) => new OpenAI.OpenAI({ baseURL: `${GATEWAY}/v1`, apiKey: KEY, ...options });
 
 async function main() {
-  // A run of four seconds, of which each try waits for one and a half.
-  const impatient = client({ timeout: 1500, maxRetries: 5 });
+  // A run of eight seconds, of which each try waits for three.
+  const impatient = client({ timeout: 3000, maxRetries: 5 });
   const { data, response } = await impatient.images.generate({ model: "flux-realism", prompt: "a red fox" }).withResponse();
   seen.images = data.data.length;
   seen.replayed = response.headers.get("idempotent-replayed");
