@@ -430,13 +430,21 @@ async fn sandbox_file(name: web::Path<String>, services: web::Data<Services>) ->
 
 /// What an address that no route takes is answered.
 async fn nothing_here(request: HttpRequest, known: web::Data<KnownPaths>) -> Result<HttpResponse, Problem> {
+    let refused = nothing_known_here(&request, &known);
+    if api::fal_clients::is_for_fals_clients(request.path()) {
+        return Ok(api::fal_clients::refuse_in_fals_words(&request, refused));
+    }
+    Err(refused)
+}
+
+fn nothing_known_here(request: &HttpRequest, known: &KnownPaths) -> Problem {
     let methods = known.methods(request.path());
     if methods.is_empty() {
-        return Err(Problem::new(Code::NotFound, format!("there is nothing at `{}`", request.path())));
+        return Problem::new(Code::NotFound, format!("there is nothing at `{}`", request.path()));
     }
     let allowed = methods.join(", ");
     let message = format!("`{}` takes {allowed}, not {}", request.path(), request.method());
-    Err(Problem::new(Code::MethodNotAllowed, message).header("allow", &allowed))
+    Problem::new(Code::MethodNotAllowed, message).header("allow", &allowed)
 }
 
 /// The paths of the document and their methods.
