@@ -28,7 +28,7 @@ use crate::meters::SharedMeters;
 use crate::providers::{Bill, BillingError, Media, Metered, Provider, Providers, fal};
 use crate::store::{Store, StoreError, StoreOptions};
 use crate::webhooks::Webhooks;
-use crate::{admin, api, sandbox};
+use crate::{admin, api, console, sandbox};
 
 /// How long shutdown waits for open generations; what is still open then is found again at the next start.
 const DRAIN: Duration = Duration::from_secs(25);
@@ -327,6 +327,8 @@ fn listen(
             .app_data(docs.clone())
             .app_data(known)
             .app_data(web::PayloadConfig::new(body_limit))
+            .app_data(console::Inside::new(services.clone(), body_limit))
+            .configure(console::routes)
             .service(web::resource("/").route(web::get().to(redirect_to_docs)))
             .service(web::resource("/docs").route(web::get().to(api::docs_page)))
             .service(web::resource("/docs/{file:.*}").route(web::get().to(api::docs_page)))

@@ -22,6 +22,7 @@ mod resends;
 mod reserving;
 mod rows;
 mod service_accounts;
+mod sessions;
 #[cfg(test)]
 mod statements;
 #[cfg(test)]
