@@ -20,6 +20,7 @@ command -v cc >/dev/null || missing+=(build-essential)
 command -v curl >/dev/null || missing+=(curl)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
+command -v chromium >/dev/null || missing+=(chromium)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then
   command -v apt-get >/dev/null || fail "missing: ${missing[*]}, and there is no apt-get to install them with"
@@ -45,6 +46,14 @@ if ! cmp -s tests/clients/package-lock.json "$clients/package-lock.json" || [ ! 
   mkdir -p "$clients"
   cp tests/clients/package.json tests/clients/package-lock.json "$clients/"
   (cd "$clients" && npm ci --no-audit --no-fund --loglevel=error)
+fi
+
+# --- what the console is looked at with ----------------------------------------------------------------------------------
+console="${CARGO_TARGET_DIR:-target}/test-console"
+if ! cmp -s tests/console/package-lock.json "$console/package-lock.json" || [ ! -d "$console/node_modules/axe-core" ]; then
+  mkdir -p "$console"
+  cp tests/console/package.json tests/console/package-lock.json "$console/"
+  (cd "$console" && npm ci --no-audit --no-fund --loglevel=error)
 fi
 
 # --- a private PostgreSQL ---------------------------------------------------------------------------------------------
@@ -76,6 +85,8 @@ case "$venv" in /*) IMAGEGATE_TEST_PYTHON="$venv/bin/python" ;; esac
 
 case "$clients" in /*) ;; *) clients="$PWD/$clients" ;; esac
 export IMAGEGATE_TEST_NODE_MODULES="$clients/node_modules"
+case "$console" in /*) ;; *) console="$PWD/$console" ;; esac
+export IMAGEGATE_TEST_CONSOLE_MODULES="$console/node_modules"
 
 # --- the suite --------------------------------------------------------------------------------------------------------
 cargo test --locked "$@"

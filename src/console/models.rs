@@ -73,7 +73,7 @@ fn parameters(schema: &Value) -> Markup {
 pub fn limits(rule: &Value) -> Markup {
     html! {
         @if !rule["minimum"].is_null() || !rule["maximum"].is_null() {
-            "from " (number(&rule["minimum"])) " to " (number(&rule["maximum"])) ". "
+            "From " (number(&rule["minimum"])) " to " (number(&rule["maximum"])) ". "
         }
         @if !rule["multipleOf"].is_null() { "A multiple of " (number(&rule["multipleOf"])) ". " }
         @if !rule["maxLength"].is_null() { "At most " (number(&rule["maxLength"])) " characters. " }

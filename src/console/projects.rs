@@ -9,6 +9,7 @@ use super::form::{Form, encode};
 use super::inside::Visit;
 use super::page::{self, empty, items, moment, notice, state, text, usd};
 use super::session::redirect;
+use crate::accounts::{Cursor, KeyFilter, KeyKind};
 use crate::http::{Code, Problem};
 
 /// `GET /console/projects`.
@@ -67,8 +68,25 @@ pub async fn show(
     let id = encode(&path);
     let project = visit.get(&format!("/admin/v1/projects/{id}")).await?;
     let keys = visit.get(&format!("/v1/organization/projects/{}/api_keys?limit=100", text(&project["id"]))).await?;
-    let after = notice(request.query_string());
-    Ok(page::show(text(&project["name"]), "/console/projects", &project_page(&project, &keys, &after)))
+    let mut keys = keys;
+    add_budgets(&visit, &project, &mut keys).await?;
+    let above = notice(request.query_string());
+    Ok(page::show(text(&project["name"]), "/console/projects", &project_page(&project, &keys, &above)))
+}
+
+/// Writes beside each key what it may spend and has spent, for which OpenAI's list of keys has no words.
+async fn add_budgets(visit: &Visit, project: &Value, keys: &mut Value) -> Result<(), Problem> {
+    let Ok(id) = text(&project["id"]).parse() else { return Ok(()) };
+    let filter = KeyFilter { project_id: Some(id), kind: Some(KeyKind::Project), ..KeyFilter::default() };
+    let cursor = Cursor { after: None, oldest_first: false, limit: 100 };
+    let records = visit.services().accounts.keys_page(&filter, cursor).await?.items;
+    for key in keys["data"].as_array_mut().into_iter().flatten() {
+        if let Some(record) = records.iter().find(|record| key["id"] == record.id.to_string()) {
+            key["spent_usd"] = record.spent.to_string().into();
+            key["budget_usd"] = record.budget.map(|budget| budget.to_string()).into();
+        }
+    }
+    Ok(())
 }
 
 fn project_page(project: &Value, keys: &Value, above: &Markup) -> Markup {
@@ -107,7 +125,8 @@ fn project_page(project: &Value, keys: &Value, above: &Markup) -> Markup {
 
 fn limits_form(project: &Value) -> Markup {
     let shown = |value: &Value| {
-        value.as_str().map_or_else(|| value.as_u64().map_or_else(String::new, |n| n.to_string()), str::to_owned)
+        let number = || value.as_u64().map_or_else(String::new, |n| n.to_string());
+        value.as_str().map_or_else(number, |amount| page::shown(amount).replace('$', ""))
     };
     html! {
         section .card aria-labelledby="limits" {
@@ -150,7 +169,7 @@ fn keys_section(id: &str, keys: &Value, archived: bool) -> Markup {
             } @else {
                 div .scroll tabindex="0" role="region" aria-label="Keys" {
                     table {
-                        thead { tr { th scope="col" { "Name" } th scope="col" { "Begins" } th scope="col" { "Made" } th scope="col" { "Last used" } th scope="col" { "Ends" } th scope="col" { "Holder" } th scope="col" { "Do" } } }
+                        thead { tr { th scope="col" { "Name" } th scope="col" { "Begins" } th scope="col" { "Made" } th scope="col" { "Last used" } th scope="col" { "Ends" } th scope="col" { "Holder" } th .num scope="col" { "Spent" } th .num scope="col" { "Budget" } th scope="col" { "Do" } } }
                         tbody { @for key in items(keys) { (key_row(id, key)) } }
                     }
                 }
@@ -182,6 +201,7 @@ fn key_row(project: &str, key: &Value) -> Markup {
         tr {
             td { (name) br; code { (id) } } td { code { (text(&key["redacted_value"])) } }
             td { (moment(&key["created_at"])) } td { (moment(&key["last_used_at"])) } td { (moment(&key["expires_at"])) } td { (holder) }
+            td .num { (usd(&key["spent_usd"])) } td .num { @if key["budget_usd"].is_null() { "none" } @else { (usd(&key["budget_usd"])) } }
             td .deeds {
                 @if given_by_setting { span .hint { "Set by a setting" } } @else {
                     form method="post" action=(action("rotate")) { button .quiet type="submit" aria-label=(format!("Rotate {name}")) { "Rotate" } }
@@ -246,7 +266,7 @@ async fn create_key(visit: &Visit, project: &str, form: &Form) -> Result<HttpRes
     let path = format!("/v1/organization/projects/{project}/service_accounts");
     let made = visit.send(Method::POST, &path, &json!({"name": form.text("name")})).await?;
     let key = &made["api_key"];
-    let mut terms = form.object(&["budget_usd"]);
+    let mut terms = form.object(&["name", "budget_usd"]);
     let models: Vec<&str> =
         form.text("allowed_models").lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     if !models.is_empty() {

@@ -11,6 +11,7 @@ mod away;
 mod books;
 mod catalogue;
 mod chains;
+mod console;
 mod document;
 mod edits;
 mod events;
