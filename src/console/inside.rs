@@ -56,6 +56,7 @@ impl Inside {
     }
 
     /// What handlers may use.
+    #[must_use]
     pub fn services(&self) -> &Services {
         &self.services
     }
@@ -101,6 +102,7 @@ impl Visit {
     }
 
     /// What handlers may use.
+    #[must_use]
     pub fn services(&self) -> &Services {
         self.inside.services()
     }

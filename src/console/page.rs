@@ -137,7 +137,7 @@ pub fn generation_link(id: &Value) -> Markup {
 }
 
 /// The list of a page of the API.
-pub fn items<'v>(page: &'v Value) -> &'v [Value] {
+pub fn items(page: &Value) -> &[Value] {
     page["data"].as_array().map_or(&[], Vec::as_slice)
 }
 

@@ -137,7 +137,7 @@ pub fn redirect(to: &str) -> HttpResponse {
 
 /// The page that asks for a key.
 pub async fn show_sign_in(request: HttpRequest) -> HttpResponse {
-    sign_in_page(&request, next_of(request.query_string()), None, StatusCode::OK)
+    sign_in_page(&request, &next_of(request.query_string()), None, StatusCode::OK)
 }
 
 /// Where to go after signing in: only into the console.
@@ -148,7 +148,7 @@ fn next_of(query: &str) -> String {
     if fits && !next.contains(['\\', '\r', '\n']) { next } else { "/console".to_owned() }
 }
 
-fn sign_in_page(request: &HttpRequest, next: String, fault: Option<&str>, status: StatusCode) -> HttpResponse {
+fn sign_in_page(request: &HttpRequest, next: &str, fault: Option<&str>, status: StatusCode) -> HttpResponse {
     let content: Markup = html! {
         h1 { "Sign in" }
         form .card.narrow method="post" action="/console/sign-in" {
@@ -188,7 +188,7 @@ pub async fn sign_in(
         info!("a key was refused at the console's sign-in");
         tokio::time::sleep(WRONG_KEY_WAIT).await;
         let fault = "This is not an admin key, or it is no longer valid.";
-        return Ok(sign_in_page(&request, next, Some(fault), StatusCode::UNAUTHORIZED));
+        return Ok(sign_in_page(&request, &next, Some(fault), StatusCode::UNAUTHORIZED));
     };
     info!("somebody signed in at the console");
     let mut response = redirect(&next);
