@@ -25,6 +25,7 @@ mod leaving;
 mod ledger;
 mod limits;
 mod metrics;
+mod operations;
 mod readme;
 mod recovery;
 mod replicas;
