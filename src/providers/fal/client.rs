@@ -285,7 +285,7 @@ impl Provider for Fal {
     }
 
     fn health(&self) -> Health {
-        Health { keys: self.keys.health(), open_breakers: self.breakers.health(Instant::now()) }
+        Health { keys: self.keys.health(), open_breakers: self.breakers.health(Instant::now()), unreachable: false }
     }
 }
 
