@@ -3,6 +3,7 @@
 # with default durability, runs the loads, prints the tables of docs/performance.md, and stops what it started.
 #
 #   ./bench.sh                     about two minutes after building
+#   ./bench.sh --quick             the loads of 16 and 64 clients for two seconds each: half a minute
 #   ./bench.sh --full              every load of the tables, overload, 16 MB answers, 10,000 waiting requests
 #   ./bench.sh --rounds 3          medians of three rounds
 #   ./bench.sh --soak 60           memory at 64 clients, a line each minute

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::domain::Fixed;
+use crate::domain::{Fixed, Network, NetworkError};
 
 mod storage;
 
@@ -109,8 +109,23 @@ pub struct HttpSettings {
     pub cors_origins: Option<Vec<String>>,
     /// `IMAGEGATE_WEBHOOK_ALLOW_PRIVATE`: whether customers' webhooks may go to private and loopback addresses.
     pub webhook_allow_private: bool,
+    /// `IMAGEGATE_TRUSTED_PROXIES`: whose `X-Forwarded-For`, `-Host` and `-Proto` are believed; nobody's if empty.
+    pub trusted_proxies: Vec<Network>,
+    /// `IMAGEGATE_TLS_CERT` and `IMAGEGATE_TLS_KEY`: serve HTTPS; `None` is plain HTTP.
+    pub tls: Option<TlsSettings>,
+    /// `IMAGEGATE_SHUTDOWN_DELAY`: how long SIGTERM leaves the process serving while `/readyz` is red already.
+    pub shutdown_delay: Duration,
     /// `IMAGEGATE_SUCCESS_STATUS`: 201, or 200 for clients of AIML's later releases.
     pub success_status: u16,
+}
+
+/// Where the certificate and its key are, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// `IMAGEGATE_TLS_CERT`: the certificate and those between it and the root.
+    pub certificate: PathBuf,
+    /// `IMAGEGATE_TLS_KEY`: its key.
+    pub key: PathBuf,
 }
 
 /// How fal is reached.
@@ -201,6 +216,10 @@ const NAMES: &[&str] = &[
     "IMAGEGATE_SUCCESS_STATUS",
     "IMAGEGATE_PUBLIC_URL",
     "IMAGEGATE_WEBHOOK_ALLOW_PRIVATE",
+    "IMAGEGATE_TRUSTED_PROXIES",
+    "IMAGEGATE_TLS_CERT",
+    "IMAGEGATE_TLS_KEY",
+    "IMAGEGATE_SHUTDOWN_DELAY",
     "IMAGEGATE_SANDBOX_BIND",
     "IMAGEGATE_SANDBOX_DELAY",
     "IMAGEGATE_DEADLINE",
@@ -278,6 +297,9 @@ impl Config {
                     Some(origins) => Some(list(origins)),
                 },
                 webhook_allow_private: read.switch("IMAGEGATE_WEBHOOK_ALLOW_PRIVATE")?,
+                trusted_proxies: read.networks("IMAGEGATE_TRUSTED_PROXIES")?,
+                tls: read.tls()?,
+                shutdown_delay: read.duration("IMAGEGATE_SHUTDOWN_DELAY", Duration::ZERO)?,
                 success_status,
             },
             database_url: read.database_url()?,
@@ -375,6 +397,27 @@ impl Reader<'_> {
             return Err(bad(name, self.text(name).unwrap_or_default(), "a time of at least `1s`"));
         }
         Ok(duration)
+    }
+
+    fn networks(&self, name: &'static str) -> Result<Vec<Network>, ConfigError> {
+        let parts = list(self.text(name).unwrap_or_default()).into_iter();
+        parts.map(|part| part.parse().map_err(|fault: NetworkError| bad(name, &part, &fault.to_string()))).collect()
+    }
+
+    fn tls(&self) -> Result<Option<TlsSettings>, ConfigError> {
+        let (certificate, key) = (self.text("IMAGEGATE_TLS_CERT"), self.text("IMAGEGATE_TLS_KEY"));
+        match (certificate, key) {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => {
+                Ok(Some(TlsSettings { certificate: certificate.into(), key: key.into() }))
+            }
+            (Some(_), None) => {
+                Err(bad("IMAGEGATE_TLS_KEY", "", "the file of the key, since IMAGEGATE_TLS_CERT is set"))
+            }
+            (None, Some(_)) => {
+                Err(bad("IMAGEGATE_TLS_CERT", "", "the file of the certificate, since IMAGEGATE_TLS_KEY is set"))
+            }
+        }
     }
 
     fn switch(&self, name: &'static str) -> Result<bool, ConfigError> {

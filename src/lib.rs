@@ -6,6 +6,8 @@ pub mod startup;
 
 pub mod config;
 
+pub mod console;
+
 pub mod admin;
 
 pub mod api;

@@ -144,6 +144,11 @@ pub fn reserve_problem(fault: &ReserveError) -> Problem {
             "this `Idempotency-Key` was used with another body; send another key for another request",
         )
         .param("Idempotency-Key"),
+        ReserveError::Overloaded => {
+            let message =
+                "more requests are waiting than this gateway can take soon, so it was not run; try again soon";
+            Problem::new(Code::ServiceUnavailable, message).retry_after(COME_BACK)
+        }
         ReserveError::Unavailable(reason) => unavailable(reason),
         other => {
             tracing::error!(fault = %other, "a request could not be reserved");

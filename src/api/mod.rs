@@ -34,6 +34,7 @@ use crate::catalogue::Catalogue;
 use crate::config::HttpSettings;
 use crate::domain::{Clock, IdSource};
 use crate::gateway::Gateway;
+use crate::http::Stopping;
 use crate::meters::SharedMeters;
 use crate::providers::Media;
 use crate::webhooks::Webhooks;
@@ -59,6 +60,8 @@ pub struct Services {
     pub media: Media,
     /// What is counted and timed.
     pub meters: SharedMeters,
+    /// Whether the process is about to stop.
+    pub stopping: Stopping,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Where delivered images are kept, if they are.

@@ -32,12 +32,17 @@ pub fn serve(config: Config) -> Result<(), Failure> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         actix_web::rt::spawn(async move {
+            // Somebody at the keyboard does not wait for load balancers.
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {
+                    info!("told to stop; finishing what runs");
+                    stopper.gently().await;
+                }
+                _ = interrupt.recv() => {
+                    info!("interrupted; finishing what runs");
+                    stopper.at_once().await;
+                }
             }
-            info!("told to stop; finishing what runs");
-            stopper.stop(true).await;
         });
         running.run().await?;
         Ok::<(), Failure>(())

@@ -54,25 +54,27 @@ impl Gateway {
         let Choice { order, provider } = choice;
         let prepared = provider.prepare(order);
         if order.wants_previews()
-            && let Some(outcome) = self.run_streamed(job, provider, &prepared, attempt).await
+            && let Some(outcome) = Box::pin(self.run_streamed(job, provider, &prepared, attempt)).await
         {
             return outcome;
         }
         match provider.submit(&prepared, attempt, job.deadline_at.since(self.clock.now())).await {
+            // The first look needs no commit. What comes of it is written after the id, which went to the books before it.
             Ok(ticket) => {
-                self.remember(attempt, &ticket).await;
-                self.follow(job, provider, ticket).await
+                let remembered = self.remember(attempt, &ticket);
+                let (outcome, ()) = tokio::join!(self.look_and_follow(job, provider, ticket.clone()), remembered);
+                outcome
             }
             Err(SubmitError::NotTaken(failure)) => Outcome::Failed(*failure),
             Err(SubmitError::Unclear(reason)) => {
                 error!(generation = %job.id, reason, "it is unclear whether the provider took the request; it is not sent again");
-                self.wait_for_call(job, provider, attempt.number).await
+                Box::pin(self.wait_for_call(job, provider, attempt.number)).await
             }
         }
     }
 
     /// Stores the provider's id. Without it a crash would lose the picture, so it is tried until it is written; the
-    /// provider works meanwhile.
+    /// provider works meanwhile and may be looked at, but its end is settled only after this.
     pub(super) async fn remember(&self, attempt: Attempt, ticket: &Ticket) {
         let (generation, submitted) = (attempt.generation, submitted(attempt, self.replica, ticket, self.clock.now()));
         match self.books.submitted(submitted.clone()).await {

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use tracing::{info, warn};
+
+use super::attempt::ticket_of;
 use super::generation::{Cancellation, Job, Progress};
 use super::{Gateway, inputs};
 use crate::catalogue::{Json, Order, PriceError, Quote, Rejection, Strictness};
 use crate::domain::{ApiKeyId, GenerationId, ProjectId, RequestId, Timestamp};
-use crate::ledger::{ReserveError, Webhook};
+use crate::ledger::{GenerationRecord, ReserveError, Webhook};
 use crate::providers::Provider;
 
 /// Who asks, and how.
@@ -170,6 +173,22 @@ impl Gateway {
     pub fn cancel(&self, job: &Job) {
         job.wish_cancellation(Cancellation::Always);
         self.waiter.poke(job.id);
+    }
+}
+
+impl Gateway {
+    /// The owner wants a generation cancelled that another replica works on: the provider is asked here, and that replica
+    /// sees what comes of it.
+    pub async fn cancel_elsewhere(&self, record: &GenerationRecord) {
+        let Some((provider, attempt)) = self.providers.get(&record.provider).zip(record.attempt.clone()) else {
+            return;
+        };
+        match provider.cancel(&ticket_of(attempt)).await {
+            Ok(answer) => {
+                info!(generation = %record.id, ?answer, "the provider was asked for another replica to give it up");
+            }
+            Err(fault) => warn!(generation = %record.id, %fault, "the provider could not be asked to give it up"),
+        }
     }
 }
 

@@ -85,6 +85,8 @@ pub struct Job {
     /// The provider has called and its id was stored.
     pub(super) called: Notify,
     progress: watch::Sender<Progress>,
+    /// It was refused, is overdue, or has ended: who waits for that alone need not wake for every step before it.
+    milestone: Notify,
     cancellation: AtomicU8,
     rates: OnceLock<RateLimits>,
     times: Mutex<Times>,
@@ -117,6 +119,7 @@ impl Job {
             model,
             called: Notify::new(),
             progress: watch::Sender::new(Progress::Reserving),
+            milestone: Notify::new(),
             cancellation: AtomicU8::new(Cancellation::Never as u8),
             rates: OnceLock::new(),
             times: Mutex::default(),
@@ -172,24 +175,32 @@ impl Job {
 
     /// Waits until the job has ended, was refused, or is overdue.
     pub async fn outcome(&self) -> Progress {
-        let mut watcher = self.watch();
-        let done =
-            |progress: &Progress| matches!(progress, Progress::Refused(_) | Progress::Overdue | Progress::Finished(_));
-        // The sender lives in `self`, so the channel cannot close while this waits.
-        watcher.wait_for(done).await.map_or(Progress::Overdue, |progress| progress.clone())
+        self.reached(|progress| matches!(progress, Progress::Refused(_) | Progress::Overdue | Progress::Finished(_)))
+            .await
     }
 
     /// Waits until the job has ended or was refused, also past its deadline.
     pub async fn end(&self) -> Progress {
-        let mut watcher = self.watch();
-        let done = |progress: &Progress| matches!(progress, Progress::Refused(_) | Progress::Finished(_));
-        watcher.wait_for(done).await.map_or(Progress::Overdue, |progress| progress.clone())
+        self.reached(|progress| matches!(progress, Progress::Refused(_) | Progress::Finished(_))).await
+    }
+
+    async fn reached(&self, is_reached: fn(&Progress) -> bool) -> Progress {
+        loop {
+            // Made before the look, so that nothing between the two is missed.
+            let next = self.milestone.notified();
+            let reached = Some(self.progress.borrow()).filter(|progress| is_reached(progress)).map(|now| now.clone());
+            if let Some(progress) = reached {
+                return progress;
+            }
+            next.await;
+        }
     }
 
     /// Tells the watchers, if it is news. An ended job stays ended, and an overdue one is overdue until it ends.
     pub(super) fn tell(&self, news: Progress) {
         self.note_time(&news);
-        self.progress.send_if_modified(|progress| {
+        let is_milestone = matches!(news, Progress::Refused(_) | Progress::Overdue | Progress::Finished(_));
+        let was_news = self.progress.send_if_modified(|progress| {
             let is_news = match (&*progress, &news) {
                 (Progress::Finished(_) | Progress::Refused(_), _)
                 | (
@@ -205,6 +216,9 @@ impl Job {
             }
             is_news
         });
+        if was_news && is_milestone {
+            self.milestone.notify_waiters();
+        }
     }
 
     pub(super) fn is_queued(&self) -> bool {
@@ -270,6 +284,21 @@ mod tests {
         job.tell(Progress::Running);
         assert!(matches!(*job.watch().borrow(), Progress::Overdue));
         assert!(!job.is_queued());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_end_is_told_of_it_whenever_it_comes() {
+        let job = job();
+        let (early, ()) = tokio::join!(job.outcome(), async {
+            job.tell(Progress::Queued(None));
+            tokio::task::yield_now().await;
+            job.tell(Progress::Overdue);
+        });
+        assert!(matches!(early, Progress::Overdue));
+        assert!(matches!(job.outcome().await, Progress::Overdue), "asked after it has happened");
+        let refusal = Arc::new(ReserveError::Overloaded);
+        let (end, ()) = tokio::join!(job.end(), async { job.tell(Progress::Refused(refusal)) });
+        assert!(matches!(end, Progress::Refused(_)));
     }
 
     #[test]

@@ -55,6 +55,7 @@ impl Gateway {
             None => outcome,
         };
         let (finish, finished) = self.conclude(job, terms, outcome);
+        let finish = Arc::new(finish);
         let mut wait = WRITE_BACKOFF.0;
         loop {
             match self.books.finish(finish.clone()).await {
@@ -144,7 +145,13 @@ impl Gateway {
 }
 
 /// A generation that is charged for what was delivered.
-fn delivered(job: &Job, terms: &dyn Terms, charge: &Charge, delivery: Delivery, now: Timestamp) -> (Finish, Finished) {
+fn delivered(
+    job: &Job,
+    terms: &dyn Terms,
+    charge: &Charge,
+    mut delivery: Delivery,
+    now: Timestamp,
+) -> (Finish, Finished) {
     let unit_cost = terms.unit_cost();
     let billed = billed_cost(delivery.billable_units, unit_cost);
     let drifts = billed.is_some_and(|billed| billed != charge.cost);
@@ -160,7 +167,7 @@ fn delivered(job: &Job, terms: &dyn Terms, charge: &Charge, delivery: Delivery, 
         unit_price: unit_cost.map(|cost| Fixed::from_billionths(cost.nanos())),
         images: u32::try_from(delivery.images.len()).unwrap_or(u32::MAX),
         megapixels: charge.megapixels,
-        answer: stored_answer(&delivery, drifts.then_some(charge.cost)),
+        answer: stored_answer(&mut delivery, drifts.then_some(charge.cost)),
         error: None,
         reason: "delivered".to_owned(),
         release_idempotency_key: false,
@@ -228,14 +235,16 @@ const fn may_succeed_later(kind: FailureKind) -> bool {
 
 /// What is kept of a delivery for replays; beside it what the catalogue computed, where the provider billed otherwise.
 /// Prompts are kept only where a project's data retention says so.
-fn stored_answer(delivery: &Delivery, computed: Option<Money>) -> Option<String> {
-    let mut stored = serde_json::to_value(delivery).ok()?;
-    let fields = stored.as_object_mut()?;
-    fields.remove("prompt");
+fn stored_answer(delivery: &mut Delivery, computed: Option<Money>) -> Option<String> {
+    let prompt = delivery.prompt.take();
+    let mut stored = serde_json::to_string(delivery).ok()?;
+    delivery.prompt = prompt;
     if let Some(computed) = computed {
+        let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&stored).ok()?;
         fields.insert(COMPUTED_COST.to_owned(), computed.to_string().into());
+        stored = serde_json::Value::Object(fields).to_string();
     }
-    Some(stored.to_string())
+    Some(stored)
 }
 
 /// What the provider billed beyond what the catalogue computed (below zero: less), where the two differ.

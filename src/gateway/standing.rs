@@ -58,9 +58,23 @@ impl Gateway {
 
     /// Waits for what becomes of a submitted request, and tells the books that it runs if that takes long.
     pub(super) async fn follow(&self, job: &Arc<Job>, provider: &Arc<dyn Provider>, ticket: Ticket) -> Outcome {
-        let outcome = self.waiter.follow(job.clone(), provider.clone(), ticket);
+        self.telling_that_it_runs(job, self.waiter.follow(job.clone(), provider.clone(), ticket)).await
+    }
+
+    /// Like [`Self::follow`] for what was submitted just now: looks at once.
+    pub(super) async fn look_and_follow(
+        &self,
+        job: &Arc<Job>,
+        provider: &Arc<dyn Provider>,
+        ticket: Ticket,
+    ) -> Outcome {
+        self.telling_that_it_runs(job, self.waiter.look_and_follow(job.clone(), provider.clone(), ticket)).await
+    }
+
+    async fn telling_that_it_runs(&self, job: &Job, outcome: impl Future<Output = Outcome>) -> Outcome {
         tokio::pin!(outcome);
         tokio::select! {
+            biased;
             outcome = &mut outcome => return outcome,
             () = self.tell_that_it_runs(job) => {}
         }

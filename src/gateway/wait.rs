@@ -47,10 +47,14 @@ pub(super) enum Outcome {
 
 /// The way to the one task that waits.
 #[derive(Debug, Clone)]
-pub(super) struct Waiter(mpsc::UnboundedSender<Command>);
+pub(super) struct Waiter {
+    commands: mpsc::UnboundedSender<Command>,
+    clock: Arc<dyn Clock>,
+}
 
 enum Command {
-    Follow(GenerationId, Box<Followed>),
+    /// To be looked at after this time.
+    Follow(Box<Followed>, Duration),
     Poke(GenerationId),
 }
 
@@ -58,33 +62,41 @@ impl Waiter {
     pub fn start(tracker: &TaskTracker, runtime: &Handle, clock: Arc<dyn Clock>) -> Self {
         let (commands, inbox) = mpsc::unbounded_channel();
         let room = WaitingRoom {
-            clock,
+            clock: clock.clone(),
             runtime: runtime.clone(),
             followed: HashMap::new(),
             due: BinaryHeap::new(),
             asked: JoinSet::new(),
         };
         tracker.spawn_on(room.run(inbox), runtime);
-        Self(commands)
+        Self { commands, clock }
     }
 
     /// Waits until the generation has come to an end.
     pub async fn follow(&self, job: Arc<Job>, provider: Arc<dyn Provider>, ticket: Ticket) -> Outcome {
         let (done, outcome) = oneshot::channel();
-        let id = job.id;
-        let followed = Followed {
-            job,
-            provider,
-            ticket: Arc::new(ticket),
-            since: Instant::now(),
-            faults: Faults::default(),
-            cancel: CancelState::NotAsked,
-            asking: false,
-            next: None,
-            done,
+        self.hand_over(Followed::new(job, provider, ticket, done), Duration::ZERO, outcome).await
+    }
+
+    /// Like [`Self::follow`], with the first look on the caller's own task: what is done at once needs no waiting room.
+    pub async fn look_and_follow(&self, job: Arc<Job>, provider: Arc<dyn Provider>, ticket: Ticket) -> Outcome {
+        let (done, outcome) = oneshot::channel();
+        let mut followed = Followed::new(job, provider, ticket, done);
+        let wait = if followed.wants_cancel(self.clock.now()) {
+            Duration::ZERO
+        } else {
+            let look = look(followed.provider.as_ref(), &followed.ticket).await;
+            match followed.after_look(look, self.clock.now()) {
+                Next::End(outcome) => return outcome,
+                Next::Again(wait) => wait,
+            }
         };
+        self.hand_over(followed, wait, outcome).await
+    }
+
+    async fn hand_over(&self, followed: Followed, wait: Duration, outcome: oneshot::Receiver<Outcome>) -> Outcome {
         let gone = || Outcome::Expired(Failure::new(FailureKind::Lost, "this gateway stopped while it waited"));
-        if self.0.send(Command::Follow(id, Box::new(followed))).is_err() {
+        if self.commands.send(Command::Follow(Box::new(followed), wait)).is_err() {
             return gone();
         }
         outcome.await.unwrap_or_else(|_| gone())
@@ -92,8 +104,14 @@ impl Waiter {
 
     /// Has the generation looked at now, since its wishes changed.
     pub fn poke(&self, id: GenerationId) {
-        let _ = self.0.send(Command::Poke(id));
+        let _ = self.commands.send(Command::Poke(id));
     }
+}
+
+/// Looks once; a panic is an answer that is not understood.
+async fn look(provider: &dyn Provider, ticket: &Ticket) -> Result<Look, LookError> {
+    let broken = |_| Err(LookError::NotUnderstood("the look broke off".to_owned()));
+    AssertUnwindSafe(provider.look(ticket)).catch_unwind().await.unwrap_or_else(broken)
 }
 
 /// One generation that waits.
@@ -152,9 +170,10 @@ impl WaitingRoom {
             let next_due = self.due.peek().map(|Reverse((at, _))| *at).filter(|_| self.asked.len() < LOOKS_AT_ONCE);
             tokio::select! {
                 command = inbox.recv() => match command {
-                    Some(Command::Follow(id, followed)) => {
+                    Some(Command::Follow(followed, wait)) => {
+                        let id = followed.job.id;
                         self.followed.insert(id, *followed);
-                        self.ask(id);
+                        if wait.is_zero() { self.ask(id) } else { self.ask_after(id, wait) }
                     }
                     Some(Command::Poke(id)) => self.ask(id),
                     None => return,
@@ -192,17 +211,21 @@ impl WaitingRoom {
         let (provider, ticket) = (followed.provider.clone(), followed.ticket.clone());
         let cancels = followed.wants_cancel(self.clock.now());
         let question = async move {
-            if cancels {
-                Answer::Cancel(provider.cancel(&ticket).await)
-            } else {
-                Answer::Look(provider.look(&ticket).await)
+            if !cancels {
+                return (id, Answer::Look(look(provider.as_ref(), &ticket).await));
             }
-        };
-        let question = async move {
-            let broken = |_| Answer::Look(Err(LookError::NotUnderstood("the look broke off".to_owned())));
-            (id, AssertUnwindSafe(question).catch_unwind().await.unwrap_or_else(broken))
+            let broken = |_| Err(LookError::NotUnderstood("the cancellation broke off".to_owned()));
+            let answer = AssertUnwindSafe(provider.cancel(&ticket)).catch_unwind().await;
+            (id, Answer::Cancel(answer.unwrap_or_else(broken)))
         };
         self.asked.spawn_on(question, &self.runtime);
+    }
+
+    fn ask_after(&mut self, id: GenerationId, wait: Duration) {
+        let Some(followed) = self.followed.get_mut(&id) else { return };
+        let at = Instant::now() + wait;
+        followed.next = Some(at);
+        self.due.push(Reverse((at, id)));
     }
 
     fn take_answer(&mut self, id: GenerationId, answer: Answer) {
@@ -214,11 +237,7 @@ impl WaitingRoom {
             Answer::Cancel(answer) => followed.after_cancel(answer),
         };
         match next {
-            Next::Again(wait) => {
-                let at = Instant::now() + wait;
-                followed.next = Some(at);
-                self.due.push(Reverse((at, id)));
-            }
+            Next::Again(wait) => self.ask_after(id, wait),
             Next::End(outcome) => {
                 if let Some(followed) = self.followed.remove(&id) {
                     let _ = followed.done.send(outcome);
@@ -229,6 +248,20 @@ impl WaitingRoom {
 }
 
 impl Followed {
+    fn new(job: Arc<Job>, provider: Arc<dyn Provider>, ticket: Ticket, done: oneshot::Sender<Outcome>) -> Self {
+        Self {
+            job,
+            provider,
+            ticket: Arc::new(ticket),
+            since: Instant::now(),
+            faults: Faults::default(),
+            cancel: CancelState::NotAsked,
+            asking: false,
+            next: None,
+            done,
+        }
+    }
+
     /// Whether the provider is to be asked now to give it up.
     fn wants_cancel(&self, now: Timestamp) -> bool {
         self.cancel == CancelState::NotAsked
@@ -285,6 +318,8 @@ impl Followed {
             FailureKind::Cancelled | FailureKind::Lost if self.cancel == CancelState::Accepted => {
                 self.given_up(failure)
             }
+            // Asked for at another replica, or by its owner at the provider itself.
+            FailureKind::Cancelled => Outcome::Cancelled(failure),
             _ => Outcome::Failed(failure),
         }
     }

@@ -8,12 +8,13 @@ use std::time::Duration;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpResponse, ResponseError, web};
 use futures_util::FutureExt;
 use tracing::{error, info, warn};
 
+use super::edge::Stopping;
 use super::problem::{Code, Problem};
 use crate::domain::{Clock, IdSource, RequestId, Timestamp};
 use crate::meters::{Served, SharedMeters};
@@ -36,6 +37,8 @@ pub struct FrameTools {
     pub ids: Arc<dyn IdSource>,
     /// Counts and times the requests.
     pub meters: SharedMeters,
+    /// Whether the process is about to stop.
+    pub stopping: Stopping,
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -62,6 +65,10 @@ pub async fn frame<B: MessageBody + 'static>(
         Ok(Ok(response)) => {
             let mut response = with_problem_body(response.map_into_boxed_body(), &context, &path, now);
             put_ids(response.headers_mut(), &context, echo);
+            if tools.stopping.is_stopping() {
+                // The client's next request is for somebody who stays.
+                response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+            }
             line.write(response.status().as_u16(), response.headers(), now);
             count(&tools.meters, &response, now.since(context.received_at));
             return Ok(response);
@@ -212,6 +219,7 @@ mod tests {
             clock: Arc::new(SystemClock),
             ids: Arc::new(SystemIds),
             meters: SharedMeters::default(),
+            stopping: Stopping::default(),
         });
         let server = HttpServer::new(move || {
             App::new().app_data(tools.clone()).route("/panics", web::get().to(panics)).wrap(from_fn(frame))

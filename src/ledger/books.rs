@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -26,6 +26,10 @@ use crate::store::{
 
 /// The most calls that may wait for the writer; beyond it the books are unavailable rather than ever slower.
 const LONGEST_QUEUE: usize = 16_384;
+
+/// The most reservations that may wait for the writer, four of its largest batches. More would all wait longer than a
+/// client does; what has been submitted to a provider is never refused for this.
+const LONGEST_LINE: usize = 2_048;
 
 /// How many months of partitions are made ahead.
 const MONTHS_AHEAD: usize = 3;
@@ -60,12 +64,15 @@ pub struct Books {
     commands: mpsc::Sender<Command>,
     closing: CancellationToken,
     down: Arc<AtomicBool>,
+    /// A place in the line of reservations.
+    line: Arc<Semaphore>,
     journal: Option<Journal>,
     meters: SharedMeters,
 }
 
 impl Books {
-    /// Opens the books: starts the writer task on `runtime`, tracked by `tracker`. It ends after [`Books::close`], or
+    /// Opens the books: starts the writer, tracked by `tracker`, on a thread of its own, or on `runtime` where the system
+    /// gives no thread. It ends after [`Books::close`], or
     /// when the last clone is dropped, and answers everything that was asked before.
     #[must_use]
     pub fn start(store: Store, tracker: &TaskTracker, runtime: &Handle) -> Self {
@@ -85,8 +92,9 @@ impl Books {
             down: Arc::clone(&down),
             meters: meters.clone(),
         };
-        tracker.spawn_on(writer.run(), runtime);
-        Self { store, commands: sender, closing, down, journal: None, meters }
+        run(writer, tracker, runtime);
+        let line = Arc::new(Semaphore::new(LONGEST_LINE));
+        Self { store, commands: sender, closing, down, line, journal: None, meters }
     }
 
     /// Has what cannot be written while the database is away kept in files of this folder. Then
@@ -146,8 +154,11 @@ impl Books {
     }
 
     /// Records a generation and holds its money, if the caller may; durable when this returns.
+    ///
+    /// Errors: [`ReserveError::Overloaded`] at once where 2,048 wait already.
     pub async fn reserve(&self, reservation: Reservation) -> Result<Reserved, ReserveError> {
         let _timed = self.meters.books_call("reserve");
+        let _place = self.line.try_acquire().map_err(|_| ReserveError::Overloaded)?;
         let (caller, answer) = oneshot::channel();
         self.send(Command::Reserve(Box::new(reservation), caller)).map_err(ReserveError::Unavailable)?;
         answer.await.unwrap_or_else(|_| Err(ReserveError::Unavailable(closed())))
@@ -187,9 +198,9 @@ impl Books {
     /// two that race, one is [`Applied::Now`] and the other [`Applied::Already`].
     ///
     /// Errors: [`LedgerError::AboveHold`]; the generation stays open.
-    pub async fn finish(&self, finish: Finish) -> Result<Applied, LedgerError> {
+    pub async fn finish(&self, finish: impl Into<Arc<Finish>>) -> Result<Applied, LedgerError> {
         let _timed = self.meters.books_call("finish");
-        let finish = Arc::new(finish);
+        let finish = finish.into();
         let (caller, answer) = oneshot::channel();
         let result = match self.send(Command::Finish(finish.clone(), caller)) {
             Ok(()) => answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed()))),
@@ -365,6 +376,29 @@ impl Books {
             tracing::warn!(%error, "a month of generations has no partition of its own yet");
         }
         Ok(self.store.purge(now, PURGE_ROUND).await?)
+    }
+}
+
+/// Everybody waits for the writer, and it waits for a dozen answers of the database in each transaction: on a thread of
+/// its own none of them queues behind the requests' own work.
+fn run(writer: Writer, tracker: &TaskTracker, runtime: &Handle) {
+    let alone = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (give, take) = std::sync::mpsc::sync_channel::<Writer>(1);
+    let token = tracker.token();
+    let started = alone.and_then(|alone| {
+        std::thread::Builder::new().name("books".to_owned()).spawn(move || {
+            if let Ok(writer) = take.recv() {
+                alone.block_on(writer.run());
+            }
+            drop(token);
+        })
+    });
+    match started {
+        Ok(_) => drop(give.send(writer)),
+        Err(fault) => {
+            tracing::warn!(%fault, "the books' writer has no thread of its own");
+            tracker.spawn_on(writer.run(), runtime);
+        }
     }
 }
 

@@ -59,6 +59,9 @@ pub enum ReserveError {
     /// The row cannot be stored.
     #[error("the reservation cannot be recorded: {0}")]
     Refused(String),
+    /// More want to reserve than the books can take soon.
+    #[error("too many reservations are waiting")]
+    Overloaded,
     /// The books cannot be written now; nothing may go to a provider.
     #[error("the books cannot be written: {0}")]
     Unavailable(String),

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
 
+use super::open::session_limits;
 use super::{Store, StoreError};
 
 /// One of two.
@@ -118,7 +119,7 @@ impl WriteTransaction {
     }
 }
 
-/// The one connection of somebody who writes all the time. A pool asks a connection for a sign of life whenever it is
+/// The one connection of somebody who writes all the time, made on his own runtime. A pool asks a connection for a sign of life whenever it is
 /// lent and given back; on PostgreSQL that would be two more round trips for each transaction.
 #[derive(Debug, Default)]
 pub(crate) struct Lane(Option<Box<PgConnection>>);
@@ -168,11 +169,19 @@ impl Store {
         {
             return Ok(WriteTransaction(Work::Lane(connection)));
         }
-        // The server has cut the last one, or there was none. Its time limits are those of the pool.
-        let pool = pools.writers.clone();
-        let mut connection = self.on_own_runtime(async move { pool.acquire().await }).await?.detach();
-        sqlx::raw_sql(BEGIN_IN_LANE).execute(&mut connection).await?;
-        Ok(WriteTransaction(Work::Lane(Box::new(connection))))
+        // The server has cut the last one, or there was none.
+        let options = &self.inner.options;
+        let limits = AssertSqlSafe(session_limits(options.write_timeout));
+        within(options.acquire_timeout, async {
+            if pools.writers.is_closed() {
+                return Err(StoreError::Unreachable("the store is closed".to_owned()));
+            }
+            let mut connection = PgConnection::connect_with(&pools.connect).await?;
+            sqlx::raw_sql(limits).execute(&mut connection).await?;
+            sqlx::raw_sql(BEGIN_IN_LANE).execute(&mut connection).await?;
+            Ok(WriteTransaction(Work::Lane(Box::new(connection))))
+        })
+        .await
     }
 
     /// Asks the database for a sign of life, within the time that a connection may take.

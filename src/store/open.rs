@@ -124,13 +124,7 @@ fn open_postgres(address: &str, options: &StoreOptions) -> Result<Pools<PgPool, 
         .map_err(|error| bad_address(address, &error))?
         .application_name("imagegate");
     let pool = |connections: u32, longest: Duration| {
-        // Set after connecting, since poolers refuse unknown startup parameters. A replica that is stopped in the
-        // middle of a transaction must not keep its locks.
-        let limits = format!(
-            "SET statement_timeout = {millis}; SET lock_timeout = {millis}; \
-             SET idle_in_transaction_session_timeout = {millis}",
-            millis = longest.as_millis(),
-        );
+        let limits = session_limits(longest);
         PgPoolOptions::new()
             .max_connections(connections.max(1))
             .acquire_timeout(options.acquire_timeout)
@@ -148,6 +142,16 @@ fn open_postgres(address: &str, options: &StoreOptions) -> Result<Pools<PgPool, 
         readers: pool(options.readers, options.report_timeout),
         connect: connect.clone(),
     })
+}
+
+/// Says how long a statement may take. To be run after connecting, since poolers refuse unknown startup parameters. A
+/// replica that is stopped in the middle of a transaction must not keep its locks.
+pub(super) fn session_limits(longest: Duration) -> String {
+    format!(
+        "SET statement_timeout = {millis}; SET lock_timeout = {millis}; \
+         SET idle_in_transaction_session_timeout = {millis}",
+        millis = longest.as_millis(),
+    )
 }
 
 async fn open_sqlite(

@@ -75,7 +75,8 @@ async fn a_planned_stop_finishes_what_runs(kind: Database) {
     let answer = asked
         .run_until(async {
             let waiting = tokio::task::spawn_local(request.send());
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            let taken = async || (fal_state(&fal).await["accepted_submits"] == 1).then_some(());
+            eventually(Duration::from_secs(10), taken).await;
             assert_eq!(gateway.stop().await, 0);
             waiting.await.unwrap()
         })

@@ -54,6 +54,19 @@ on_both_databases! {
         desk.close().await;
     }
 
+    async fn beyond_the_longest_line_reservations_are_refused_at_once_and_later_taken_again(database) {
+        let desk = Desk::open(&database).await;
+        let calls = (0..6_000).map(|_| desk.books.reserve(desk.reservation(Money::ZERO)));
+        let results = futures_util::future::join_all(calls).await;
+        let refused: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+        assert!(!refused.is_empty() && refused.iter().all(|error| **error == ReserveError::Overloaded));
+        let taken = results.len() - refused.len();
+        assert!(taken >= 2_048, "{taken}");
+        assert_eq!(desk.store.number("SELECT COUNT(*) FROM generations").await, i64::try_from(taken).unwrap());
+        desk.reserve(Money::ZERO).await;
+        desk.close().await;
+    }
+
     async fn two_replicas_together_give_no_more_than_one_would(database) {
         let desk = Desk::open(&database).await;
         let other = desk.another(&database).await;

@@ -68,6 +68,8 @@ pub enum FalError {
 pub struct Fal {
     pub(super) client: Client,
     pub(super) queue_url: Url,
+    /// Scheme, host and port of `queue_url`, without a trailing slash.
+    queue_origin: String,
     pub(super) run_url: String,
     pub(super) rest_url: String,
     pub(super) public_url: Option<String>,
@@ -86,9 +88,11 @@ impl Fal {
             .pool_max_idle_per_host(1024)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
+        let queue_url = Url::parse(&settings.queue_url)?;
         Ok(Self {
             client,
-            queue_url: Url::parse(&settings.queue_url)?,
+            queue_origin: queue_url.origin().ascii_serialization(),
+            queue_url,
             run_url: settings.run_url.trim_end_matches('/').to_owned(),
             rest_url: settings.rest_url.clone(),
             public_url: settings.public_url.clone(),
@@ -126,7 +130,9 @@ impl Fal {
     }
 
     fn is_ours(&self, address: &str) -> bool {
-        Url::parse(address).is_ok_and(|url| url.origin() == self.queue_url.origin())
+        // What begins with the origin and a slash has it; anything else is taken apart.
+        address.strip_prefix(&self.queue_origin).is_some_and(|rest| rest.starts_with('/'))
+            || Url::parse(address).is_ok_and(|url| url.origin() == self.queue_url.origin())
     }
 
     pub(super) fn ticket_of(&self, endpoint: &str, label: &str, answer: wire::Submitted) -> Ticket {
@@ -290,7 +296,7 @@ impl Provider for Fal {
     }
 
     fn health(&self) -> Health {
-        Health { keys: self.keys.health(), open_breakers: self.breakers.health(Instant::now()) }
+        Health { keys: self.keys.health(), open_breakers: self.breakers.health(Instant::now()), unreachable: false }
     }
 }
 

@@ -153,21 +153,21 @@ pub fn request(method: &str, path: &str, host: &str, headers: &str, body: &str) 
     .into_bytes()
 }
 
-/// Has `clients` clients repeat a script for `length`; each finishes what it has begun.
-pub async fn repeat(address: &str, script: &Script, clients: usize, length: Duration) -> Tally {
-    drive(address, script, clients, usize::MAX, length).await
+/// Has `clients` clients repeat a script for `length`, at the addresses in turn; each finishes what it has begun.
+pub async fn repeat(addresses: &[String], script: &Script, clients: usize, length: Duration) -> Tally {
+    drive(addresses, script, clients, usize::MAX, length).await
 }
 
-/// Has `clients` clients send one request each.
-pub async fn once(address: &str, script: &Script, clients: usize) -> Tally {
-    drive(address, script, clients, 1, PATIENCE).await
+/// Has `clients` clients send one request each, again where they are refused and told to come back.
+pub async fn once(addresses: &[String], script: &Script, clients: usize) -> Tally {
+    drive(addresses, script, clients, 1, PATIENCE).await
 }
 
-async fn drive(address: &str, script: &Script, clients: usize, times: usize, length: Duration) -> Tally {
+async fn drive(addresses: &[String], script: &Script, clients: usize, times: usize, length: Duration) -> Tally {
     let begin = Instant::now();
     let mut live = JoinSet::new();
     for number in 0..clients {
-        let (address, script) = (address.to_owned(), script.clone());
+        let (address, script) = (addresses[number % addresses.len()].clone(), script.clone());
         live.spawn(async move { client(&address, &script, times, begin + length).await });
         // Not all at once: a listener's queue is short.
         if number % 256 == 255 {
@@ -186,10 +186,9 @@ async fn drive(address: &str, script: &Script, clients: usize, times: usize, len
 async fn client(address: &str, script: &Script, times: usize, until: Instant) -> Tally {
     let mut tally = Tally::default();
     let mut connection = None;
-    for _ in 0..times {
-        if Instant::now() >= until {
-            break;
-        }
+    let mut left = times;
+    while left > 0 && Instant::now() < until {
+        left -= 1;
         let begin = Instant::now();
         match attempt(address, script, &mut connection).await {
             Ok((status @ 200..=201, _)) => {
@@ -201,6 +200,7 @@ async fn client(address: &str, script: &Script, times: usize, until: Instant) ->
                 let refused = matches!(status, 429 | 503);
                 tally.bare_refusals += u64::from(refused && !has_retry_after);
                 // A client that is refused waits a little, though less than it is told.
+                left += usize::from(refused && has_retry_after && times != usize::MAX);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             Err(_) => {

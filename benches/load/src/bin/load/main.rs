@@ -1,7 +1,7 @@
 //! Drives and measures: each subject under several loads, then one table of what it took.
 //!
 //! `load --gateway FILE --server postgres://USER@HOST:PORT/ --postmaster PID --work DIR [--full] [--rows a,b]
-//!  [--rounds N] [--seconds N] [--soak MINUTES]`. `bench.sh` builds everything, starts PostgreSQL and calls this.
+//!  [--quick] [--rounds N] [--seconds N] [--soak MINUTES]`. `bench.sh` builds everything, starts PostgreSQL and calls this.
 //!
 //! Processor time is user + system of the process and all below it, divided by the good answers: it hardly depends on
 //! who else uses the machine. Latencies do; compare them within one run only.
@@ -46,26 +46,10 @@ impl Arguments {
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
-            if name == "--full" {
-                read.full = true;
-                continue;
-            }
-            let value = arguments.next().ok_or_else(|| format!("`{name}` wants a value"))?;
             match name.as_str() {
-                "--gateway" => read.gateway = value.into(),
-                "--server" => read.server = value,
-                "--postmaster" => read.postmaster = value.parse()?,
-                "--work" => read.work = value.into(),
-                "--rounds" => read.rounds = value.parse()?,
-                "--seconds" => read.seconds = value.parse()?,
-                "--soak" => read.soak = Some(value.parse()?),
-                "--rows" => {
-                    for name in value.split(',') {
-                        let kind = Kind::ALL.iter().find(|(known, _)| *known == name);
-                        read.rows.push(kind.ok_or_else(|| format!("there is no row `{name}`"))?.1);
-                    }
-                }
-                _ => return Err(format!("`{name}` is not known").into()),
+                "--full" => read.full = true,
+                "--quick" => read.seconds = 2,
+                _ => read.valued(&name, arguments.next().ok_or_else(|| format!("`{name}` wants a value"))?)?,
             }
         }
         if read.rows.is_empty() {
@@ -73,6 +57,26 @@ impl Arguments {
             read.rows = if read.full { Kind::ALL.map(|(_, kind)| kind).to_vec() } else { quick.to_vec() };
         }
         Ok(read)
+    }
+
+    fn valued(&mut self, name: &str, value: String) -> Result<(), Fault> {
+        match name {
+            "--gateway" => self.gateway = value.into(),
+            "--server" => self.server = value,
+            "--postmaster" => self.postmaster = value.parse()?,
+            "--work" => self.work = value.into(),
+            "--rounds" => self.rounds = value.parse()?,
+            "--seconds" => self.seconds = value.parse()?,
+            "--soak" => self.soak = Some(value.parse()?),
+            "--rows" => {
+                for name in value.split(',') {
+                    let kind = Kind::ALL.iter().find(|(known, _)| *known == name);
+                    self.rows.push(kind.ok_or_else(|| format!("there is no row `{name}`"))?.1);
+                }
+            }
+            _ => return Err(format!("`{name}` is not known").into()),
+        }
+        Ok(())
     }
 
     /// Clients, and milliseconds that an image takes.
@@ -110,6 +114,8 @@ struct Life {
     /// Good answers given, and generations charged.
     answered: u64,
     charged: Option<u64>,
+    /// What an answer adds to the database, in bytes.
+    growth: f64,
 }
 
 /// Runs programs side by side with what they are measured by.
@@ -133,12 +139,12 @@ impl Driver {
     async fn cell(&self, subject: &Subject, clients: usize, delay: u64) -> Result<(Cell, Tally), Fault> {
         self.set_fal(&format!("delay_ms={delay}")).await?;
         let script = self.bench.script(subject, false);
-        let seconds = |pid: Option<u32>| pid.map_or(0.0, machine::processor_seconds);
-        let postgres = subject.kind.uses_postgres().then_some(self.postmaster);
-        let all = || (seconds(subject.pid()), seconds(postgres), seconds(Some(std::process::id())));
+        let seconds = |pids: &[u32]| pids.iter().copied().map(machine::processor_seconds).sum::<f64>();
+        let postgres: Vec<u32> = subject.kind.uses_postgres().then_some(self.postmaster).into_iter().collect();
+        let all = || (seconds(&subject.pids()), seconds(&postgres), seconds(&[std::process::id()]));
         let (own, database, ours) = all();
         let busy = machine::busy_seconds();
-        let tally = client::repeat(&subject.address, &script, clients, Duration::from_secs(self.seconds)).await;
+        let tally = client::repeat(&subject.addresses, &script, clients, Duration::from_secs(self.seconds)).await;
         let (busy, after) = (machine::busy_seconds() - busy, all());
         let (own, database, ours) = (after.0 - own, after.1 - database, after.2 - ours);
         let each = 1000.0 / (tally.good().max(1) as f64);
@@ -179,21 +185,23 @@ impl Driver {
     async fn life(&self, kind: Kind, loads: &[(usize, u64)], cells: &mut Vec<Cell>) -> Result<Life, Fault> {
         self.set_fal("delay_ms=0&file_bytes=0").await?;
         let subject = self.bench.subject(kind).await?;
-        let before = self.bench.charged(&subject).await?;
+        let (before, small) = (self.bench.charged(&subject).await?, self.bench.database_bytes(&subject).await?);
         let script = self.bench.script(&subject, false);
-        let warm = client::repeat(&subject.address, &script, 16, Duration::from_secs(1)).await;
+        let warm = client::repeat(&subject.addresses, &script, 16, Duration::from_secs(1)).await;
         let (mut answered, mut peak_at_64) = (warm.good(), f64::NAN);
         for (clients, delay) in loads.iter().copied() {
             let (cell, tally) = self.cell(&subject, clients, delay).await?;
             answered += tally.good();
             cells.push(cell);
             if clients <= 64 {
-                peak_at_64 = subject.pid().map_or(f64::NAN, machine::peak_memory);
+                peak_at_64 = subject.peak_memory();
             }
         }
         let charged = self.bench.charged(&subject).await?.zip(before).map(|(after, before)| after - before);
-        let peak = subject.pid().map_or(f64::NAN, machine::peak_memory);
-        Ok(Life { kind, cold_start: subject.cold_start, peak_at_64, peak, answered, charged })
+        let grown = self.bench.database_bytes(&subject).await?.zip(small).map(|(after, before)| after - before);
+        let growth = grown.map_or(f64::NAN, |bytes| bytes as f64 / answered.max(1) as f64);
+        let peak = subject.peak_memory();
+        Ok(Life { growth, kind, cold_start: subject.cold_start, peak_at_64, peak, answered, charged })
     }
 
     /// Ten thousand requests that wait for an image of ten seconds.
@@ -202,7 +210,7 @@ impl Driver {
         let subject = self.bench.subject(Kind::Gateway).await?;
         let before = self.bench.charged(&subject).await?.unwrap_or(0);
         self.set_fal("delay_ms=10000").await?;
-        let tally = client::once(&subject.address, &self.bench.script(&subject, false), clients).await;
+        let tally = client::once(&subject.addresses, &self.bench.script(&subject, false), clients).await;
         let charged = self.bench.charged(&subject).await?.unwrap_or(0) - before;
         println!(
             "{clients} requests at once for an image of 10 s: {} answered, {} charged, {:.1} s median, {:.1} s p99, {:.0} MiB at the most; statuses {:?}, {} broken",
@@ -210,7 +218,7 @@ impl Driver {
             charged,
             tally.quantile(0.5) / 1000.0,
             tally.quantile(0.99) / 1000.0,
-            subject.pid().map_or(f64::NAN, machine::peak_memory),
+            subject.peak_memory(),
             tally.statuses,
             tally.broken,
         );
@@ -221,13 +229,13 @@ impl Driver {
     async fn answer_large(&self) -> Result<(), Fault> {
         self.set_fal("delay_ms=0&file_bytes=0").await?;
         let subject = self.bench.subject(Kind::Gateway).await?;
-        let pid = subject.pid().unwrap_or_default();
+        let pid = subject.pids().first().copied().unwrap_or_default();
         self.set_fal("file_bytes=12582912").await?;
         for clients in [1, 4, 16] {
             machine::forget_peak(pid);
             let before = machine::memory(pid);
             let script = self.bench.script(&subject, true);
-            let tally = client::repeat(&subject.address, &script, clients, Duration::from_secs(self.seconds)).await;
+            let tally = client::repeat(&subject.addresses, &script, clients, Duration::from_secs(self.seconds)).await;
             let more = machine::peak_memory(pid) - before;
             println!(
                 "answers of 16 MiB in base64, {clients} at once: {:.1}/s, {more:.0} MiB more than before at the most, {:.0} MiB each; statuses {:?}",
@@ -263,8 +271,8 @@ impl Driver {
         self.set_fal("delay_ms=20").await?;
         let script: Script = self.bench.script(&subject, false);
         for minute in 1..=minutes {
-            let tally = client::repeat(&subject.address, &script, 64, Duration::from_mins(1)).await;
-            let memory = subject.pid().map_or(f64::NAN, machine::memory);
+            let tally = client::repeat(&subject.addresses, &script, 64, Duration::from_mins(1)).await;
+            let memory = subject.pids().first().copied().map_or(f64::NAN, machine::memory);
             println!("minute {minute}: {:.0}/s, {:.2} ms p99, {memory:.1} MiB", tally.rate(), tally.quantile(0.99));
         }
         Ok(())
@@ -308,7 +316,7 @@ fn report(arguments: &Arguments, cells: &[Cell], lives: &[Life]) {
         }
     }
     println!(
-        "\n| row | cold start ms | peak MiB, to 64 clients | peak MiB | answers | charged |\n|---|---:|---:|---:|---:|---:|"
+        "\n| row | cold start ms | peak MiB, to 64 clients | peak MiB | answers | charged | bytes in the database for each |\n|---|---:|---:|---:|---:|---:|---:|"
     );
     for kind in arguments.rows.iter().filter(|kind| **kind != Kind::Direct) {
         let of = |value: fn(&Life) -> f64| middle(lives.iter().filter(|life| life.kind == *kind).map(value));
@@ -317,13 +325,14 @@ fn report(arguments: &Arguments, cells: &[Cell], lives: &[Life]) {
             all.map_or_else(|| "–".to_owned(), |all| all.iter().sum::<u64>().to_string())
         };
         println!(
-            "| {} | {:.0} | {:.0} | {:.0} | {} | {} |",
+            "| {} | {:.0} | {:.0} | {:.0} | {} | {} | {:.0} |",
             kind.name(),
             of(|life| life.cold_start.map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)),
             of(|life| life.peak_at_64),
             of(|life| life.peak),
             sum(|life| Some(life.answered)),
             sum(|life| life.charged),
+            of(|life| life.growth),
         );
     }
     ratios(cells);

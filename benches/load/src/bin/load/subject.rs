@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::client::{Connection as Http, Script, request};
+use super::machine;
 
 /// The key that clients use, and the operators' one.
 pub const KEY: &str = "sk-bench-0123456789abcdef0123456789abcdef";
@@ -38,17 +39,23 @@ pub enum Kind {
     Floor,
     /// The gateway on PostgreSQL, every limit switched on.
     Gateway,
+    /// Two of them on one database.
+    TwoGateways,
+    /// Three of them on one database.
+    ThreeGateways,
     /// The gateway on SQLite, every limit switched on.
     GatewayOnSqlite,
 }
 
 impl Kind {
     /// The name in tables and arguments.
-    pub const ALL: [(&'static str, Self); 5] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("direct", Self::Direct),
         ("floor-without-books", Self::FloorWithoutBooks),
         ("floor", Self::Floor),
         ("gateway", Self::Gateway),
+        ("gateway-2", Self::TwoGateways),
+        ("gateway-3", Self::ThreeGateways),
         ("gateway-sqlite", Self::GatewayOnSqlite),
     ];
 
@@ -59,7 +66,17 @@ impl Kind {
 
     /// Whether PostgreSQL works for it.
     pub fn uses_postgres(self) -> bool {
-        matches!(self, Self::Floor | Self::Gateway)
+        matches!(self, Self::Floor | Self::Gateway | Self::TwoGateways | Self::ThreeGateways)
+    }
+
+    /// How many processes it is.
+    fn replicas(self) -> usize {
+        match self {
+            Self::Direct => 0,
+            Self::TwoGateways => 2,
+            Self::ThreeGateways => 3,
+            _ => 1,
+        }
     }
 }
 
@@ -68,18 +85,16 @@ pub struct Subject {
     /// What it is.
     pub kind: Kind,
     /// Where requests go.
-    pub address: String,
+    pub addresses: Vec<String>,
     /// From its start to its first good answer, on a migrated database; nothing for what is no process.
     pub cold_start: Option<Duration>,
-    child: Option<Child>,
+    children: Vec<Child>,
     database: String,
 }
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            stop(child);
-        }
+        self.children.iter_mut().for_each(stop);
     }
 }
 
@@ -126,7 +141,7 @@ impl Bench {
         let format = if large { r#","response_format":"b64_json""# } else { "" };
         let body = format!(r#"{{"model":"flux/schnell",{WISH}{format}}}"#);
         let key = format!("authorization: Bearer {KEY}\r\n");
-        Script::Request(request("POST", "/v1/images/generations", &subject.address, &key, &body).into())
+        Script::Request(request("POST", "/v1/images/generations", &subject.addresses[0], &key, &body).into())
     }
 
     /// Starts what is to be measured, with a new database, and gives it limits that it must keep and never reaches.
@@ -144,25 +159,26 @@ impl Bench {
             _ if kind.uses_postgres() => self.new_database(&name).await?,
             _ => String::new(),
         };
-        let mut subject = Subject { kind, address: address.clone(), cold_start: None, child: None, database };
+        let addresses = vec![address.clone()];
+        let mut subject = Subject { kind, addresses, cold_start: None, children: Vec::new(), database };
         match kind {
             Kind::Direct => {
-                subject.address.clone_from(&self.fal);
+                subject.addresses = vec![self.fal.clone()];
                 return Ok(subject);
             }
             Kind::Floor | Kind::FloorWithoutBooks => {
                 let mut arguments = vec![address.as_str(), &fal, KEY];
                 arguments.extend((kind == Kind::Floor).then_some(subject.database.as_str()));
                 let begin = Instant::now();
-                subject.child = Some(start(&self.programs.join("floor"), &arguments, &[], &log)?);
+                subject.children.push(start(&self.programs.join("floor"), &arguments, &[], &log)?);
                 self.first_answer(&mut subject, begin).await?;
             }
-            Kind::Gateway | Kind::GatewayOnSqlite => {
+            Kind::Gateway | Kind::TwoGateways | Kind::ThreeGateways | Kind::GatewayOnSqlite => {
                 let journal = self.work.join("journal").display().to_string();
                 let database = subject.database.clone();
-                let settings = [
+                let mut settings = [
+                    ("IMAGEGATE_BIND", address.as_str()),
                     ("DATABASE_URL", database.as_str()),
-                    ("IMAGEGATE_BIND", &address),
                     ("IMAGEGATE_JOURNAL", &journal),
                     ("IMAGEGATE_ADMIN_KEY", ADMIN_KEY),
                     ("IMAGEGATE_BOOTSTRAP_KEY", KEY),
@@ -173,13 +189,23 @@ impl Bench {
                     ("FAL_MEDIA_HOSTS", "127.0.0.1"),
                 ];
                 // A first life makes the tables and sets the limits; the one that is measured finds them.
-                subject.child = Some(start(&self.gateway, &["serve"], &settings, &log)?);
+                subject.children.push(start(&self.gateway, &["serve"], &settings, &log)?);
                 self.first_answer(&mut subject, Instant::now()).await?;
                 set_limits(&address).await?;
-                subject.child.iter_mut().for_each(stop);
+                subject.children.iter_mut().for_each(stop);
+                subject.children.clear();
                 let begin = Instant::now();
-                subject.child = Some(start(&self.gateway, &["serve"], &settings, &log)?);
+                subject.children.push(start(&self.gateway, &["serve"], &settings, &log)?);
                 self.first_answer(&mut subject, begin).await?;
+                let others: Vec<String> = (1..kind.replicas()).map(|_| free_address()).collect::<Result<_, _>>()?;
+                for other in &others {
+                    settings[0].1 = other;
+                    subject.children.push(start(&self.gateway, &["serve"], &settings, &log)?);
+                    while Http::open(other).await.is_err() {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                }
+                subject.addresses.extend(others);
             }
         }
         Ok(subject)
@@ -189,7 +215,7 @@ impl Bench {
         let Script::Request(request) = self.script(subject, false) else { return Ok(()) };
         let mut last = String::from("no answer");
         while begin.elapsed() < Duration::from_secs(60) {
-            if let Ok(mut connection) = Http::open(&subject.address).await
+            if let Ok(mut connection) = Http::open(&subject.addresses[0]).await
                 && let Ok((status, body)) = connection.ask(&request).await
             {
                 if matches!(status, 200 | 201) {
@@ -219,7 +245,9 @@ impl Bench {
     /// How many generations the books charge; nothing for what has no books on PostgreSQL.
     pub async fn charged(&self, subject: &Subject) -> Result<Option<u64>, sqlx::Error> {
         let count = match subject.kind {
-            Kind::Gateway => "SELECT COUNT(*) FROM ledger_transactions WHERE kind = 'settlement'",
+            Kind::Gateway | Kind::TwoGateways | Kind::ThreeGateways => {
+                "SELECT COUNT(*) FROM ledger_transactions WHERE kind = 'settlement'"
+            }
             Kind::Floor => "SELECT COUNT(*) FROM requests WHERE state = 'settled'",
             _ => return Ok(None),
         };
@@ -230,10 +258,29 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// The bytes that a subject's database takes on PostgreSQL.
+    pub async fn database_bytes(&self, subject: &Subject) -> Result<Option<i64>, sqlx::Error> {
+        if !subject.kind.uses_postgres() {
+            return Ok(None);
+        }
+        let mut connection = PgConnection::connect(&subject.database).await?;
+        let bytes =
+            sqlx::query_scalar("SELECT pg_database_size(current_database())").fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(Some(bytes))
+    }
+}
+
 impl Subject {
-    /// The process, if it is one.
-    pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+    /// Its processes.
+    pub fn pids(&self) -> Vec<u32> {
+        self.children.iter().map(Child::id).collect()
+    }
+
+    /// The most memory that one of its processes has had, in MiB.
+    pub fn peak_memory(&self) -> f64 {
+        self.pids().into_iter().map(machine::peak_memory).fold(f64::NAN, f64::max)
     }
 }
 
