@@ -34,4 +34,6 @@ pub mod telemetry;
 
 pub mod meters;
 
+pub mod traces;
+
 pub mod domain;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, info_span, warn};
 
 use super::Gateway;
 use super::generate::{Chain, Choice};
@@ -58,10 +58,12 @@ impl Gateway {
         {
             return outcome;
         }
-        match provider.submit(&prepared, attempt, job.deadline_at.since(self.clock.now())).await {
+        let step = info_span!("submit", otel.kind = "client", endpoint = prepared.endpoint, attempt = attempt.number);
+        let start_within = job.deadline_at.since(self.clock.now());
+        match provider.submit(&prepared, attempt, start_within).instrument(step).await {
             Ok(ticket) => {
                 self.remember(attempt, &ticket).await;
-                self.waiter.follow(job.clone(), provider.clone(), ticket).await
+                self.waiter.follow(job.clone(), provider.clone(), ticket).instrument(info_span!("await")).await
             }
             Err(SubmitError::NotTaken(failure)) => Outcome::Failed(*failure),
             Err(SubmitError::Unclear(reason)) => {

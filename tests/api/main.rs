@@ -37,4 +37,5 @@ mod start;
 mod stream;
 mod submits;
 mod terminal;
+mod traces;
 mod webhooks;
