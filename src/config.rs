@@ -194,6 +194,8 @@ pub struct LogSettings {
     pub filter: String,
     /// `IMAGEGATE_LOG_FORMAT`: `json` for machines.
     pub json: bool,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`: where traces go, without a trailing slash; nowhere if unset.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// Every name that a settings file may use.
@@ -228,6 +230,7 @@ const NAMES: &[&str] = &[
     "IMAGEGATE_STORAGE",
     "IMAGEGATE_FILE_TTL",
     "IMAGEGATE_FILE_SECRET",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
     "IMAGEGATE_LOG",
     "IMAGEGATE_LOG_FORMAT",
 ];
@@ -328,7 +331,14 @@ impl Config {
                 markup,
                 deadline: read.positive_duration("IMAGEGATE_DEADLINE", Duration::from_mins(5))?,
             },
-            log: LogSettings { filter: read.text("IMAGEGATE_LOG").unwrap_or("info").to_owned(), json },
+            log: LogSettings {
+                filter: read.text("IMAGEGATE_LOG").unwrap_or("info").to_owned(),
+                json,
+                otlp_endpoint: match read.text("OTEL_EXPORTER_OTLP_ENDPOINT") {
+                    Some(_) => Some(read.base_url("OTEL_EXPORTER_OTLP_ENDPOINT", "")?),
+                    None => None,
+                },
+            },
         })
     }
 }

@@ -36,4 +36,6 @@ pub mod telemetry;
 
 pub mod meters;
 
+pub mod traces;
+
 pub mod domain;

@@ -48,7 +48,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("console", &["accounts", "admin", "api", "domain", "gateway", "http", "ledger"]),
     ("admin", &["accounts", "api", "catalogue", "domain", "gateway", "http", "ledger"]),
     ("gateway", &["accounts", "catalogue", "domain", "ledger", "meters", "providers", "storage"]),
-    ("providers", &["catalogue", "domain", "meters"]),
+    ("providers", &["catalogue", "domain", "meters", "traces"]),
     ("storage", &[]),
     ("ledger", &["domain", "meters", "store"]),
     ("accounts", &["domain", "store"]),
@@ -56,10 +56,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("catalogue", &["domain"]),
     ("store", &["domain"]),
     ("sandbox", &["domain"]),
-    ("http", &["domain", "meters"]),
+    ("http", &["domain", "meters", "traces"]),
     ("telemetry", &["config"]),
     ("config", &["domain"]),
     ("meters", &[]),
+    ("traces", &[]),
     ("domain", &[]),
 ];
 

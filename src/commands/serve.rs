@@ -13,7 +13,7 @@ use super::{Failure, print};
 
 /// Runs the gateway until it is told to stop.
 pub fn serve(config: Config) -> Result<(), Failure> {
-    telemetry::start(&config.log)?;
+    let telemetry = telemetry::start(&config.log)?;
     // Jobs have a runtime of their own: a task on a web worker dies with that worker.
     let jobs = tokio::runtime::Builder::new_multi_thread().thread_name("jobs").enable_all().build()?;
     let outcome = actix_web::rt::System::new().block_on(async {
@@ -48,6 +48,7 @@ pub fn serve(config: Config) -> Result<(), Failure> {
         Ok::<(), Failure>(())
     });
     jobs.shutdown_background();
+    telemetry.end();
     outcome
 }
 

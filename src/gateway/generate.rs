@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tracing::{info, warn};
+use tracing::{Instrument, info, info_span, warn};
 
 use super::attempt::ticket_of;
 use super::generation::{Cancellation, Job, Progress};
@@ -81,6 +81,7 @@ impl Gateway {
     /// Steps 3 and 4: checks the wish against the catalogue, for the model and every fallback, and prices it. Calls
     /// nobody, books nothing.
     pub fn accept(&self, wish: &Json<'_>, strictness: Strictness) -> Result<Accepted, GenerateError> {
+        let _step = info_span!("accept").entered();
         let order = self.catalogue.load().order(wish, strictness).map_err(GenerateError::Rejected)?;
         inputs::check(&order).map_err(GenerateError::Rejected)?;
         let fallbacks = self.fallbacks(&order, wish, strictness)?;
@@ -101,14 +102,15 @@ impl Gateway {
         self.jobs.insert(job.clone());
         let (gateway, watched) = (self.clone(), job.clone());
         let work = async move {
-            match gateway.books.reserve(reservation).await {
+            match gateway.books.reserve(reservation).instrument(info_span!("reserve")).await {
                 Ok(reserved) => watched.reserved(reserved),
                 Err(refusal) => return gateway.refuse(&watched, refusal),
             }
             let (order, outcome) = gateway.try_in_turn(&watched, &chain).await;
-            gateway.settle(&watched, order, outcome).await;
+            gateway.settle(&watched, order, outcome).instrument(info_span!("settle")).await;
         };
-        self.tracker.spawn_on(work, &self.runtime);
+        let step = info_span!("generation", generation = %id, model = job.model);
+        self.tracker.spawn_on(work.instrument(step), &self.runtime);
         Ok(job)
     }
 

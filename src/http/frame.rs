@@ -12,12 +12,14 @@ use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpResponse, ResponseError, web};
 use futures_util::FutureExt;
-use tracing::{error, info, warn};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, error, info, info_span, warn};
 
 use super::edge::Stopping;
 use super::problem::{Code, Problem};
 use crate::domain::{Clock, IdSource, RequestId, Timestamp};
 use crate::meters::{Served, SharedMeters};
+use crate::traces;
 
 /// What the frame knows of a request; in its extensions.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +61,8 @@ pub async fn frame<B: MessageBody + 'static>(
     let line = LogLine { method: request.method().clone(), path: loggable(&path).to_owned(), context };
 
     // The request itself cannot be kept beside this: the router wants it alone.
-    let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+    let step = step(&request, &line);
+    let outcome = AssertUnwindSafe(next.call(request).instrument(step.clone())).catch_unwind().await;
     let now = tools.clock.now();
     let problem = match outcome {
         Ok(Ok(response)) => {
@@ -71,6 +74,7 @@ pub async fn frame<B: MessageBody + 'static>(
             }
             line.write(response.status().as_u16(), response.headers(), now);
             count(&tools.meters, &response, now.since(context.received_at));
+            tell(&step, &response);
             return Ok(response);
         }
         Ok(Err(fault)) => problem_of(&fault),
@@ -83,6 +87,37 @@ pub async fn frame<B: MessageBody + 'static>(
     let took = now.since(context.received_at);
     tools.meters.answered(line.method.as_str(), None, response.status().as_u16(), took, None);
     Err(broken.into())
+}
+
+/// The request's own span, part of the trace that it came with.
+fn step(request: &ServiceRequest, line: &LogLine) -> Span {
+    let method = line.method.as_str();
+    let route = request.match_pattern().unwrap_or_else(|| "unmatched".to_owned());
+    let step = info_span!(
+        "request",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        http.request.method = method,
+        url.path = line.path,
+        http.route = route,
+        http.response.status_code = Empty,
+        request_id = %line.context.request_id,
+        generation = Empty,
+    );
+    traces::continue_from(&step, |name| request.headers().get(name).and_then(|value| value.to_str().ok()));
+    step
+}
+
+/// What is known of a request once it is answered.
+fn tell(step: &Span, response: &ServiceResponse) {
+    if step.is_disabled() {
+        return;
+    }
+    step.record("http.response.status_code", response.status().as_u16());
+    let generation = response.headers().get("x-imagegate-generation-id").and_then(|value| value.to_str().ok());
+    if let Some(generation) = generation {
+        step.record("generation", generation);
+    }
 }
 
 /// Counts and times an answered request.

@@ -47,4 +47,5 @@ mod start;
 mod stream;
 mod submits;
 mod terminal;
+mod traces;
 mod webhooks;

@@ -1,5 +1,7 @@
 //! Running it for years: stopping, restarting under load, HTTPS, proxies, slow clients, the log, backup and restore.
 
+#![expect(clippy::disallowed_methods, reason = "clients of a test may die with it")]
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
