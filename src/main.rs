@@ -12,10 +12,6 @@ use commands::{
 };
 use imagegate::config::Config;
 
-/// Many threads make and drop small pieces all the time: this takes about a tenth less processor time than the system's.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// One gateway for image generation.
 #[derive(Debug, Parser)]
 #[command(

@@ -151,21 +151,22 @@ pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<Http
         webhook,
     };
     if resent.is_some_and(|count| count > 0)
-        && let Some(answer) = answer_resent(&services, &request, &caller, &accepted).await
+        && let Some(answer) = Box::pin(answer_resent(&services, &request, &caller, &accepted)).await
     {
         return answer;
     }
     let job = services.gateway.generate(&accepted, &ask)?;
     if in_background {
-        return answer_async(&services, &request, &job).await;
+        return Box::pin(answer_async(&services, &request, &job)).await;
     }
     let waiting = Waiting::of(&services, job.id, ask.idempotency.is_none(), ask.may_resend);
     if accepted.order.switches.stream {
-        return stream_events(services, request, accepted, job, waiting, events).await;
+        return Box::pin(stream_events(services, request, accepted, job, waiting, events)).await;
     }
     let progress = job.outcome().await;
     note_served(&request, &accepted, Some(job.time_at_provider()));
-    let answer = answer(&services, &request, &accepted, progress, &job).await;
+    // Apart, like the other ways to answer: ten thousand that wait need not keep room for it.
+    let answer = Box::pin(answer(&services, &request, &accepted, progress, &job)).await;
     waiting.ends(&answer).await;
     answer
 }

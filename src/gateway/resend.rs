@@ -65,7 +65,7 @@ impl Gateway {
     /// Writes down what became of a client that may resend, at once if the books can be written, else as soon as they
     /// can. Returns when it is written or has been tried once.
     pub async fn note_client(self: &Arc<Self>, id: GenerationId, news: ClientNews) {
-        if self.write_client(id, news).await.is_err() {
+        if Box::pin(self.write_client(id, news)).await.is_err() {
             self.note_client_later(id, news);
         }
     }

@@ -62,7 +62,7 @@ impl Gateway {
                 Ok(Applied::Now) => break,
                 Ok(Applied::Already) => {
                     info!(generation = %job.id, "another replica has settled it first");
-                    self.tell_stored(job).await;
+                    Box::pin(self.tell_stored(job)).await;
                     self.jobs.remove(job.id);
                     return;
                 }

@@ -177,8 +177,8 @@ impl Books {
         };
         if let Some(journal) = &self.journal {
             match &result {
-                Err(LedgerError::Unavailable(_)) => journal.keep(Line::from(&*submitted)).await,
-                _ => journal.forget_submit(submitted.generation, submitted.attempt).await,
+                Err(LedgerError::Unavailable(_)) => Box::pin(journal.keep(Line::from(&*submitted))).await,
+                _ => Box::pin(journal.forget_submit(submitted.generation, submitted.attempt)).await,
             }
         }
         result
@@ -208,8 +208,8 @@ impl Books {
         };
         if let Some(journal) = &self.journal {
             match &result {
-                Err(LedgerError::Unavailable(_)) => journal.keep(Line::from(&*finish)).await,
-                _ => journal.forget_finish(finish.generation).await,
+                Err(LedgerError::Unavailable(_)) => Box::pin(journal.keep(Line::from(&*finish))).await,
+                _ => Box::pin(journal.forget_finish(finish.generation)).await,
             }
         }
         result
@@ -289,7 +289,8 @@ impl Books {
 
     /// One generation.
     pub async fn generation(&self, id: GenerationId) -> Result<Option<GenerationRecord>, LedgerError> {
-        Ok(self.store.generation(id).await?)
+        // Apart, since whoever waits for a generation keeps room for this in memory, and hardly ever needs it.
+        Ok(Box::pin(self.store.generation(id)).await?)
     }
 
     /// All submits of a generation, first to last.

@@ -1,7 +1,7 @@
 //! Drives and measures: each subject under several loads, then one table of what it took.
 //!
 //! `load --gateway FILE --server postgres://USER@HOST:PORT/ --postmaster PID --work DIR [--full] [--rows a,b]
-//!  [--quick] [--rounds N] [--seconds N] [--soak MINUTES]`. `bench.sh` builds everything, starts PostgreSQL and calls this.
+//!  [--extras] [--quick] [--rounds N] [--seconds N] [--soak MINUTES]`. `bench.sh` builds everything, starts PostgreSQL and calls this.
 //!
 //! Processor time is user + system of the process and all below it, divided by the good answers: it hardly depends on
 //! who else uses the machine. Latencies do; compare them within one run only.
@@ -25,6 +25,9 @@ struct Arguments {
     postmaster: u32,
     work: PathBuf,
     full: bool,
+    /// Whether the loads of the tables are run; overload, large answers and waiting requests.
+    tables: bool,
+    extras: bool,
     rows: Vec<Kind>,
     rounds: u32,
     seconds: u64,
@@ -39,6 +42,8 @@ impl Arguments {
             postmaster: 0,
             work: PathBuf::new(),
             full: false,
+            tables: true,
+            extras: false,
             rows: Vec::new(),
             rounds: 1,
             seconds: 4,
@@ -47,7 +52,8 @@ impl Arguments {
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
             match name.as_str() {
-                "--full" => read.full = true,
+                "--full" => (read.full, read.extras) = (true, true),
+                "--extras" => (read.tables, read.extras) = (false, true),
                 "--quick" => read.seconds = 2,
                 _ => read.valued(&name, arguments.next().ok_or_else(|| format!("`{name}` wants a value"))?)?,
             }
@@ -371,7 +377,7 @@ async fn main() -> Result<(), Fault> {
         return driver.soak(minutes).await;
     }
     let (mut cells, mut lives) = (Vec::new(), Vec::new());
-    for round in 0..arguments.rounds {
+    for round in 0..if arguments.tables { arguments.rounds } else { 0 } {
         let mut rows = arguments.rows.clone();
         let length = rows.len();
         rows.rotate_left(round as usize % length);
@@ -379,8 +385,10 @@ async fn main() -> Result<(), Fault> {
             lives.push(driver.life(kind, &arguments.loads(), &mut cells).await?);
         }
     }
-    report(&arguments, &cells, &lives);
-    if arguments.full && arguments.rows.contains(&Kind::Gateway) {
+    if arguments.tables {
+        report(&arguments, &cells, &lives);
+    }
+    if arguments.extras && arguments.rows.contains(&Kind::Gateway) {
         println!();
         driver.overload().await?;
         driver.answer_large().await?;
