@@ -20,6 +20,7 @@ command -v cc >/dev/null || missing+=(build-essential)
 command -v curl >/dev/null || missing+=(curl)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
+command -v chromium >/dev/null || missing+=(chromium)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then
   command -v apt-get >/dev/null || fail "missing: ${missing[*]}, and there is no apt-get to install them with"
@@ -56,6 +57,14 @@ if ! cmp -s tests/clients/package-lock.json "$clients/installed.json"; then
   cp tests/clients/package-lock.json "$clients/installed.json"
 fi
 
+# --- what the console is looked at with ----------------------------------------------------------------------------------
+console="${CARGO_TARGET_DIR:-target}/test-console"
+if ! cmp -s tests/console/package-lock.json "$console/package-lock.json" || [ ! -d "$console/node_modules/axe-core" ]; then
+  mkdir -p "$console"
+  cp tests/console/package.json tests/console/package-lock.json "$console/"
+  (cd "$console" && npm ci --no-audit --no-fund --loglevel=error)
+fi
+
 # --- a private PostgreSQL ---------------------------------------------------------------------------------------------
 pg_user=postgres
 run_pg() { if [ "$(id -u)" = 0 ]; then runuser -u "$pg_user" -- "$@"; else "$@"; fi; }
@@ -87,6 +96,8 @@ case "$aiml_venv" in /*) IMAGEGATE_TEST_AIML_PYTHON="$aiml_venv/bin/python" ;; e
 
 case "$clients" in /*) ;; *) clients="$PWD/$clients" ;; esac
 export IMAGEGATE_TEST_NODE_MODULES="$clients/node_modules"
+case "$console" in /*) ;; *) console="$PWD/$console" ;; esac
+export IMAGEGATE_TEST_CONSOLE_MODULES="$console/node_modules"
 
 # --- the suite --------------------------------------------------------------------------------------------------------
 cargo test --locked "$@"

@@ -9,7 +9,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::domain::Fixed;
+use crate::domain::{Fixed, Network, NetworkError};
+
+mod storage;
+
+use storage::CLOUD_PREFIXES;
+pub use storage::StorageSettings;
 
 /// A secret from the settings; shows as dots wherever it is printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -81,6 +86,8 @@ pub struct Config {
     pub sandbox: SandboxSettings,
     /// Keys set from outside.
     pub keys: KeySettings,
+    /// Where delivered images are kept; unset, fal's own addresses are passed on.
+    pub storage: Option<StorageSettings>,
     /// What is sold and for how much.
     pub sales: SalesSettings,
     /// What the log looks like.
@@ -102,8 +109,23 @@ pub struct HttpSettings {
     pub cors_origins: Option<Vec<String>>,
     /// `IMAGEGATE_WEBHOOK_ALLOW_PRIVATE`: whether customers' webhooks may go to private and loopback addresses.
     pub webhook_allow_private: bool,
+    /// `IMAGEGATE_TRUSTED_PROXIES`: whose `X-Forwarded-For`, `-Host` and `-Proto` are believed; nobody's if empty.
+    pub trusted_proxies: Vec<Network>,
+    /// `IMAGEGATE_TLS_CERT` and `IMAGEGATE_TLS_KEY`: serve HTTPS; `None` is plain HTTP.
+    pub tls: Option<TlsSettings>,
+    /// `IMAGEGATE_SHUTDOWN_DELAY`: how long SIGTERM leaves the process serving while `/readyz` is red already.
+    pub shutdown_delay: Duration,
     /// `IMAGEGATE_SUCCESS_STATUS`: 201, or 200 for clients of AIML's later releases.
     pub success_status: u16,
+}
+
+/// Where the certificate and its key are, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// `IMAGEGATE_TLS_CERT`: the certificate and those between it and the root.
+    pub certificate: PathBuf,
+    /// `IMAGEGATE_TLS_KEY`: its key.
+    pub key: PathBuf,
 }
 
 /// How fal is reached.
@@ -172,6 +194,8 @@ pub struct LogSettings {
     pub filter: String,
     /// `IMAGEGATE_LOG_FORMAT`: `json` for machines.
     pub json: bool,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`: where traces go, without a trailing slash; nowhere if unset.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// Every name that a settings file may use.
@@ -194,11 +218,19 @@ const NAMES: &[&str] = &[
     "IMAGEGATE_SUCCESS_STATUS",
     "IMAGEGATE_PUBLIC_URL",
     "IMAGEGATE_WEBHOOK_ALLOW_PRIVATE",
+    "IMAGEGATE_TRUSTED_PROXIES",
+    "IMAGEGATE_TLS_CERT",
+    "IMAGEGATE_TLS_KEY",
+    "IMAGEGATE_SHUTDOWN_DELAY",
     "IMAGEGATE_SANDBOX_BIND",
     "IMAGEGATE_SANDBOX_DELAY",
     "IMAGEGATE_DEADLINE",
     "IMAGEGATE_BODY_LIMIT",
     "IMAGEGATE_CORS_ORIGINS",
+    "IMAGEGATE_STORAGE",
+    "IMAGEGATE_FILE_TTL",
+    "IMAGEGATE_FILE_SECRET",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
     "IMAGEGATE_LOG",
     "IMAGEGATE_LOG_FORMAT",
 ];
@@ -208,6 +240,10 @@ impl Config {
     pub fn load() -> Result<Self, ConfigError> {
         let mut values = read_toml(Path::new("imagegate.toml"))?;
         values.extend(read_dotenv(Path::new(".env"))?);
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+        let cloud =
+            std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
+        values.extend(cloud.filter(|(name, _)| CLOUD_PREFIXES.iter().any(|prefix| name.starts_with(prefix))));
         for name in NAMES {
             #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
             match std::env::var(name) {
@@ -264,6 +300,9 @@ impl Config {
                     Some(origins) => Some(list(origins)),
                 },
                 webhook_allow_private: read.switch("IMAGEGATE_WEBHOOK_ALLOW_PRIVATE")?,
+                trusted_proxies: read.networks("IMAGEGATE_TRUSTED_PROXIES")?,
+                tls: read.tls()?,
+                shutdown_delay: read.duration("IMAGEGATE_SHUTDOWN_DELAY", Duration::ZERO)?,
                 success_status,
             },
             database_url: read.database_url()?,
@@ -286,12 +325,20 @@ impl Config {
                 admin: read.key("IMAGEGATE_ADMIN_KEY")?,
                 bootstrap: read.key("IMAGEGATE_BOOTSTRAP_KEY")?,
             },
+            storage: read.storage()?,
             sales: SalesSettings {
                 models_dir: read.text("IMAGEGATE_MODELS_DIR").map(PathBuf::from),
                 markup,
                 deadline: read.positive_duration("IMAGEGATE_DEADLINE", Duration::from_mins(5))?,
             },
-            log: LogSettings { filter: read.text("IMAGEGATE_LOG").unwrap_or("info").to_owned(), json },
+            log: LogSettings {
+                filter: read.text("IMAGEGATE_LOG").unwrap_or("info").to_owned(),
+                json,
+                otlp_endpoint: match read.text("OTEL_EXPORTER_OTLP_ENDPOINT") {
+                    Some(_) => Some(read.base_url("OTEL_EXPORTER_OTLP_ENDPOINT", "")?),
+                    None => None,
+                },
+            },
         })
     }
 }
@@ -360,6 +407,27 @@ impl Reader<'_> {
             return Err(bad(name, self.text(name).unwrap_or_default(), "a time of at least `1s`"));
         }
         Ok(duration)
+    }
+
+    fn networks(&self, name: &'static str) -> Result<Vec<Network>, ConfigError> {
+        let parts = list(self.text(name).unwrap_or_default()).into_iter();
+        parts.map(|part| part.parse().map_err(|fault: NetworkError| bad(name, &part, &fault.to_string()))).collect()
+    }
+
+    fn tls(&self) -> Result<Option<TlsSettings>, ConfigError> {
+        let (certificate, key) = (self.text("IMAGEGATE_TLS_CERT"), self.text("IMAGEGATE_TLS_KEY"));
+        match (certificate, key) {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => {
+                Ok(Some(TlsSettings { certificate: certificate.into(), key: key.into() }))
+            }
+            (Some(_), None) => {
+                Err(bad("IMAGEGATE_TLS_KEY", "", "the file of the key, since IMAGEGATE_TLS_CERT is set"))
+            }
+            (None, Some(_)) => {
+                Err(bad("IMAGEGATE_TLS_CERT", "", "the file of the certificate, since IMAGEGATE_TLS_KEY is set"))
+            }
+        }
     }
 
     fn switch(&self, name: &'static str) -> Result<bool, ConfigError> {

@@ -6,6 +6,8 @@ pub mod startup;
 
 pub mod config;
 
+pub mod console;
+
 pub mod admin;
 
 pub mod api;
@@ -13,6 +15,8 @@ pub mod api;
 pub mod gateway;
 
 pub mod providers;
+
+pub mod storage;
 
 pub mod sandbox;
 
@@ -31,5 +35,7 @@ pub mod http;
 pub mod telemetry;
 
 pub mod meters;
+
+pub mod traces;
 
 pub mod domain;

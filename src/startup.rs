@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use actix_cors::Cors;
 use actix_web::body::MessageBody;
-use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
-use actix_web::middleware::from_fn;
+use actix_web::dev::{Server, ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, web};
 use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
@@ -17,23 +17,32 @@ use utoipa::openapi::OpenApi;
 use utoipa_actix_web::AppExt;
 
 use crate::accounts::{Accounts, AccountsError, FirstKeys, KeyKind};
-use crate::api::{ModelTable, Published, Services, Upstream};
+use crate::api::{Files, ModelTable, Published, Services, Upstream};
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::config::{Config, HttpSettings, SalesSettings};
+use crate::config::{Config, HttpSettings, SalesSettings, StorageSettings};
 use crate::domain::{Clock, IdSource, SystemClock, SystemIds};
-use crate::gateway::{Gateway, Parts};
-use crate::http::{Code, FrameTools, Problem, frame, normalize};
+use crate::gateway::{Gateway, Keeper, Parts};
+use crate::http::{BODY_TIME, Code, Edge, FrameTools, Problem, Stopping, frame, normalize};
 use crate::ledger::{Books, LedgerError};
 use crate::meters::SharedMeters;
 use crate::providers::{Bill, BillingError, Media, Metered, Provider, Providers, fal};
+use crate::storage::{Links, Storage, StorageError};
 use crate::store::{Store, StoreError, StoreOptions};
 use crate::webhooks::Webhooks;
-use crate::{admin, api, sandbox};
+use crate::{admin, api, console, sandbox};
+
+mod tls;
+
+use tls::TlsError;
 
 /// How long shutdown waits for open generations; what is still open then is found again at the next start.
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long an idle connection is kept, so that clients need not connect for each image.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Longest time that a request's headers may take to arrive.
+const HEADER_TIME: Duration = Duration::from_secs(10);
+/// Most connections that one worker (one for each core) keeps; more wait to be taken.
+const CONNECTIONS: usize = 25_000;
 /// The key that our own stand-in is called with.
 const SANDBOX_KEY: &str = "sandbox:sandbox";
 
@@ -61,6 +70,9 @@ pub enum StartError {
     /// The client for images.
     #[error("the HTTP client does not start: {0}")]
     Client(#[from] reqwest::Error),
+    /// The place for delivered images.
+    #[error("IMAGEGATE_STORAGE: {0}")]
+    Storage(#[from] StorageError),
     /// The port.
     #[error("IMAGEGATE_BIND={address} cannot be listened on: {source}")]
     Bind {
@@ -77,6 +89,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The certificate.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// The document.
     #[error("the OpenAPI document cannot be written: {0}")]
     Document(#[from] serde_json::Error),
@@ -96,6 +111,7 @@ pub struct Running {
     /// Reads the model files anew.
     pub reloader: Reloader,
     server: Server,
+    stop: StopSignal,
     tracker: TaskTracker,
     gateway: Arc<Gateway>,
     sandbox: Option<sandbox::Running>,
@@ -134,7 +150,7 @@ pub fn bill(config: &Config) -> Result<Option<Box<dyn Bill>>, BillingError> {
 /// Builds every room and starts listening. Needs an actix system with a tokio runtime beside it for the jobs.
 pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Running, StartError> {
     let (clock, ids) = clock_and_ids();
-    let meters = SharedMeters::default();
+    let (meters, stopping) = (SharedMeters::default(), Stopping::default());
     let published = publish(&config.sales)?;
     let store = open_store(&config).await?;
     let accounts = Accounts::load(store.clone(), clock.clone(), ids.clone()).await?;
@@ -159,6 +175,9 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     if sandbox.is_some() {
         media_hosts.push("127.0.0.1".to_owned());
     }
+    let media = Media::new(media_hosts)?;
+    let files = config.storage.as_ref().map(open_storage).transpose()?;
+    let keeper = files.as_ref().map(|files| Keeper { storage: files.storage.clone(), media: media.clone() });
     let gateway = Gateway::start(Parts {
         catalogue: published.catalogue.clone(),
         books,
@@ -170,14 +189,17 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         markup: config.sales.markup,
         deadline: config.sales.deadline,
         meters: meters.clone(),
+        keeper,
     })
     .await?;
     let services = web::Data::new(Services {
         gateway: gateway.clone(),
         accounts,
         webhooks: webhooks.clone(),
-        media: Media::new(media_hosts)?,
+        media,
+        files,
         meters: meters.clone(),
+        stopping: stopping.clone(),
         clock: clock.clone(),
         ids: ids.clone(),
         http: config.http.clone(),
@@ -185,10 +207,18 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         published: ArcSwap::from_pointee(published),
     });
     webhooks.start(Arc::new(api::Letters(services.clone().into_inner())), &tracker, &jobs);
-    let tools = web::Data::new(FrameTools { clock, ids, meters });
+    let tools = web::Data::new(FrameTools { clock, ids, meters, stopping: stopping.clone() });
     let reloader = Reloader { sales: config.sales, services: services.clone().into_inner() };
     let (address, server) = listen(&config.http, services, tools)?;
-    Ok(Running { address, first_keys, upstream, reloader, server, tracker, gateway, sandbox })
+    let stop = StopSignal { server: server.handle(), stopping, delay: config.http.shutdown_delay };
+    Ok(Running { address, first_keys, upstream, reloader, server, stop, tracker, gateway, sandbox })
+}
+
+/// The place for delivered images, and the links to them.
+fn open_storage(settings: &StorageSettings) -> Result<Files, StorageError> {
+    let storage = Arc::new(Storage::open(&settings.url, &settings.options)?);
+    let links = settings.links.as_ref().map(|(ttl, secret)| Links::new(secret.expose(), *ttl));
+    Ok(Files { storage, links })
 }
 
 /// Reads the model files and writes what is shown of them.
@@ -223,11 +253,35 @@ impl Reloader {
     }
 }
 
+/// Stops a gateway that listens.
+#[derive(Clone)]
+pub struct StopSignal {
+    server: ServerHandle,
+    stopping: Stopping,
+    delay: Duration,
+}
+
+impl StopSignal {
+    /// Not ready from now on, but serving for `IMAGEGATE_SHUTDOWN_DELAY`, so that load balancers see it before a request
+    /// is refused; then as [`StopSignal::at_once`].
+    pub async fn gently(&self) {
+        self.stopping.begin();
+        tokio::time::sleep(self.delay).await;
+        self.at_once().await;
+    }
+
+    /// Takes no new requests and finishes those that have begun.
+    pub async fn at_once(&self) {
+        self.stopping.begin();
+        self.server.stop(true).await;
+    }
+}
+
 impl Running {
-    /// A handle that stops the server from another task.
+    /// What stops the server from another task.
     #[must_use]
-    pub fn stopper(&self) -> actix_web::dev::ServerHandle {
-        self.server.handle()
+    pub fn stopper(&self) -> StopSignal {
+        self.stop.clone()
     }
 
     /// Serves until the process is told to stop, then waits for open generations.
@@ -317,6 +371,9 @@ fn listen(
     let docs = web::Data::new(utoipa_swagger_ui::Config::from("/openapi.json").validator_url("none"));
     let body_limit = settings.body_limit;
     let cors_origins = settings.cors_origins.clone();
+    let tls = settings.tls.as_ref().map(tls::server_config).transpose()?;
+    let is_tls = tls.is_some();
+    let edge = Edge { trusted: settings.trusted_proxies.clone().into(), body_time: BODY_TIME };
     let server = HttpServer::new(move || {
         let (app, api) = application();
         // Every route is in the document: a path that exists with another method gets 405, any other 404.
@@ -327,6 +384,8 @@ fn listen(
             .app_data(docs.clone())
             .app_data(known)
             .app_data(web::PayloadConfig::new(body_limit))
+            .app_data(console::Inside::new(services.clone(), body_limit))
+            .configure(console::routes)
             .service(web::resource("/").route(web::get().to(redirect_to_docs)))
             .service(web::resource("/docs").route(web::get().to(api::docs_page)))
             .service(web::resource("/docs/{file:.*}").route(web::get().to(api::docs_page)))
@@ -335,24 +394,38 @@ fn listen(
             .wrap(from_fn(api::access::authenticate))
             .wrap(from_fn(frame))
             .wrap(cors(cors_origins.as_deref()))
-            .wrap_fn(|mut request, service| {
-                normalize(&mut request);
-                actix_web::dev::Service::call(service, request)
+            .wrap(security_headers(is_tls))
+            .wrap_fn({
+                let edge = edge.clone();
+                move |mut request, service| {
+                    edge.receive(&mut request);
+                    normalize(&mut request);
+                    actix_web::dev::Service::call(service, request)
+                }
             })
     })
     // A client that hangs up must be noticed: half-closed connections look the same until the answer is written.
     .h1_allow_half_closed(false)
     .keep_alive(KEEP_ALIVE)
+    .client_request_timeout(HEADER_TIME)
+    .max_connections(CONNECTIONS)
     .disable_signals()
-    .shutdown_timeout(DRAIN.as_secs())
-    .bind(settings.bind)
-    .map_err(|source| StartError::Bind { address: settings.bind, source })?;
+    .shutdown_timeout(DRAIN.as_secs());
+    let server = match &tls {
+        None => server.bind(settings.bind),
+        Some(tls) => server.bind_rustls_0_23(settings.bind, tls.clone()),
+    };
+    let server = server.map_err(|source| StartError::Bind { address: settings.bind, source })?;
     let address = server.addrs().first().copied().unwrap_or(settings.bind);
     let server = match admin {
         None => server,
         Some(AdminListener { listener, address }) => {
             info!(%address, "the operators' face has an address of its own");
-            server.listen(listener).map_err(|source| StartError::AdminBind { address, source })?
+            let server = match tls {
+                None => server.listen(listener),
+                Some(tls) => server.listen_rustls_0_23(listener, tls),
+            };
+            server.map_err(|source| StartError::AdminBind { address, source })?
         }
     };
     Ok((address, server.run()))
@@ -397,6 +470,15 @@ pub fn document(catalogue: &Catalogue) -> Result<String, serde_json::Error> {
     api::render_document(&document, catalogue)
 }
 
+/// What every browser is told, whatever the answer.
+fn security_headers(is_tls: bool) -> DefaultHeaders {
+    let headers = DefaultHeaders::new()
+        .add(("x-content-type-options", "nosniff"))
+        .add(("x-frame-options", "DENY"))
+        .add(("referrer-policy", "no-referrer"));
+    if is_tls { headers.add(("strict-transport-security", "max-age=31536000")) } else { headers }
+}
+
 fn cors(origins: Option<&[String]>) -> Cors {
     let cors = Cors::default()
         .allow_any_method()
@@ -430,13 +512,21 @@ async fn sandbox_file(name: web::Path<String>, services: web::Data<Services>) ->
 
 /// What an address that no route takes is answered.
 async fn nothing_here(request: HttpRequest, known: web::Data<KnownPaths>) -> Result<HttpResponse, Problem> {
+    let refused = nothing_known_here(&request, &known);
+    if api::fal_clients::is_for_fals_clients(request.path()) {
+        return Ok(api::fal_clients::refuse_in_fals_words(&request, refused));
+    }
+    Err(refused)
+}
+
+fn nothing_known_here(request: &HttpRequest, known: &KnownPaths) -> Problem {
     let methods = known.methods(request.path());
     if methods.is_empty() {
-        return Err(Problem::new(Code::NotFound, format!("there is nothing at `{}`", request.path())));
+        return Problem::new(Code::NotFound, format!("there is nothing at `{}`", request.path()));
     }
     let allowed = methods.join(", ");
     let message = format!("`{}` takes {allowed}, not {}", request.path(), request.method());
-    Err(Problem::new(Code::MethodNotAllowed, message).header("allow", &allowed))
+    Problem::new(Code::MethodNotAllowed, message).header("allow", &allowed)
 }
 
 /// The paths of the document and their methods.

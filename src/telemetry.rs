@@ -1,13 +1,22 @@
-//! The log: one subscriber for the process. What is logged never holds a key, a prompt or an image.
+//! The log and the traces: one subscriber for the process. What is written never holds a key, a prompt or an image.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 use crate::config::LogSettings;
+
+/// Longest wait for the collector when the process ends.
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -15,25 +24,75 @@ pub enum TelemetryError {
     /// `IMAGEGATE_LOG` cannot be read.
     #[error("IMAGEGATE_LOG=`{0}` is not allowed: a filter such as `info` or `imagegate=debug,warn`")]
     Filter(String),
+    /// The exporter of traces does not start.
+    #[error("OTEL_EXPORTER_OTLP_ENDPOINT cannot be used: {0}")]
+    Exporter(#[from] ExporterBuildError),
     /// Another subscriber was there first.
     #[error("the log cannot start: {0}")]
     Start(#[from] TryInitError),
 }
 
-/// Starts the log; it goes to standard error, so that standard output stays free for what a command prints.
-pub fn start(settings: &LogSettings) -> Result<(), TelemetryError> {
+/// What must be ended with the process.
+#[derive(Debug)]
+pub struct Telemetry {
+    traces: Option<SdkTracerProvider>,
+}
+
+impl Telemetry {
+    /// Sends what is left of the traces; waits for the collector, though not long.
+    pub fn end(self) {
+        if let Some(Err(fault)) = self.traces.map(|traces| traces.shutdown_with_timeout(LAST_WAIT)) {
+            tracing::warn!(%fault, "the last traces could not be sent");
+        }
+    }
+}
+
+/// Starts the log; it goes to standard error, so that standard output stays free for what a command prints. Traces go to
+/// the collector of the settings, or nowhere.
+pub fn start(settings: &LogSettings) -> Result<Telemetry, TelemetryError> {
     // How many threads listen where is not worth two lines at every start; the operator's filter may say otherwise.
     let filter = EnvFilter::try_new(format!("actix_server=warn,{}", settings.filter))
         .map_err(|_| TelemetryError::Filter(settings.filter.clone()))?;
-    let registry = tracing_subscriber::registry().with(filter);
-    if settings.json {
-        registry.with(fmt::layer().json().with_writer(std::io::stderr)).try_init()?;
-    } else {
-        registry
-            .with(
-                fmt::layer().with_target(false).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr),
-            )
-            .try_init()?;
+    let traces = settings.otlp_endpoint.as_deref().map(collector).transpose()?;
+    // Steps of ours only: what libraries do is not part of a request's story.
+    let steps = traces.as_ref().map(|traces| {
+        tracing_opentelemetry::layer()
+            .with_tracer(traces.tracer("imagegate"))
+            .with_location(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false)
+            .with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("imagegate")))
+    });
+    let registry = tracing_subscriber::registry().with(steps);
+    registry.with(log(settings.json).with_filter(filter)).try_init()?;
+    Ok(Telemetry { traces })
+}
+
+/// The lines of the log, without the steps that they belong to: `request_id` and `generation` tell that.
+fn log<S>(json: bool) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+{
+    let lines = filter_fn(|metadata| !metadata.is_span());
+    if json {
+        return fmt::layer()
+            .json()
+            .with_current_span(false)
+            .with_span_list(false)
+            .with_writer(std::io::stderr)
+            .with_filter(lines)
+            .boxed();
     }
-    Ok(())
+    let colours = std::io::stderr().is_terminal();
+    fmt::layer().with_target(false).with_ansi(colours).with_writer(std::io::stderr).with_filter(lines).boxed()
+}
+
+/// Sends traces in batches by OTLP over HTTP, protobuf, from a thread of its own.
+fn collector(endpoint: &str) -> Result<SdkTracerProvider, ExporterBuildError> {
+    let exporter = SpanExporter::builder().with_http().with_endpoint(format!("{endpoint}/v1/traces")).build()?;
+    let resource = Resource::builder()
+        .with_service_name("imagegate")
+        .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .build();
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }

@@ -14,6 +14,7 @@ mod projects;
 mod ring;
 mod secret;
 mod service_accounts;
+mod sessions;
 mod terms;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use keys::{FirstKeys, KeyChange, NewKey, Rotated};
 pub use policy::Policy;
 pub use secret::Secret;
 pub use service_accounts::ServiceAccountChange;
+pub use sessions::SESSION_LIFE;
 
 pub use crate::store::{
     ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyFilter, KeyKind, KeyOrigin, KeyRecord, Page,

@@ -15,7 +15,7 @@ use super::caller::{AuthError, Caller, CallerKind};
 use super::error::AccountsError;
 use super::policy::Policy;
 use super::secret::digest;
-use crate::domain::{Clock, IdSource, Timestamp};
+use crate::domain::{ApiKeyId, Clock, IdSource, Timestamp};
 use crate::store::{ACCOUNTS, KeyKind, Store, StoreError, StoredKey};
 
 /// How often the change number is asked for: a change reaches every replica within a second.
@@ -98,15 +98,27 @@ impl Accounts {
         let hash = digest(presented);
         let entry =
             ring.keys.get(&hash).filter(|entry| bool::from(entry.hash.ct_eq(&hash))).ok_or(AuthError::Unknown)?;
-        let id = entry.caller.api_key_id;
-        if entry.revoked_at.is_some() {
+        entry.admit(now)
+    }
+
+    /// The caller that a key makes, if the key is good.
+    pub(super) fn caller(&self, id: ApiKeyId, now: Timestamp) -> Option<Caller> {
+        let ring = self.inner.ring.load();
+        ring.keys.values().find(|entry| entry.caller.api_key_id == id)?.admit(now).ok()
+    }
+}
+
+impl Entry {
+    fn admit(&self, now: Timestamp) -> Result<Caller, AuthError> {
+        let id = self.caller.api_key_id;
+        if self.revoked_at.is_some() {
             Err(AuthError::Revoked(id))
-        } else if entry.expires_at.is_some_and(|end| end <= now) {
+        } else if self.expires_at.is_some_and(|end| end <= now) {
             Err(AuthError::Expired(id))
-        } else if entry.project_archived {
+        } else if self.project_archived {
             Err(AuthError::ProjectArchived(id))
         } else {
-            Ok(entry.caller.clone())
+            Ok(self.caller.clone())
         }
     }
 }

@@ -19,9 +19,11 @@ use crate::http::{Code, Problem};
 /// Paths that need no key.
 const OPEN: &[&str] = &["/", "/healthz", "/readyz", "/openapi.json", "/docs", "/v1/models"];
 /// What lies below these needs no key either.
-const OPEN_BELOW: &[&str] = &["/docs/", "/v1/models/", "/sandbox/files/", "/fal/webhooks/"];
+const OPEN_BELOW: &[&str] = &["/docs/", "/v1/models/", "/sandbox/files/", "/files/", "/fal/webhooks/"];
 /// What lies below these wants an admin key.
 const ADMIN_BELOW: &[&str] = &["/admin/", "/v1/organization/"];
+/// What lies below wants a session, which the console checks itself; it is served where the operators' face is.
+const CONSOLE: &str = "/console";
 /// Wants an admin key, unless the operators' face has an address of its own: a scraper needs no key there.
 const METRICS: &str = "/metrics";
 
@@ -36,7 +38,7 @@ fn is_served_here(request: &ServiceRequest) -> bool {
     match admin_address(request) {
         None => true,
         Some(_) if demand == Demand::Nothing => true,
-        Some(own) => (request.app_config().local_addr() == own) == (demand == Demand::AdminKey),
+        Some(own) => (request.app_config().local_addr() == own) == demand.is_the_operators(),
     }
 }
 
@@ -50,6 +52,13 @@ enum Demand {
     Nothing,
     ProjectKey,
     AdminKey,
+    Session,
+}
+
+impl Demand {
+    fn is_the_operators(self) -> bool {
+        matches!(self, Self::AdminKey | Self::Session)
+    }
 }
 
 fn demand_of(path: &str) -> Demand {
@@ -58,6 +67,8 @@ fn demand_of(path: &str) -> Demand {
         Demand::Nothing
     } else if below(ADMIN_BELOW) || path == METRICS {
         Demand::AdminKey
+    } else if path == CONSOLE || path.strip_prefix(CONSOLE).is_some_and(|rest| rest.starts_with('/')) {
+        Demand::Session
     } else {
         Demand::ProjectKey
     }
@@ -76,7 +87,8 @@ pub async fn authenticate<B: MessageBody + 'static>(
         Demand::AdminKey if request.path() == METRICS && admin_address(&request).is_some() => Demand::Nothing,
         demand => demand,
     };
-    if demand != Demand::Nothing && request.method() != Method::OPTIONS {
+    let wants_key = matches!(demand, Demand::ProjectKey | Demand::AdminKey);
+    if wants_key && request.method() != Method::OPTIONS {
         match admit(&request, demand) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
@@ -149,6 +161,7 @@ mod tests {
             "/sandbox",
             "/v1/modelsx",
             "/fal/proxy",
+            "/consoles",
         ] {
             assert_ne!(demand_of(path), Demand::Nothing, "{path}");
         }
@@ -163,5 +176,6 @@ mod tests {
             assert_eq!(demand_of(path), Demand::AdminKey, "{path}");
         }
         assert_eq!(demand_of("/v1/images/generations"), Demand::ProjectKey);
+        assert_eq!((demand_of("/console"), demand_of("/console/usage")), (Demand::Session, Demand::Session));
     }
 }

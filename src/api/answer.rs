@@ -4,6 +4,7 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponseBuilder};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
@@ -15,7 +16,8 @@ use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId};
 use crate::gateway::{Finished, cost_drift};
 use crate::http::Problem;
 use crate::ledger::{AttemptOutcome, AttemptRecord, CostSource, GenerationRecord, GenerationState};
-use crate::providers::{Delivery, Image, LogLine, Standing};
+use crate::providers::{Delivery, Image, LogLine, MediaError, Standing};
+use crate::storage::KEPT;
 
 /// One image of an answer.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -382,8 +384,7 @@ pub async fn image_answer(
     let wants_base64 = switches.response_format == ResponseFormat::B64Json;
     let mut produced = produce(services, &public_base(services, request), delivery.clone(), prompt);
     if wants_base64 || switches.sync_mode {
-        let addresses: Vec<String> = delivery.images.iter().map(|image| reachable(services, &image.url)).collect();
-        let fetches = addresses.iter().map(|address| services.media.fetch(address));
+        let fetches = delivery.images.iter().map(|image| fetch(services, &image.url));
         let files = try_join_all(fetches).await.map_err(|fault| errors::media_problem(finished.id, &fault))?;
         for (image, file) in produced.images.iter_mut().zip(files) {
             let encoded = STANDARD.encode(&file);
@@ -455,14 +456,27 @@ fn sandbox_path<'a>(services: &Services, address: &'a str) -> Option<&'a str> {
 /// Where a client finds a file: the stand-in's are shown under our own address, because some clients refuse files from
 /// another loopback port.
 fn public(services: &Services, base: &str, address: String) -> String {
+    if let (Some(name), Some(files)) = (address.strip_prefix(KEPT), &services.files) {
+        return files.link(base, name, services.clock.now());
+    }
     match sandbox_path(services, &address) {
         Some(path) => format!("{base}/sandbox{path}"),
         None => address,
     }
 }
 
-/// Where we find a file ourselves.
-pub(super) fn reachable(services: &Services, address: &str) -> String {
+/// The bytes of a delivered image, wherever it lies.
+pub(super) async fn fetch(services: &Services, address: &str) -> Result<Bytes, MediaError> {
+    match (address.strip_prefix(KEPT), &services.files) {
+        (Some(name), Some(files)) => {
+            files.storage.read(name).await.map_err(|fault| MediaError::Unreachable(fault.to_string()))
+        }
+        _ => services.media.fetch(&reachable(services, address)).await,
+    }
+}
+
+/// Where we find a file of the provider ourselves.
+fn reachable(services: &Services, address: &str) -> String {
     match (&services.upstream, sandbox_path(services, address)) {
         (Upstream::Sandbox(base), Some(path)) => format!("{base}{path}"),
         _ => address.to_owned(),

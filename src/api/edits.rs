@@ -5,24 +5,20 @@
 
 use std::borrow::Cow;
 
-use actix_multipart::{Multipart, MultipartError};
-use actix_web::http::header::CONTENT_TYPE;
+use actix_multipart::Multipart;
 use actix_web::{HttpRequest, HttpResponse, post, web};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::TryStreamExt;
 use utoipa::ToSchema;
 
 use super::Services;
 use super::answer::ImageAnswer;
 use super::errors::invalid_field;
+use super::forms::{expect_form, read_parts};
 use super::images::{Asked, accept, make_images};
 use crate::accounts::Caller;
 use crate::catalogue::{Json, Kind, Model, Parameter, parse};
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
-
-/// Most parts of a form.
-const MOST_PARTS: usize = 200;
 
 /// A form with one or several images. Further fields are the model's parameters, as in a JSON request.
 #[derive(Debug, ToSchema)]
@@ -93,7 +89,7 @@ pub async fn create_image_edit(
     payload: web::Payload,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    expect_form(&request)?;
+    expect_form(&request, "with image links, send JSON to /v1/images/generations")?;
     let form = Form::read(Multipart::new(request.headers(), payload), services.http.body_limit).await?;
     let catalogue = services.gateway.catalogue();
     let model = form.text("model").and_then(|id| catalogue.model(id));
@@ -101,16 +97,6 @@ pub async fn create_image_edit(
     drop(form);
     let (caller, context) = (caller.into_inner(), context.into_inner());
     make_images(Asked { request, services, caller, context, events: "image_edit" }, accepted).await
-}
-
-fn expect_form(request: &HttpRequest) -> Result<(), Problem> {
-    let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if value.trim_start().to_ascii_lowercase().starts_with("multipart/form-data") {
-        return Ok(());
-    }
-    let message =
-        "this path takes `Content-Type: multipart/form-data`; with image links, send JSON to /v1/images/generations";
-    Err(Problem::new(Code::UnsupportedMediaType, message))
 }
 
 /// A form's parts, in its order.
@@ -123,24 +109,10 @@ struct Form {
 }
 
 impl Form {
-    async fn read(mut parts: Multipart, limit: usize) -> Result<Self, Problem> {
+    async fn read(parts: Multipart, limit: usize) -> Result<Self, Problem> {
         let mut form = Self::default();
-        let mut room = limit;
-        let mut count = 0;
-        while let Some(mut part) = parts.try_next().await.map_err(|fault| unreadable(&fault))? {
-            count += 1;
-            if count > MOST_PARTS {
-                return Err(Problem::new(Code::InvalidRequest, format!("a form has at most {MOST_PARTS} parts")));
-            }
-            let name = part.name().unwrap_or_default().to_owned();
-            let mut bytes = web::BytesMut::new();
-            while let Some(piece) = part.try_next().await.map_err(|fault| unreadable(&fault))? {
-                room = room
-                    .checked_sub(piece.len())
-                    .ok_or_else(|| Problem::new(Code::PayloadTooLarge, "the form is larger than this gateway takes"))?;
-                bytes.extend_from_slice(&piece);
-            }
-            form.add(&name, &bytes)?;
+        for part in read_parts(parts, limit).await? {
+            form.add(&part.name, &part.bytes)?;
         }
         Ok(form)
     }
@@ -237,8 +209,4 @@ fn data_uri(field: &str, bytes: &[u8]) -> Result<String, Problem> {
         _ => return Err(invalid_field(field, "the file is no PNG, JPEG, WebP or GIF image")),
     };
     Ok(format!("data:{kind};base64,{}", STANDARD.encode(bytes)))
-}
-
-fn unreadable(fault: &MultipartError) -> Problem {
-    Problem::new(Code::InvalidRequest, format!("the form cannot be read: {fault}"))
 }

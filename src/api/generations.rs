@@ -16,6 +16,8 @@ use crate::ledger::{GenerationFilter, GenerationRecord, GenerationState};
 
 /// How long a cancellation waits for the provider's word before it answers with what is known.
 const CANCEL_WAIT: Duration = Duration::from_secs(10);
+/// How often the books are asked for a generation that another replica works on.
+const BOOKS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A page of generations, newest first.
 #[derive(Debug, Serialize, ToSchema)]
@@ -153,16 +155,40 @@ pub async fn cancel_image_generation(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let record = own_generation(&services, &caller, &id).await?;
-    if let Some(job) = services.gateway.job(record.id) {
-        services.gateway.cancel(&job);
-        // What the provider says may take a while; the answer then tells that it is still open.
-        let ended = tokio::time::timeout(CANCEL_WAIT, job.end()).await;
-        if !matches!(ended, Ok(Progress::Finished(_))) {
-            tracing::info!(generation = %record.id, "the cancellation is not confirmed yet");
-        }
-    }
+    cancel(&services, &record).await;
     let record = own_generation(&services, &caller, &id).await?;
     Ok(HttpResponse::Ok().json(shown(&services, &request, &record).await))
+}
+
+/// Has an open generation cancelled, on whichever replica it is, and waits for what comes of it. What the provider says may
+/// take a while: then it is still open.
+pub(super) async fn cancel(services: &Services, record: &GenerationRecord) {
+    let gateway = &services.gateway;
+    let ended = match gateway.job(record.id) {
+        Some(job) => {
+            gateway.cancel(&job);
+            let ended = tokio::time::timeout(CANCEL_WAIT, job.end()).await;
+            matches!(ended, Ok(Progress::Finished(_)))
+        }
+        None if record.outcome.is_some() => true,
+        None => {
+            gateway.cancel_elsewhere(record).await;
+            tokio::time::timeout(CANCEL_WAIT, end_in_books(services, record.id)).await.is_ok()
+        }
+    };
+    if !ended {
+        tracing::info!(generation = %record.id, "the cancellation is not confirmed yet");
+    }
+}
+
+async fn end_in_books(services: &Services, id: GenerationId) {
+    loop {
+        let record = services.gateway.books().generation(id).await;
+        if matches!(record, Ok(Some(record)) if record.outcome.is_some()) {
+            return;
+        }
+        tokio::time::sleep(BOOKS_INTERVAL).await;
+    }
 }
 
 pub(super) async fn own_generation(

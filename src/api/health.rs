@@ -1,11 +1,11 @@
 //! `/healthz` and `/readyz`: whether the process lives, and whether it can serve.
 
-use actix_web::{HttpResponse, get, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, get, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Services;
-use crate::http::ProblemBody;
+use crate::http::{ProblemBody, Verbatim};
 use crate::providers::{BreakerHealth, Health, KeyHealth};
 
 /// The process lives.
@@ -19,12 +19,16 @@ pub struct Liveness {
 /// Whether requests can be served, and by what.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Readiness {
-    /// `ready`, `degraded` if something at the provider is amiss, or `unavailable` if requests cannot be recorded.
+    /// `ready`, `degraded` if something at the provider is amiss, `unavailable` if requests cannot be recorded, or
+    /// `stopping` if the process was told to end.
     #[schema(example = "ready")]
     status: &'static str,
     /// `ok` or `unavailable`.
     #[schema(example = "ok")]
     database: &'static str,
+    /// `ok`, or `unavailable` if no model is on offer.
+    #[schema(example = "ok")]
+    catalogue: &'static str,
     /// How many models are on offer.
     models: usize,
     /// `fal`, or `sandbox`: the built-in stand-in draws pictures itself, because no key of fal is set.
@@ -48,6 +52,8 @@ pub struct ProviderView {
     /// `ok` or `degraded`.
     #[schema(example = "ok")]
     status: &'static str,
+    /// Whether it answers; false after several calls in a row without an answer.
+    reachable: bool,
     /// Our keys there.
     keys: Vec<KeyView>,
     /// Models of the provider that failed again and again and are left alone for a while.
@@ -101,6 +107,7 @@ impl ProviderView {
         Self {
             name: name.to_owned(),
             status,
+            reachable: !health.unreachable,
             keys: health.keys.into_iter().map(key).collect(),
             resting_endpoints: health.open_breakers.into_iter().map(resting).collect(),
         }
@@ -127,26 +134,31 @@ pub async fn check_liveness() -> HttpResponse {
     tag = "health",
     responses(
         (status = 200, description = "Requests can be served.", body = Readiness),
-        (status = 503, description = "Requests cannot be recorded, so they are refused.", body = Readiness),
+        (status = 503, description = "Requests cannot be recorded, so they are refused; or the process is about to stop.", body = Readiness),
         (status = 405, description = "Another method than `GET`.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
 #[get("/readyz")]
-pub async fn check_readiness(services: web::Data<Services>) -> HttpResponse {
+pub async fn check_readiness(request: HttpRequest, services: web::Data<Services>) -> HttpResponse {
+    // Also what is not ready is told by name, and not as an error.
+    request.extensions_mut().insert(Verbatim);
     let database = services.gateway.books().healthy().await;
     let catalogue = services.gateway.catalogue();
     let models = catalogue.models().filter(|model| model.is_offered()).count();
-    let ready = database && models > 0;
+    let stopping = services.stopping.is_stopping();
+    let ready = database && models > 0 && !stopping;
     let providers: Vec<ProviderView> =
         services.gateway.health().map(|(name, health)| ProviderView::of(name, health)).collect();
     let degraded = providers.iter().any(|provider| provider.status != "ok");
     let body = Readiness {
         status: match (ready, degraded) {
+            (false, _) if stopping => "stopping",
             (false, _) => "unavailable",
             (true, true) => "degraded",
             (true, false) => "ready",
         },
         database: if database { "ok" } else { "unavailable" },
+        catalogue: if models > 0 { "ok" } else { "unavailable" },
         models,
         upstream: services.upstream.name(),
         open_generations: services.gateway.open_jobs(),

@@ -8,6 +8,8 @@ mod billing;
 mod edits;
 pub mod errors;
 pub mod fal_clients;
+mod files;
+mod forms;
 mod generations;
 mod health;
 mod hooks;
@@ -32,11 +34,13 @@ use crate::catalogue::Catalogue;
 use crate::config::HttpSettings;
 use crate::domain::{Clock, IdSource};
 use crate::gateway::Gateway;
+use crate::http::Stopping;
 use crate::meters::SharedMeters;
 use crate::providers::Media;
 use crate::webhooks::Webhooks;
 
 pub use answer::GenerationView;
+pub use files::Files;
 pub use generations::{GenerationList, state_filter, time_filter};
 pub use images::{ImageRequest, idempotency_key};
 pub use input::{QueryPairs, fixed_body, query};
@@ -56,8 +60,12 @@ pub struct Services {
     pub media: Media,
     /// What is counted and timed.
     pub meters: SharedMeters,
+    /// Whether the process is about to stop.
+    pub stopping: Stopping,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
+    /// Where delivered images are kept, if they are.
+    pub files: Option<Files>,
     /// Makes ids.
     pub ids: Arc<dyn IdSource>,
     /// How the gateway is reached.
@@ -123,6 +131,8 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(fal_clients::submit_as_fal)
         .service(fal_clients::read_as_fal)
         .service(fal_clients::cancel_as_fal)
+        .service(files::retrieve_image_file)
+        .service(files::upload_file)
         .service(webhooks::retrieve_webhook_secret)
         .service(webhooks::rotate_webhook_secret)
         .service(webhooks::list_webhook_deliveries)

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, get, web};
 use serde_json::{Map, Value, json};
+use utoipa::PartialSchema;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::{Info, License, OpenApi, Server, Tag};
 
 use super::Services;
+use super::fal_clients::FalError;
 use crate::catalogue::{Catalogue, Components};
 use crate::http::{Code, Problem, ProblemBody};
 
@@ -49,6 +51,8 @@ pub fn openapi_document(api: &mut OpenApi) {
             .collect(),
     );
     let components = api.components.get_or_insert_default();
+    // What only responses of an `IntoResponses` name is not found by itself.
+    components.schemas.insert("FalError".to_owned(), FalError::schema());
     for (name, description) in [
         ("project_key", "A project's key: `Authorization: Bearer <key>`."),
         ("admin_key", "An admin key: `Authorization: Bearer <key>`."),

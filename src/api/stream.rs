@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::Services;
-use super::answer::{ImageAnswer, image_answer, reachable};
+use super::answer::{ImageAnswer, fetch, image_answer};
 use super::errors::{failure_problem, overdue_problem};
 use super::images::{Waiting, join, put_ignored, reserved};
 use crate::catalogue::{Order, ResponseFormat};
@@ -130,7 +130,7 @@ async fn partial_events(
     let created_at = services.clock.now().seconds();
     let mut events = Vec::new();
     for (index, image) in preview.delivery.images.iter().enumerate() {
-        let file = match services.media.fetch(&reachable(services, &image.url)).await {
+        let file = match fetch(services, &image.url).await {
             Ok(file) => file,
             Err(fault) => {
                 tracing::warn!(generation = %id, %fault, "an unfinished image cannot be fetched");

@@ -188,3 +188,69 @@ fn join(booked: BTreeMap<String, BilledAttempt>, events: Vec<BillingEvent>) -> V
     }
     rows.into_values().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn booked(id: &str, cost: Option<i64>, ended: bool) -> (String, BilledAttempt) {
+        let attempt = BilledAttempt {
+            provider_request_id: id.to_owned(),
+            generation_id: Uuid::max(),
+            endpoint: "fal-ai/flux/dev".to_owned(),
+            cost,
+            ended_at: ended.then_some(1),
+        };
+        (id.to_owned(), attempt)
+    }
+
+    fn billed(id: &str, nanos: i64) -> BillingEvent {
+        BillingEvent {
+            request_id: id.to_owned(),
+            endpoint: "fal-ai/flux/dev".to_owned(),
+            at: Timestamp::from_micros(1),
+            cost: Money::from_nanos(nanos),
+        }
+    }
+
+    #[test]
+    fn each_request_is_found_as_it_stands_on_both_sides() {
+        let ours = [
+            booked("agrees", Some(25), true),
+            booked("in parts", Some(25), true),
+            booked("differs", Some(25), true),
+            booked("not billed", Some(25), true),
+            booked("replaced", None, true),
+            booked("replaced, billed", None, true),
+            booked("open", None, false),
+            booked("open, billed", None, false),
+        ];
+        let fals = [
+            billed("agrees", 25),
+            billed("in parts", 20),
+            billed("in parts", 5),
+            billed("differs", 30),
+            billed("replaced, billed", 3),
+            billed("open, billed", 25),
+            billed("not booked", 7),
+        ];
+        let rows = join(BTreeMap::from(ours), Vec::from(fals));
+        let found: Vec<_> = rows
+            .iter()
+            .map(|row| (row.request_id.as_str(), row.finding().word(), row.difference()))
+            .filter(|(_, word, _)| *word != "agrees")
+            .collect();
+        let nanos = Money::from_nanos;
+        assert_eq!(
+            found,
+            [
+                ("differs", "differs", nanos(5)),
+                ("not billed", "not billed", nanos(-25)),
+                ("not booked", "not booked", nanos(7)),
+                ("open, billed", "still open", nanos(25)),
+                ("replaced, billed", "differs", nanos(3)),
+            ]
+        );
+        assert_eq!(rows.len(), 9);
+    }
+}

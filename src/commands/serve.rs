@@ -13,7 +13,7 @@ use super::{Failure, print};
 
 /// Runs the gateway until it is told to stop.
 pub fn serve(config: Config) -> Result<(), Failure> {
-    telemetry::start(&config.log)?;
+    let telemetry = telemetry::start(&config.log)?;
     // Jobs have a runtime of their own: a task on a web worker dies with that worker.
     let jobs = tokio::runtime::Builder::new_multi_thread().thread_name("jobs").enable_all().build()?;
     let outcome = actix_web::rt::System::new().block_on(async {
@@ -32,17 +32,23 @@ pub fn serve(config: Config) -> Result<(), Failure> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         actix_web::rt::spawn(async move {
+            // Somebody at the keyboard does not wait for load balancers.
             tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {
+                    info!("told to stop; finishing what runs");
+                    stopper.gently().await;
+                }
+                _ = interrupt.recv() => {
+                    info!("interrupted; finishing what runs");
+                    stopper.at_once().await;
+                }
             }
-            info!("told to stop; finishing what runs");
-            stopper.stop(true).await;
         });
         running.run().await?;
         Ok::<(), Failure>(())
     });
     jobs.shutdown_background();
+    telemetry.end();
     outcome
 }
 

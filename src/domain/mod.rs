@@ -4,6 +4,7 @@ mod clock;
 mod fixed;
 mod ids;
 mod money;
+mod network;
 
 pub use clock::{Clock, IdSource, ManualClock, SystemClock, SystemIds, Timestamp};
 pub use fixed::{Fixed, FixedError};
@@ -12,3 +13,4 @@ pub use ids::{
     WebhookDeliveryId,
 };
 pub use money::{Money, MoneyError};
+pub use network::{Network, NetworkError};

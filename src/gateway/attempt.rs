@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, info_span, warn};
 
 use super::Gateway;
 use super::generate::{Chain, Choice};
@@ -58,11 +58,14 @@ impl Gateway {
         {
             return outcome;
         }
-        match provider.submit(&prepared, attempt, job.deadline_at.since(self.clock.now())).await {
+        let step = info_span!("submit", otel.kind = "client", endpoint = prepared.endpoint, attempt = attempt.number);
+        let start_within = job.deadline_at.since(self.clock.now());
+        match provider.submit(&prepared, attempt, start_within).instrument(step).await {
             // The first look needs no commit. What comes of it is written after the id, which went to the books before it.
             Ok(ticket) => {
                 let remembered = self.remember(attempt, &ticket);
-                let (outcome, ()) = tokio::join!(self.look_and_follow(job, provider, ticket.clone()), remembered);
+                let looked = self.look_and_follow(job, provider, ticket.clone()).instrument(info_span!("await"));
+                let (outcome, ()) = tokio::join!(looked, remembered);
                 outcome
             }
             Err(SubmitError::NotTaken(failure)) => Outcome::Failed(*failure),

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use tracing::{Instrument, info, info_span, warn};
+
+use super::attempt::ticket_of;
 use super::generation::{Cancellation, Job, Progress};
 use super::{Gateway, inputs};
 use crate::catalogue::{Json, Order, PriceError, Quote, Rejection, Strictness};
 use crate::domain::{ApiKeyId, GenerationId, ProjectId, RequestId, Timestamp};
-use crate::ledger::{ReserveError, Webhook};
+use crate::ledger::{GenerationRecord, ReserveError, Webhook};
 use crate::providers::Provider;
 
 /// Who asks, and how.
@@ -78,6 +81,7 @@ impl Gateway {
     /// Steps 3 and 4: checks the wish against the catalogue, for the model and every fallback, and prices it. Calls
     /// nobody, books nothing.
     pub fn accept(&self, wish: &Json<'_>, strictness: Strictness) -> Result<Accepted, GenerateError> {
+        let _step = info_span!("accept").entered();
         let order = self.catalogue.load().order(wish, strictness).map_err(GenerateError::Rejected)?;
         inputs::check(&order).map_err(GenerateError::Rejected)?;
         let fallbacks = self.fallbacks(&order, wish, strictness)?;
@@ -98,14 +102,15 @@ impl Gateway {
         self.jobs.insert(job.clone());
         let (gateway, watched) = (self.clone(), job.clone());
         let work = async move {
-            match gateway.books.reserve(reservation).await {
+            match gateway.books.reserve(reservation).instrument(info_span!("reserve")).await {
                 Ok(reserved) => watched.reserved(reserved),
                 Err(refusal) => return gateway.refuse(&watched, refusal),
             }
             let (order, outcome) = gateway.try_in_turn(&watched, &chain).await;
-            gateway.settle(&watched, order, outcome).await;
+            gateway.settle(&watched, order, outcome).instrument(info_span!("settle")).await;
         };
-        self.tracker.spawn_on(work, &self.runtime);
+        let step = info_span!("generation", generation = %id, model = job.model);
+        self.tracker.spawn_on(work.instrument(step), &self.runtime);
         Ok(job)
     }
 
@@ -170,6 +175,22 @@ impl Gateway {
     pub fn cancel(&self, job: &Job) {
         job.wish_cancellation(Cancellation::Always);
         self.waiter.poke(job.id);
+    }
+}
+
+impl Gateway {
+    /// The owner wants a generation cancelled that another replica works on: the provider is asked here, and that replica
+    /// sees what comes of it.
+    pub async fn cancel_elsewhere(&self, record: &GenerationRecord) {
+        let Some((provider, attempt)) = self.providers.get(&record.provider).zip(record.attempt.clone()) else {
+            return;
+        };
+        match provider.cancel(&ticket_of(attempt)).await {
+            Ok(answer) => {
+                info!(generation = %record.id, ?answer, "the provider was asked for another replica to give it up");
+            }
+            Err(fault) => warn!(generation = %record.id, %fault, "the provider could not be asked to give it up"),
+        }
     }
 }
 

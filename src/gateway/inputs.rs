@@ -81,6 +81,29 @@ impl Fault {
     }
 }
 
+/// The MIME type of an input image that comes by itself in the form field `name`, by its content.
+pub fn check_file(name: &str, bytes: &[u8]) -> Result<&'static str, Rejection> {
+    let place = [PathPart::Key(name.to_owned())];
+    inspect_bytes(bytes).map_err(|fault| Rejection::Invalid(vec![fault.at(&place)]))
+}
+
+fn inspect_bytes(bytes: &[u8]) -> Result<&'static str, Fault> {
+    if bytes.len() > MOST_BYTES {
+        return Err(Fault::TooManyBytes(bytes.len()));
+    }
+    let format = image::guess_format(bytes).map_err(|_| Fault::NotAnImage)?;
+    within_limits(sides(format, bytes).ok_or(Fault::NotAnImage)?)?;
+    Ok(format.to_mime_type())
+}
+
+fn within_limits((width, height): (u32, u32)) -> Result<(), Fault> {
+    match u64::from(width) * u64::from(height) {
+        0 => Err(Fault::NotAnImage),
+        pixels if pixels > MOST_PIXELS => Err(Fault::TooManyPixels(pixels)),
+        _ => Ok(()),
+    }
+}
+
 /// Type by content, whatever the URI says it is.
 fn inspect(uri: &str) -> Result<(), Fault> {
     let (_, data) = uri.split_once(',').ok_or(Fault::NotBase64)?;
@@ -94,13 +117,7 @@ fn inspect(uri: &str) -> Result<(), Fault> {
     let sides = sides(format, &start);
     // A header behind a long colour profile or preview needs the rest as well.
     let sides = if sides.is_none() && data.len() > HEADER { self::sides(format, &decode(data)?) } else { sides };
-    let (width, height) = sides.ok_or(Fault::NotAnImage)?;
-    let pixels = u64::from(width) * u64::from(height);
-    match pixels {
-        0 => Err(Fault::NotAnImage),
-        pixels if pixels > MOST_PIXELS => Err(Fault::TooManyPixels(pixels)),
-        _ => Ok(()),
-    }
+    within_limits(sides.ok_or(Fault::NotAnImage)?)
 }
 
 /// Width and height as the header tells them.

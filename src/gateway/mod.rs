@@ -5,6 +5,7 @@ mod call;
 mod generate;
 mod generation;
 mod inputs;
+mod keep;
 mod recover;
 mod resend;
 mod reservation;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -31,6 +33,8 @@ use crate::providers::{Failure, FailureKind, FileWish, Health, Prepared, Provide
 pub use call::CallError;
 pub use generate::{Accepted, GenerateError, Request};
 pub use generation::{Cancellation, Finished, Job, Preview, Progress};
+pub use inputs::check_file;
+pub use keep::Keeper;
 pub use resend::ClientNews;
 pub use reservation::wants_data_uris;
 pub use settle::{FinishedError, cost_drift, read_finished};
@@ -60,6 +64,8 @@ pub struct Parts {
     pub deadline: Duration,
     /// Counts what ends.
     pub meters: SharedMeters,
+    /// Keeps what is delivered; nobody where the provider's own addresses are passed on.
+    pub keeper: Option<Keeper>,
 }
 
 /// Takes image requests and sees each through to its line in the books.
@@ -80,6 +86,7 @@ pub struct Gateway {
     /// Generations that the provider billed otherwise than the catalogue computes.
     cost_drifts: AtomicU64,
     meters: SharedMeters,
+    keeper: Option<Keeper>,
 }
 
 impl Gateway {
@@ -102,6 +109,7 @@ impl Gateway {
             waiter,
             cost_drifts: AtomicU64::new(0),
             meters: parts.meters,
+            keeper: parts.keeper,
         });
         gateway.books.heartbeat(gateway.replica, gateway.clock.now()).await?;
         // The month's partition must stand before the first row wants to go there.
@@ -153,6 +161,14 @@ impl Gateway {
     pub async fn announce_upload(&self, provider: &str, file: &FileWish) -> Result<UploadPlace, Box<Failure>> {
         match self.providers.get(provider) {
             Some(provider) => provider.announce_upload(file).await,
+            None => Err(Box::new(Failure::new(FailureKind::Overloaded, "the provider is not configured"))),
+        }
+    }
+
+    /// Uploads an input image to the provider's storage; the address to give to a model.
+    pub async fn upload(&self, provider: &str, file: &FileWish, bytes: Bytes) -> Result<String, Box<Failure>> {
+        match self.providers.get(provider) {
+            Some(provider) => provider.upload(file, bytes).await,
             None => Err(Box::new(Failure::new(FailureKind::Overloaded, "the provider is not configured"))),
         }
     }

@@ -50,6 +50,10 @@ impl Gateway {
     /// Writes the end of a generation and tells the watchers. Tried until it is written; the customer does not wait for
     /// a database that is away, since the hold and the provider's id are safe and recovery would settle it the same way.
     pub(super) async fn settle(&self, job: &Arc<Job>, terms: &dyn Terms, outcome: Outcome) {
+        let outcome = match &self.keeper {
+            Some(keeper) => keeper.keep(job.id, outcome).await,
+            None => outcome,
+        };
         let (finish, finished) = self.conclude(job, terms, outcome);
         let finish = Arc::new(finish);
         let mut wait = WRITE_BACKOFF.0;

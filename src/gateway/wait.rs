@@ -318,6 +318,8 @@ impl Followed {
             FailureKind::Cancelled | FailureKind::Lost if self.cancel == CancelState::Accepted => {
                 self.given_up(failure)
             }
+            // Asked for at another replica, or by its owner at the provider itself.
+            FailureKind::Cancelled => Outcome::Cancelled(failure),
             _ => Outcome::Failed(failure),
         }
     }

@@ -8,15 +8,18 @@ use std::time::Duration;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
-use actix_web::http::{Method, StatusCode};
+use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpResponse, ResponseError, web};
 use futures_util::FutureExt;
-use tracing::{error, info, warn};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, error, info, info_span, warn};
 
+use super::edge::Stopping;
 use super::problem::{Code, Problem};
 use crate::domain::{Clock, IdSource, RequestId, Timestamp};
 use crate::meters::{Served, SharedMeters};
+use crate::traces;
 
 /// What the frame knows of a request; in its extensions.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +39,8 @@ pub struct FrameTools {
     pub ids: Arc<dyn IdSource>,
     /// Counts and times the requests.
     pub meters: SharedMeters,
+    /// Whether the process is about to stop.
+    pub stopping: Stopping,
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -56,14 +61,20 @@ pub async fn frame<B: MessageBody + 'static>(
     let line = LogLine { method: request.method().clone(), path: loggable(&path).to_owned(), context };
 
     // The request itself cannot be kept beside this: the router wants it alone.
-    let outcome = AssertUnwindSafe(next.call(request)).catch_unwind().await;
+    let step = step(&request, &line);
+    let outcome = AssertUnwindSafe(next.call(request).instrument(step.clone())).catch_unwind().await;
     let now = tools.clock.now();
     let problem = match outcome {
         Ok(Ok(response)) => {
             let mut response = with_problem_body(response.map_into_boxed_body(), &context, &path, now);
             put_ids(response.headers_mut(), &context, echo);
+            if tools.stopping.is_stopping() {
+                // The client's next request is for somebody who stays.
+                response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+            }
             line.write(response.status().as_u16(), response.headers(), now);
             count(&tools.meters, &response, now.since(context.received_at));
+            tell(&step, &response);
             return Ok(response);
         }
         Ok(Err(fault)) => problem_of(&fault),
@@ -76,6 +87,37 @@ pub async fn frame<B: MessageBody + 'static>(
     let took = now.since(context.received_at);
     tools.meters.answered(line.method.as_str(), None, response.status().as_u16(), took, None);
     Err(broken.into())
+}
+
+/// The request's own span, part of the trace that it came with.
+fn step(request: &ServiceRequest, line: &LogLine) -> Span {
+    let method = line.method.as_str();
+    let route = request.match_pattern().unwrap_or_else(|| "unmatched".to_owned());
+    let step = info_span!(
+        "request",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        http.request.method = method,
+        url.path = line.path,
+        http.route = route,
+        http.response.status_code = Empty,
+        request_id = %line.context.request_id,
+        generation = Empty,
+    );
+    traces::continue_from(&step, |name| request.headers().get(name).and_then(|value| value.to_str().ok()));
+    step
+}
+
+/// What is known of a request once it is answered.
+fn tell(step: &Span, response: &ServiceResponse) {
+    if step.is_disabled() {
+        return;
+    }
+    step.record("http.response.status_code", response.status().as_u16());
+    let generation = response.headers().get("x-imagegate-generation-id").and_then(|value| value.to_str().ok());
+    if let Some(generation) = generation {
+        step.record("generation", generation);
+    }
 }
 
 /// Counts and times an answered request.
@@ -212,6 +254,7 @@ mod tests {
             clock: Arc::new(SystemClock),
             ids: Arc::new(SystemIds),
             meters: SharedMeters::default(),
+            stopping: Stopping::default(),
         });
         let server = HttpServer::new(move || {
             App::new().app_data(tools.clone()).route("/panics", web::get().to(panics)).wrap(from_fn(frame))

@@ -228,7 +228,8 @@ impl Problem {
     }
 
     /// For an error that a library made: its status and nothing of its text.
-    pub(super) fn from_status(status: StatusCode) -> Self {
+    #[must_use]
+    pub fn from_status(status: StatusCode) -> Self {
         let code = Code::from_status(status);
         let message = match code {
             Code::NotFound => "there is nothing at this path",

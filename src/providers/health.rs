@@ -9,6 +9,8 @@ pub struct Health {
     pub keys: Vec<KeyHealth>,
     /// The endpoints that are left alone now, because they failed again and again.
     pub open_breakers: Vec<BreakerHealth>,
+    /// Whether the last call got no answer: the provider is out of reach.
+    pub unreachable: bool,
 }
 
 /// How one of our keys at the provider is.
@@ -66,6 +68,6 @@ impl Health {
     #[must_use]
     pub fn is_degraded(&self) -> bool {
         let refused = |key: &KeyHealth| key.state == KeyState::Refused || !key.refused_for.is_empty();
-        !self.open_breakers.is_empty() || self.keys.iter().any(refused)
+        self.unreachable || !self.open_breakers.is_empty() || self.keys.iter().any(refused)
     }
 }

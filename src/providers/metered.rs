@@ -1,9 +1,11 @@
 //! A provider whose calls are counted and timed, by endpoint, operation and outcome.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::{
     Attempt, CancelAnswer, Failure, FailureKind, FileWish, Health, HookCall, HookError, HookHint, Look, LookError,
@@ -12,17 +14,31 @@ use super::{
 use crate::catalogue::Order;
 use crate::meters::SharedMeters;
 
+/// After how many calls in a row without an answer the provider counts as out of reach.
+const UNREACHABLE_AFTER: u32 = 3;
+
 /// Another provider, measured.
 pub struct Metered {
     provider: Arc<dyn Provider>,
     meters: SharedMeters,
+    /// Calls in a row that got no answer.
+    unanswered: AtomicU32,
 }
 
 impl Metered {
     /// Measures `provider`.
     #[must_use]
     pub const fn new(provider: Arc<dyn Provider>, meters: SharedMeters) -> Self {
-        Self { provider, meters }
+        Self { provider, meters, unanswered: AtomicU32::new(0) }
+    }
+
+    fn called(&self, endpoint: &str, operation: &'static str, outcome: &'static str, took: Duration) {
+        self.meters.provider_called(endpoint, operation, outcome, took);
+        if matches!(outcome, "unreachable" | "overloaded" | "unclear") {
+            self.unanswered.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.unanswered.store(0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -41,7 +57,7 @@ impl Provider for Metered {
         let started = Instant::now();
         let answer = self.provider.submit(prepared, attempt, start_within).await;
         let outcome = answer.as_ref().map_or_else(submit_outcome, |_| "taken");
-        self.meters.provider_called(&prepared.endpoint, "submit", outcome, started.elapsed());
+        self.called(&prepared.endpoint, "submit", outcome, started.elapsed());
         answer
     }
 
@@ -54,7 +70,7 @@ impl Provider for Metered {
         let started = Instant::now();
         let answer = self.provider.stream(prepared, attempt, within).await;
         let outcome = answer.as_ref().map_or_else(submit_outcome, |_| "taken");
-        self.meters.provider_called(&prepared.endpoint, "stream", outcome, started.elapsed());
+        self.called(&prepared.endpoint, "stream", outcome, started.elapsed());
         answer
     }
 
@@ -68,7 +84,7 @@ impl Provider for Metered {
             Ok(Look::Failed(failure)) => failure_outcome(failure),
             Err(fault) => look_fault(fault),
         };
-        self.meters.provider_called(&ticket.endpoint, "look", outcome, started.elapsed());
+        self.called(&ticket.endpoint, "look", outcome, started.elapsed());
         answer
     }
 
@@ -88,6 +104,14 @@ impl Provider for Metered {
         answer
     }
 
+    async fn upload(&self, file: &FileWish, bytes: Bytes) -> Result<String, Box<Failure>> {
+        let started = Instant::now();
+        let answer = self.provider.upload(file, bytes).await;
+        let outcome = answer.as_ref().map_or_else(|failure| failure_outcome(failure), |_| "taken");
+        self.meters.provider_called("storage", "upload", outcome, started.elapsed());
+        answer
+    }
+
     async fn cancel(&self, ticket: &Ticket) -> Result<CancelAnswer, LookError> {
         let started = Instant::now();
         let answer = self.provider.cancel(ticket).await;
@@ -97,7 +121,7 @@ impl Provider for Metered {
             Ok(CancelAnswer::Unknown) => "unknown",
             Err(fault) => look_fault(fault),
         };
-        self.meters.provider_called(&ticket.endpoint, "cancel", outcome, started.elapsed());
+        self.called(&ticket.endpoint, "cancel", outcome, started.elapsed());
         answer
     }
 
@@ -114,7 +138,8 @@ impl Provider for Metered {
     }
 
     fn health(&self) -> Health {
-        self.provider.health()
+        let unreachable = self.unanswered.load(Ordering::Relaxed) >= UNREACHABLE_AFTER;
+        Health { unreachable, ..self.provider.health() }
     }
 }
 

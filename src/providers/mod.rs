@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::catalogue::Order;
@@ -104,6 +105,9 @@ pub trait Provider: Send + Sync {
 
     /// A place to upload an input file to, which the caller fills by itself.
     async fn announce_upload(&self, file: &FileWish) -> Result<UploadPlace, Box<Failure>>;
+
+    /// Uploads an input file; the address to give to a model.
+    async fn upload(&self, file: &FileWish, bytes: Bytes) -> Result<String, Box<Failure>>;
 
     /// Asks the provider to give the request up.
     async fn cancel(&self, ticket: &Ticket) -> Result<CancelAnswer, LookError>;

@@ -23,6 +23,7 @@ mod resends;
 mod reserving;
 mod rows;
 mod service_accounts;
+mod sessions;
 #[cfg(test)]
 mod statements;
 mod sums;

@@ -3,11 +3,17 @@
 
 use std::process::{Command, Stdio};
 
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN_KEY, Database, Gateway, PROJECT_KEY, Start, TestDatabase, on_both_databases};
+use crate::support::{ADMIN_KEY, Database, Gateway, House, PROJECT_KEY, Start, TestDatabase, on_both_databases, read};
 
-on_both_databases!(vercels_ai_sdk_makes_images, openais_node_sdk_makes_images, litellm_and_langchain_make_images);
+on_both_databases!(
+    vercels_ai_sdk_makes_images,
+    openais_node_sdk_makes_images,
+    openais_node_sdk_sends_again_and_pays_once,
+    litellm_and_langchain_make_images,
+);
 
 /// What `./test.sh` has installed.
 pub fn tool(name: &str) -> String {
@@ -100,6 +106,36 @@ async fn openais_node_sdk_makes_images(kind: Database) {
         })
     );
     assert_eq!(made(&gateway).await, 7, "the one of a kind was made once");
+}
+
+async fn openais_node_sdk_sends_again_and_pays_once(kind: Database) {
+    let house = House::new(kind).await;
+    let slow = json!({"match": {"endpoint": "fal-ai/flux-realism"}, "do": {"queue_ms": 0, "run_ms": 8000}});
+    house.misbehave(slow).await;
+    let projects = house.gateway.admin(Method::GET, "/v1/organization/projects").send().await.unwrap();
+    let project = read(projects, StatusCode::OK).await["data"][0]["id"].as_str().unwrap().to_owned();
+    let path = format!("/v1/organization/projects/{project}/rate_limits");
+    let limits =
+        read(house.gateway.admin(Method::GET, &format!("{path}?limit=200")).send().await.unwrap(), StatusCode::OK);
+    let limits = limits.await["data"].as_array().unwrap().clone();
+    let id = limits.iter().find(|limit| limit["model"] == "flux/dev").unwrap()["id"].as_str().unwrap().to_owned();
+    let one = house.gateway.admin(Method::POST, &format!("{path}/{id}")).json(&json!({"max_requests_per_1_minute": 1}));
+    read(one.send().await.unwrap(), StatusCode::OK).await;
+
+    let seen = seen_by(node(), "openai_node_retries.cjs", &house.gateway, &[]).await;
+    assert_eq!(
+        seen,
+        json!({
+            "images": 1,
+            "replayed": "true",
+            "limited": ["RateLimitError", 429, "rate_limit_exceeded", "rate_limit_error", true],
+            "limit": ["1", "0"],
+        })
+    );
+    let rows = house.gateway.generations().await;
+    let slow: Vec<&Value> = rows.iter().filter(|row| row["model"] == "flux-realism").collect();
+    assert_eq!((slow.len(), &slow[0]["state"]), (1, &json!("succeeded")), "{rows:?}");
+    assert_eq!(house.fal_state().await["accepted_submits"], 2);
 }
 
 async fn litellm_and_langchain_make_images(kind: Database) {

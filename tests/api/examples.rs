@@ -44,7 +44,6 @@ async fn every_example_runs_as_it_is_written() {
         let (said, faults) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{name}: {said}\n{faults}\n{}", gateway.log());
         assert!(said.contains("USD") || said.contains("generation"), "{name} does not tell what it did: {said}");
-        assert!(faults.is_empty(), "{name}: {faults}");
         let pictures = files(folder.path());
         let pictures =
             pictures.iter().filter(|path| path.extension().is_some_and(|kind| kind == "jpg" || kind == "png"));

@@ -53,7 +53,7 @@ fn wish() -> Value {
 }
 
 async fn fals_javascript_client_runs_unchanged_through_the_proxy(kind: Database) {
-    let house = House::with(kind, Duration::from_millis(400), &[("IMAGEGATE_WEBHOOK_ALLOW_PRIVATE", "true")]).await;
+    let house = House::with(kind, Duration::from_secs(1), &[("IMAGEGATE_WEBHOOK_ALLOW_PRIVATE", "true")]).await;
     let receiver = Receiver::new(&[]);
     let mut command = Command::new("node");
     command
@@ -120,7 +120,7 @@ async fn fals_python_client_runs_unchanged_with_its_hosts_set(kind: Database) {
     std::fs::write(&key, own.serialize_pem()).unwrap();
 
     let database = TestDatabase::new(kind).await;
-    let fal = start_sandbox(Duration::from_millis(300));
+    let fal = start_sandbox(Duration::from_secs(1));
     let port = free_port();
     let public = format!("https://127.0.0.1:{port}");
     let gateway = Start::new(&database.url, &fal.queue_url()).with("IMAGEGATE_PUBLIC_URL", &public).run().await;

@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN_KEY, Database, Gateway, House, on_both_databases, read};
+use crate::support::{ADMIN_KEY, Database, Gateway, House, eventually, on_both_databases, read};
 
-on_both_databases!(what_is_ended_on_one_replica_ends_on_the_other_within_a_second);
+on_both_databases!(
+    what_is_ended_on_one_replica_ends_on_the_other_within_a_second,
+    a_generation_is_cancelled_at_whichever_replica_is_asked,
+);
 
 async fn post(gateway: &Gateway, path: &str, body: &Value) -> Value {
     read(gateway.admin(Method::POST, path).json(body).send().await.unwrap(), StatusCode::OK).await
@@ -74,4 +77,24 @@ async fn what_is_ended_on_one_replica_ends_on_the_other_within_a_second(kind: Da
     let path = format!("/v1/organization/admin_api_keys/{}", admin["id"].as_str().unwrap());
     read(there.admin(Method::DELETE, &path).send().await.unwrap(), StatusCode::OK).await;
     within(Duration::from_secs(1), here, admin["value"].as_str().unwrap(), false).await;
+}
+
+async fn a_generation_is_cancelled_at_whichever_replica_is_asked(kind: Database) {
+    let house = House::new(kind).await;
+    house.misbehave(json!({"do": {"queue_ms": 20000}})).await;
+    let there = house.another().await;
+    let wish = json!({"model": "flux/dev", "prompt": "a red fox", "background": true});
+    let taken = read(house.gateway.generate(&wish).send().await.unwrap(), StatusCode::ACCEPTED).await;
+    let path = format!("/v1/images/generations/{}", taken["id"].as_str().unwrap());
+    // There is nothing to cancel before fal has it.
+    eventually(Duration::from_secs(10), || async { (house.fal_state().await["accepted_submits"] == 1).then_some(()) })
+        .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begun = Instant::now();
+    let cancelled = read(there.project(Method::DELETE, &path).send().await.unwrap(), StatusCode::OK).await;
+    assert_eq!((&cancelled["state"], &cancelled["price_usd"]), (&json!("cancelled"), &json!("0.000000000")));
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    let seen = read(house.gateway.project(Method::GET, &path).send().await.unwrap(), StatusCode::OK).await;
+    assert_eq!(seen["state"], "cancelled");
+    assert_eq!(house.fal_state().await["cancels"], 1);
 }

@@ -37,7 +37,7 @@ pub use routes::{
 };
 
 /// The provider whose clients these are, as model files name it.
-const PROVIDER: &str = "fal";
+pub(super) const PROVIDER: &str = "fal";
 /// What fal's clients ask for, below the gateway's own address.
 const OURS: [&str; 3] = ["/fal/proxy", "/fal/run/", "/fal/queue/"];
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::Visit;
 use super::refusal::Refusal;
-use crate::api::answer::{produce, reachable};
+use crate::api::answer::{fetch, produce};
 use crate::api::errors::media_problem;
 use crate::catalogue::Model;
 use crate::domain::GenerationId;
@@ -33,7 +33,7 @@ pub async fn output(
     let mut produced = produce(services, &visit.base(), delivery.clone(), wanted.prompt);
     if wanted.sync_mode {
         for (image, made) in produced.images.iter_mut().zip(&delivery.images) {
-            let fetched = services.media.fetch(&reachable(services, &made.url)).await;
+            let fetched = fetch(services, &made.url).await;
             let file = fetched.map_err(|fault| media_problem(id, &fault))?;
             let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
             image.url = format!("data:{kind};base64,{}", STANDARD.encode(&file));

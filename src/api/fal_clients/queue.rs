@@ -14,16 +14,15 @@ use super::run::why_not;
 use super::wish::wish;
 use super::{Visit, is_on, links, one};
 use crate::api::answer::put_cost_headers;
+use crate::api::generations;
 use crate::api::images::reserved;
 use crate::domain::GenerationId;
-use crate::gateway::{Finished, Progress, read_finished, wants_data_uris};
+use crate::gateway::{Finished, read_finished, wants_data_uris};
 use crate::http::Problem;
 use crate::ledger::{GenerationRecord, LedgerError};
 use crate::providers::LogLine;
 use crate::webhooks::WebhookForm;
 
-/// How long a cancellation waits for the provider's word before it is answered.
-const CANCEL_WAIT: Duration = Duration::from_secs(10);
 /// How often a watched request is looked at.
 const LOOK: Duration = Duration::from_millis(250);
 /// How often a silent stream shows that it lives, so that proxies keep the line open.
@@ -176,13 +175,8 @@ pub async fn cancel(visit: &Visit, record: &GenerationRecord) -> Result<HttpResp
     if record.outcome.is_some() {
         return Err(Refusal::already_completed());
     }
-    if let Some(job) = visit.services.gateway.job(record.id) {
-        visit.services.gateway.cancel(&job);
-        // So that a result that is asked for right after tells what came of it.
-        if let Ok(Progress::Finished(_)) = tokio::time::timeout(CANCEL_WAIT, job.end()).await {
-            tracing::debug!(generation = %record.id, "ended while its cancellation was waited for");
-        }
-    }
+    // With its end, so that a result that is asked for right after tells what came of it.
+    generations::cancel(&visit.services, record).await;
     let mut response = HttpResponse::Accepted();
     put_ids(&mut response, record.id);
     Ok(response.json(json!({"status": "CANCELLATION_REQUESTED"})))

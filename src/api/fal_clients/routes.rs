@@ -224,37 +224,38 @@ pub async fn run_as_fal(
 #[utoipa::path(
     operation_id = "submitAsFal",
     tag = "fal",
-    path = "/fal/queue/{path}",
+    path = "/fal/queue/{endpoint}",
     request_body(content = Object, content_type = "application/json", description = "The model's input in fal's words."),
     params(
-        ("path" = String, Path, description = "fal's endpoint; its slashes may be written as they are."),
+        ("endpoint" = String, Path, description = "fal's endpoint; its slashes may be written as they are."),
         ("fal_webhook" = Option<String>, Query, description = "Whom to call, in fal's form, when it has ended."),
     ),
     responses((status = 200, description = "The queued request.", body = Object), FalErrors),
     security(("project_key" = []), ("fal_key" = []))
 )]
-#[post("/fal/queue/{path:.+}")]
+#[post("/fal/queue/{endpoint:.+}")]
 pub async fn submit_as_fal(
     request: HttpRequest,
-    path: web::Path<String>,
+    endpoint: web::Path<String>,
     caller: web::ReqData<Caller>,
     context: web::ReqData<RequestContext>,
     payload: web::Payload,
     services: web::Data<Services>,
 ) -> HttpResponse {
-    Came { request, services, caller, context, payload }.at_queue(&path).await
+    Came { request, services, caller, context, payload }.at_queue(&endpoint).await
 }
 
 /// Read a request as at fal
 ///
-/// `{owner}/{alias}/requests/{id}`, with `/status` or `/status/stream` at its end.
+/// A request's result; with `/status` or `/status/stream` after its id, how it stands.
 #[utoipa::path(
     operation_id = "readAsFal",
     tag = "fal",
-    path = "/fal/queue/{path}",
+    path = "/fal/queue/{application}/requests/{request_id}",
     params(
-        ("path" = String, Path, description = "`fal-ai/flux/requests/{id}/status`; its slashes may be written as they are."),
-        ("logs" = Option<String>, Query, description = "`1`: with what the model has written."),
+        ("application" = String, Path, description = "Owner and alias, as `fal-ai/flux`; the slash may be written as it is."),
+        ("request_id" = String, Path, description = "The generation's id."),
+        ("logs" = Option<String>, Query, description = "For a status, `1`: with what the model has written."),
     ),
     responses(
         (status = 200, description = "The output, or the status of a request that has ended.", body = Object),
@@ -263,37 +264,42 @@ pub async fn submit_as_fal(
     ),
     security(("project_key" = []), ("fal_key" = []))
 )]
-#[get("/fal/queue/{path:.+}")]
+#[get("/fal/queue/{application:.+}/requests/{request_id:.+}")]
 pub async fn read_as_fal(
     request: HttpRequest,
-    path: web::Path<String>,
+    path: web::Path<(String, String)>,
     caller: web::ReqData<Caller>,
     context: web::ReqData<RequestContext>,
     payload: web::Payload,
     services: web::Data<Services>,
 ) -> HttpResponse {
-    Came { request, services, caller, context, payload }.at_queue(&path).await
+    Came { request, services, caller, context, payload }.at_queue(&format!("{}/requests/{}", path.0, path.1)).await
 }
 
 /// Cancel a request as at fal
 ///
-/// `{owner}/{alias}/requests/{id}/cancel`.
+/// One that waits is cancelled; one that runs only if the provider confirms.
 #[utoipa::path(
     operation_id = "cancelAsFal",
     tag = "fal",
-    path = "/fal/queue/{path}",
-    params(("path" = String, Path, description = "`fal-ai/flux/requests/{id}/cancel`; its slashes may be written as they are.")),
+    path = "/fal/queue/{application}/requests/{request_id}/cancel",
+    params(
+        ("application" = String, Path, description = "Owner and alias, as `fal-ai/flux`; the slash may be written as it is."),
+        ("request_id" = String, Path, description = "The generation's id."),
+    ),
     responses((status = 202, description = "It is asked for.", body = Object), FalErrors),
     security(("project_key" = []), ("fal_key" = []))
 )]
-#[put("/fal/queue/{path:.+}")]
+#[put("/fal/queue/{application:.+}/requests/{request_id}/cancel")]
 pub async fn cancel_as_fal(
     request: HttpRequest,
-    path: web::Path<String>,
+    path: web::Path<(String, String)>,
     caller: web::ReqData<Caller>,
     context: web::ReqData<RequestContext>,
     payload: web::Payload,
     services: web::Data<Services>,
 ) -> HttpResponse {
-    Came { request, services, caller, context, payload }.at_queue(&path).await
+    Came { request, services, caller, context, payload }
+        .at_queue(&format!("{}/requests/{}/cancel", path.0, path.1))
+        .await
 }

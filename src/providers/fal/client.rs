@@ -22,6 +22,7 @@ use crate::providers::outcome::{
     Delivery, Failure, FailureKind, FileWish, Look, LookError, Standing, StreamedRun, SubmitError, UploadPlace,
 };
 use crate::providers::{Attempt, CancelAnswer, Health, HookCall, HookError, HookHint, Prepared, Provider, Ticket};
+use crate::traces;
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -103,10 +104,10 @@ impl Fal {
     }
 
     pub(super) fn request(&self, method: Method, url: &str, key: &Key) -> RequestBuilder {
-        self.client
-            .request(method, url)
-            .header(AUTHORIZATION, key.header.clone())
-            .header(ACCEPT, HeaderValue::from_static("application/json"))
+        let request = self.client.request(method, url);
+        let request =
+            traces::headers_out().into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        request.header(AUTHORIZATION, key.header.clone()).header(ACCEPT, HeaderValue::from_static("application/json"))
     }
 
     /// The address of a request at the queue: `{owner}/{alias}` only, whatever sub-path was called.
@@ -252,6 +253,11 @@ impl Provider for Fal {
         uploads::announce(&self.client, &self.rest_url, &turn.key().header, file).await
     }
 
+    async fn upload(&self, file: &FileWish, bytes: Bytes) -> Result<String, Box<Failure>> {
+        let turn = self.keys.turn("storage", Instant::now() + READ_TIMEOUT).await?;
+        uploads::put(&self.client, &self.rest_url, &turn.key().header, file, bytes).await
+    }
+
     async fn cancel(&self, ticket: &Ticket) -> Result<CancelAnswer, LookError> {
         let url = self.address_for(ticket, &ticket.cancel_url);
         let response = self
@@ -291,7 +297,7 @@ impl Provider for Fal {
     }
 
     fn health(&self) -> Health {
-        Health { keys: self.keys.health(), open_breakers: self.breakers.health(Instant::now()) }
+        Health { keys: self.keys.health(), open_breakers: self.breakers.health(Instant::now()), unreachable: false }
     }
 }
 

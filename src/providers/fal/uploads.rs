@@ -67,17 +67,28 @@ fn escaped(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// `initiate`, then `PUT` to the address that it gives, without our key: the address is the secret.
 async fn upload(client: &Client, rest_url: &str, key: &HeaderValue, uri: &str) -> Result<String, Box<Failure>> {
     let unreadable = || boxed(FailureKind::InputUnreadable, "an input image is not a base64 data URI");
     let (head, data) = uri.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,")).ok_or_else(unreadable)?;
     let bytes = Bytes::from(STANDARD.decode(data).map_err(|_| unreadable())?);
     // Type by content, whatever the URI says it is.
     let head = image::guess_format(&bytes).map_or(head, |format| format.to_mime_type());
-    let content_type = HeaderValue::from_str(head).map_err(|_| unreadable())?;
     let extension = head.rsplit('/').next().filter(|word| word.bytes().all(|byte| byte.is_ascii_alphanumeric()));
     let file_name = format!("input.{}", extension.unwrap_or("bin"));
-    let place = announce(client, rest_url, key, &FileWish { content_type: head.to_owned(), file_name }).await?;
+    put(client, rest_url, key, &FileWish { content_type: head.to_owned(), file_name }, bytes).await
+}
+
+/// `initiate`, then `PUT` to the address that it gives, without our key: the address is the secret.
+pub(super) async fn put(
+    client: &Client,
+    rest_url: &str,
+    key: &HeaderValue,
+    file: &FileWish,
+    bytes: Bytes,
+) -> Result<String, Box<Failure>> {
+    let content_type = HeaderValue::from_str(&file.content_type)
+        .map_err(|_| boxed(FailureKind::InputUnreadable, "the type of an input image is no MIME type"))?;
+    let place = announce(client, rest_url, key, file).await?;
     let put = client
         .put(&place.upload_url)
         .header(CONTENT_TYPE, content_type)

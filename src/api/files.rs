@@ -1,0 +1,291 @@
+//! Files: delivered images under our own addresses, and inputs that a client uploads.
+
+use std::sync::Arc;
+
+use actix_multipart::Multipart;
+use actix_web::body::SizedStream;
+use actix_web::http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_SECURITY_POLICY, ETAG, EntityTag, Header as _, IF_RANGE,
+    IfNoneMatch, Range, X_CONTENT_TYPE_OPTIONS,
+};
+use actix_web::{HttpRequest, HttpResponse, post, route, web};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+use utoipa::ToSchema;
+
+use super::Services;
+use super::errors::invalid_field;
+use super::fal_clients::PROVIDER;
+use super::forms::{expect_form, read_parts};
+use crate::domain::Timestamp;
+use crate::gateway::check_file;
+use crate::http::{Code, Problem, ProblemBody};
+use crate::providers::{FailureKind, FileWish};
+use crate::storage::{LinkError, Links, Storage, StorageError, content_type};
+
+/// How long what never changes may be kept by others, in seconds: a year, the longest that caches heed.
+const LONGEST_AGE: i64 = 365 * 24 * 3600;
+/// What OpenAI's clients may say that a file is for.
+const PURPOSES: &[&str] = &["vision", "user_data", "assistants"];
+/// Longest name of an uploaded file, in bytes.
+const LONGEST_NAME: usize = 255;
+
+/// Where delivered images are kept, and how their links are made.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// The place.
+    pub storage: Arc<Storage>,
+    /// Signs links that end; without it they last for ever.
+    pub links: Option<Links>,
+}
+
+impl Files {
+    /// The address of a kept file.
+    pub(super) fn link(&self, base: &str, name: &str, now: Timestamp) -> String {
+        match &self.links {
+            Some(links) => format!("{base}/files/{name}?{}", links.query(name, now.seconds())),
+            None => format!("{base}/files/{name}"),
+        }
+    }
+
+    /// For how many seconds the file may be kept by others.
+    fn age(&self, name: &str, given: &Signed, now: Timestamp) -> Result<i64, Problem> {
+        let Some(links) = &self.links else { return Ok(LONGEST_AGE) };
+        let (expires, signature) = (given.expires.unwrap_or_default(), given.signature.as_deref().unwrap_or_default());
+        links.check(name, expires, signature, now.seconds()).map(|left| left.min(LONGEST_AGE)).map_err(|fault| {
+            let hint = match fault {
+                LinkError::NotOurs => "",
+                LinkError::Ended => "; the generation's answer has a new one",
+            };
+            Problem::new(Code::PermissionDenied, format!("{fault}{hint}"))
+        })
+    }
+}
+
+/// What a link that ends carries.
+#[derive(Debug, Deserialize)]
+pub struct Signed {
+    expires: Option<i64>,
+    signature: Option<String>,
+}
+
+fn no_file() -> Problem {
+    Problem::new(Code::NotFound, "there is no such file")
+}
+
+fn storage_problem(fault: &StorageError) -> Problem {
+    if matches!(fault, StorageError::NotFound) {
+        return no_file();
+    }
+    warn!(%fault, "a kept file cannot be read");
+    Problem::new(Code::ServiceUnavailable, "the file cannot be read now")
+}
+
+/// Fetch an image
+///
+/// A delivered image, where the gateway keeps them (`IMAGEGATE_STORAGE`). It never changes, so it may be cached for ever; a
+/// link with `expires` opens it until then.
+#[utoipa::path(
+    get,
+    path = "/files/{generation_id}/{name}",
+    operation_id = "retrieveImageFile",
+    tag = "images",
+    params(
+        ("generation_id" = String, Path, description = "The generation's id."),
+        ("name" = String, Path, description = "The file's name."),
+        ("expires" = Option<i64>, Query, description = "When the link ends, in Unix seconds."),
+        ("signature" = Option<String>, Query, description = "Proves that the link is ours."),
+        ("Range" = Option<String>, Header, description = "The part that is wanted, such as `bytes=0-1023`."),
+        ("If-None-Match" = Option<String>, Header, description = "The `ETag` of what is there already."),
+    ),
+    responses(
+        (status = 200, description = "The image.", body = String, content_type = "application/octet-stream"),
+        (status = 206, description = "The part.", body = String, content_type = "application/octet-stream"),
+        (status = 304, description = "It is there already."),
+        (status = 400, description = "`expires` is not a number.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "The link has ended, or is not ours.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such file.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 416, description = "The file has no such part."),
+        (status = 503, description = "The storage is away.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+#[route("/files/{generation_id}/{name}", method = "GET", method = "HEAD")]
+pub async fn retrieve_image_file(
+    request: HttpRequest,
+    path: web::Path<(String, String)>,
+    signed: web::Query<Signed>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let files = services.files.as_ref().ok_or_else(no_file)?;
+    let name = format!("{}/{}", path.0, path.1);
+    let age = files.age(&name, &signed, services.clock.now())?;
+    let tag = EntityTag::new_strong(name.clone());
+    let mut answer = HttpResponse::Ok();
+    let cache = if files.links.is_some() { "private" } else { "public" };
+    answer
+        .content_type(content_type(&name))
+        .insert_header((ETAG, tag.to_string()))
+        .insert_header((CACHE_CONTROL, format!("{cache}, max-age={age}, immutable")))
+        .insert_header((ACCEPT_RANGES, "bytes"))
+        .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        // An SVG may carry a script; here it runs none.
+        .insert_header((CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; sandbox"));
+    let size = files.storage.size(&name).await.map_err(|fault| storage_problem(&fault))?;
+    let known = match IfNoneMatch::parse(&request) {
+        Ok(IfNoneMatch::Any) => true,
+        Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|known| known.weak_eq(&tag)),
+        Err(_) => false,
+    };
+    if known {
+        return Ok(answer.status(actix_web::http::StatusCode::NOT_MODIFIED).finish());
+    }
+    let range = match wanted_range(&request, &tag, size) {
+        Wanted::All => None,
+        Wanted::Part(first, last) => Some((first, last)),
+        Wanted::Nothing => {
+            return Ok(HttpResponse::RangeNotSatisfiable()
+                .insert_header((CONTENT_RANGE, format!("bytes */{size}")))
+                .finish());
+        }
+    };
+    let piece = files.storage.open_file(&name, range).await.map_err(|fault| storage_problem(&fault))?;
+    let length = range.map_or(piece.size, |(first, last)| last - first + 1);
+    if let Some((first, last)) = range {
+        answer.status(actix_web::http::StatusCode::PARTIAL_CONTENT);
+        answer.insert_header((CONTENT_RANGE, format!("bytes {first}-{last}/{size}")));
+    }
+    Ok(answer.body(SizedStream::new(length, piece.body)))
+}
+
+/// Which bytes are wanted.
+enum Wanted {
+    All,
+    Part(u64, u64),
+    Nothing,
+}
+
+/// One part if one is asked for; several parts are answered with the whole, as RFC 9110 allows.
+fn wanted_range(request: &HttpRequest, tag: &EntityTag, size: u64) -> Wanted {
+    let is_of_this = request.headers().get(IF_RANGE).is_none_or(|value| value.as_bytes() == tag.to_string().as_bytes());
+    let specs = match Range::parse(request) {
+        Ok(Range::Bytes(specs)) if is_of_this => specs,
+        _ => return Wanted::All,
+    };
+    match specs.as_slice() {
+        [one] => one.to_satisfiable_range(size).map_or(Wanted::Nothing, |(first, last)| Wanted::Part(first, last)),
+        _ => Wanted::All,
+    }
+}
+
+/// A form with one image.
+#[derive(Debug, ToSchema)]
+#[schema(as = FileUpload)]
+#[expect(dead_code, reason = "describes the form in the document")]
+pub struct UploadForm {
+    /// The image, as PNG, JPEG, WebP or GIF; at most 20 MiB and 64 megapixels.
+    #[schema(value_type = String, format = Binary, content_media_type = "application/octet-stream")]
+    file: Vec<u8>,
+    /// `vision` if not given; `user_data` and `assistants` mean the same.
+    #[schema(nullable = false, example = "vision")]
+    purpose: Option<String>,
+}
+
+/// An uploaded file.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = File)]
+pub struct FileView {
+    /// Its id.
+    #[schema(example = "file-019e1951c77871209c8216efcf40ec82")]
+    id: String,
+    /// Always `file`.
+    #[schema(example = "file")]
+    object: &'static str,
+    /// Its size.
+    #[schema(example = 123_456)]
+    bytes: usize,
+    /// When it was uploaded, in Unix seconds.
+    created_at: i64,
+    /// What the client calls it.
+    #[schema(example = "cat.png")]
+    filename: String,
+    /// What it is for.
+    #[schema(example = "vision")]
+    purpose: String,
+    /// Always `processed`: it can be used.
+    #[schema(example = "processed")]
+    status: &'static str,
+    /// MIME type, by its content.
+    #[schema(example = "image/png")]
+    content_type: &'static str,
+    /// What to give as `image_url` in a request.
+    #[schema(example = "https://v3b.fal.media/files/b/0a84799e/input.png")]
+    url: String,
+}
+
+/// Upload an input image
+///
+/// Once, to be named by its `url` in any number of requests. It lies at the provider, for as long as the provider keeps
+/// uploads.
+#[utoipa::path(
+    operation_id = "uploadFile",
+    tag = "images",
+    request_body(content = UploadForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 200, description = "The file.", body = FileView),
+        (status = 400, description = "It is not an image that can be used.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 413, description = "The form is too large.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 415, description = "The body is no multipart form.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 502, description = "The provider's storage refuses the gateway.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The provider's storage does not take files now.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+    security(("project_key" = []))
+)]
+#[post("/v1/files")]
+pub async fn upload_file(
+    request: HttpRequest,
+    payload: web::Payload,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    expect_form(&request, "with the image as `file`")?;
+    let parts = read_parts(Multipart::new(request.headers(), payload), services.http.body_limit).await?;
+    let (mut file, mut purpose) = (None, "vision".to_owned());
+    for part in parts {
+        match part.name.as_str() {
+            "file" if file.is_some() => return Err(invalid_field("file", "given more than once")),
+            "file" => file = Some(part),
+            "purpose" => purpose = String::from_utf8_lossy(&part.bytes).into_owned(),
+            other => return Err(invalid_field(other, "is no field of this form")),
+        }
+    }
+    let file = file.ok_or_else(|| invalid_field("file", "is required"))?;
+    if !PURPOSES.contains(&purpose.as_str()) {
+        return Err(invalid_field("purpose", "must be `vision`, `user_data` or `assistants`"));
+    }
+    let content_type = check_file("file", &file.bytes)?;
+    let filename = file.file_name.filter(|name| !name.is_empty()).unwrap_or_else(|| "input".to_owned());
+    if filename.len() > LONGEST_NAME {
+        return Err(invalid_field("file", "has a name of at most 255 bytes"));
+    }
+    let bytes = file.bytes.len();
+    let end = content_type.rsplit('/').next().unwrap_or("bin");
+    let wish = FileWish { content_type: content_type.to_owned(), file_name: format!("input.{end}") };
+    let url = services.gateway.upload(PROVIDER, &wish, file.bytes.freeze()).await.map_err(|failure| {
+        warn!(reason = failure.message, "the provider's storage does not take a client's file");
+        let is_ours = failure.kind == FailureKind::Account;
+        let code = if is_ours { Code::UpstreamError } else { Code::ServiceUnavailable };
+        Problem::new(code, "the provider's storage does not take files now")
+    })?;
+    Ok(HttpResponse::Ok().json(FileView {
+        id: format!("file-{}", services.ids.uuid().simple()),
+        object: "file",
+        bytes,
+        created_at: services.clock.now().seconds(),
+        filename,
+        purpose,
+        status: "processed",
+        content_type,
+        url,
+    }))
+}

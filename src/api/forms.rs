@@ -1,0 +1,58 @@
+//! Multipart forms, read whole within a limit.
+
+use actix_multipart::{Multipart, MultipartError};
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::{HttpRequest, web};
+use futures_util::TryStreamExt as _;
+
+use crate::http::{Code, Problem};
+
+/// Most parts of a form.
+const MOST_PARTS: usize = 200;
+
+/// One part of a form.
+pub struct Part {
+    /// The field.
+    pub name: String,
+    /// What the client calls the file, if it is one.
+    pub file_name: Option<String>,
+    /// The content.
+    pub bytes: web::BytesMut,
+}
+
+/// Whether the request is a form; if not, `hint` says where else it could go.
+pub fn expect_form(request: &HttpRequest, hint: &str) -> Result<(), Problem> {
+    let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if value.trim_start().to_ascii_lowercase().starts_with("multipart/form-data") {
+        return Ok(());
+    }
+    let message = format!("this path takes `Content-Type: multipart/form-data`; {hint}");
+    Err(Problem::new(Code::UnsupportedMediaType, message))
+}
+
+/// Every part in its order; together at most `limit` bytes.
+pub async fn read_parts(mut form: Multipart, limit: usize) -> Result<Vec<Part>, Problem> {
+    let mut parts = Vec::new();
+    let mut room = limit;
+    while let Some(mut part) = form.try_next().await.map_err(|fault| unreadable(&fault))? {
+        if parts.len() == MOST_PARTS {
+            return Err(Problem::new(Code::InvalidRequest, format!("a form has at most {MOST_PARTS} parts")));
+        }
+        let name = part.name().unwrap_or_default().to_owned();
+        let disposition = part.content_disposition();
+        let file_name = disposition.and_then(|disposition| disposition.get_filename()).map(str::to_owned);
+        let mut bytes = web::BytesMut::new();
+        while let Some(piece) = part.try_next().await.map_err(|fault| unreadable(&fault))? {
+            room = room
+                .checked_sub(piece.len())
+                .ok_or_else(|| Problem::new(Code::PayloadTooLarge, "the form is larger than this gateway takes"))?;
+            bytes.extend_from_slice(&piece);
+        }
+        parts.push(Part { name, file_name, bytes });
+    }
+    Ok(parts)
+}
+
+fn unreadable(fault: &MultipartError) -> Problem {
+    Problem::new(Code::InvalidRequest, format!("the form cannot be read: {fault}"))
+}

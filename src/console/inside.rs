@@ -1,0 +1,183 @@
+//! Asks the API from inside the process: the same routes and handlers, with the operator who is signed in as the caller.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use actix_http::Request;
+use actix_service::{IntoServiceFactory, Service, ServiceFactory};
+use actix_web::body::{BoxBody, to_bytes};
+use actix_web::dev::{AppConfig, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::http::header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use actix_web::{App, Error, HttpMessage, web};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+use utoipa_actix_web::AppExt;
+
+use crate::accounts::{Caller, CallerKind};
+use crate::api::Services;
+use crate::domain::ProjectId;
+use crate::http::{Code, Problem, RequestContext};
+use crate::{admin, api};
+
+type Answer = Pin<Box<dyn Future<Output = Result<ServiceResponse, Error>>>>;
+type Api = Rc<dyn Fn(Request) -> Answer>;
+
+/// The API of one web worker, built when it is first asked. Cheap to clone.
+#[derive(Clone)]
+pub struct Inside {
+    services: web::Data<Services>,
+    body_limit: usize,
+    api: Rc<OnceCell<Api>>,
+}
+
+/// Who looks at the console, and how the request came.
+#[derive(Clone)]
+pub struct Visit {
+    /// The operator's key.
+    pub caller: Caller,
+    /// The console's own request.
+    pub context: RequestContext,
+    /// How the gateway is reached: scheme and host.
+    pub base: String,
+    host: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    peer: Option<SocketAddr>,
+    inside: Inside,
+}
+
+impl Inside {
+    /// The API with what its handlers need.
+    #[must_use]
+    pub fn new(services: web::Data<Services>, body_limit: usize) -> Self {
+        Self { services, body_limit, api: Rc::default() }
+    }
+
+    /// What handlers may use.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    async fn api(&self) -> Result<Api, Problem> {
+        self.api.get_or_try_init(|| build(self.services.clone(), self.body_limit)).await.cloned()
+    }
+}
+
+async fn build(services: web::Data<Services>, body_limit: usize) -> Result<Api, Problem> {
+    let (app, _) = App::new().into_utoipa_app().configure(api::routes).configure(admin::routes).split_for_parts();
+    let app = app.app_data(services).app_data(web::PayloadConfig::new(body_limit));
+    let service = app.into_factory().new_service(AppConfig::default()).await;
+    let service = service.map_err(|()| Problem::new(Code::InternalError, "the console cannot reach the API"))?;
+    Ok(Rc::new(move |request| {
+        let answer = service.call(request);
+        Box::pin(async move { answer.await.map(ServiceResponse::map_into_boxed_body) })
+    }))
+}
+
+impl Visit {
+    /// The visit that a request to the console makes.
+    pub fn of(
+        request: &actix_web::dev::ServiceRequest,
+        inside: Inside,
+        caller: Caller,
+        context: RequestContext,
+    ) -> Self {
+        let base = {
+            let info = request.connection_info();
+            format!("{}://{}", info.scheme(), info.host())
+        };
+        let public = inside.services().http.public_url.clone();
+        Self {
+            caller,
+            context,
+            base: public.unwrap_or(base),
+            host: request.headers().get(HOST).cloned(),
+            user_agent: request.headers().get(USER_AGENT).cloned(),
+            peer: request.peer_addr(),
+            inside,
+        }
+    }
+
+    /// What handlers may use.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        self.inside.services()
+    }
+
+    /// `GET`: what the API says.
+    pub async fn get(&self, path: &str) -> Result<Value, Problem> {
+        self.ask(&self.caller, Method::GET, path, None).await
+    }
+
+    /// Asks the API to do something.
+    pub async fn send(&self, method: Method, path: &str, body: &Value) -> Result<Value, Problem> {
+        self.ask(&self.caller, method, path, Some(body)).await
+    }
+
+    /// As [`Visit::send`], on a project's account.
+    pub async fn send_as(&self, project: ProjectId, path: &str, body: &Value) -> Result<Value, Problem> {
+        let caller = Caller { kind: CallerKind::Project(project), ..self.caller.clone() };
+        self.ask(&caller, Method::POST, path, Some(body)).await
+    }
+
+    /// `GET`: the API's answer as it is, such as a stream of lines.
+    pub async fn stream(&self, path: &str) -> Result<ServiceResponse, Problem> {
+        self.call(&self.caller, Method::GET, path, None).await
+    }
+
+    async fn ask(&self, caller: &Caller, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Problem> {
+        let answer = self.call(caller, method, path, body).await?;
+        let broken = || Problem::new(Code::InternalError, "the API's answer cannot be read");
+        let body: web::Bytes = to_bytes(answer.into_body()).await.map_err(|_: Box<dyn std::error::Error>| broken())?;
+        if body.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&body).map_err(|_| broken())
+    }
+
+    async fn call(
+        &self,
+        caller: &Caller,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<ServiceResponse<BoxBody>, Problem> {
+        let api = self.inside.api().await?;
+        let uri = path.parse().map_err(|_| Problem::new(Code::InvalidRequest, "this cannot be looked for"))?;
+        let mut request = Request::new();
+        let head = request.head_mut();
+        head.method = method;
+        head.uri = uri;
+        head.peer_addr = self.peer;
+        for (name, value) in [(HOST, &self.host), (USER_AGENT, &self.user_agent)] {
+            if let Some(value) = value {
+                head.headers.insert(name, value.clone());
+            }
+        }
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(body) = body {
+            let (_, mut payload) = actix_http::h1::Payload::create(true);
+            payload.unread_data(web::Bytes::from(body.to_string()));
+            let (bare, _) = request.replace_payload(actix_http::Payload::from(payload));
+            request = bare;
+        }
+        request.extensions_mut().insert(caller.clone());
+        request.extensions_mut().insert(self.context);
+        let answer = api(request).await.map_err(|fault| problem_of(&fault))?;
+        match answer.response().error() {
+            Some(fault) => Err(problem_of(fault)),
+            None if !answer.status().is_success() => Err(Problem::from_status(answer.status())),
+            None => Ok(answer),
+        }
+    }
+}
+
+fn problem_of(fault: &Error) -> Problem {
+    fault
+        .as_error::<Problem>()
+        .cloned()
+        .unwrap_or_else(|| Problem::from_status(fault.as_response_error().status_code()))
+}
