@@ -8,6 +8,7 @@ use std::time::Duration;
 use actix_cors::Cors;
 use actix_web::body::MessageBody;
 use actix_web::dev::{Server, ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN};
 use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, web};
 use arc_swap::ArcSwap;
@@ -400,7 +401,19 @@ fn listen(
                 move |mut request, service| {
                     edge.receive(&mut request);
                     normalize(&mut request);
-                    actix_web::dev::Service::call(service, request)
+                    // `IMAGEGATE_CORS_ORIGINS` is for the public face only.
+                    let is_public = !api::access::is_operators_api(request.path());
+                    if !is_public {
+                        request.headers_mut().remove(ORIGIN);
+                    }
+                    let answer = actix_web::dev::Service::call(service, request);
+                    async move {
+                        let mut response = answer.await?;
+                        if !is_public {
+                            response.headers_mut().remove(ACCESS_CONTROL_ALLOW_ORIGIN);
+                        }
+                        Ok(response)
+                    }
                 }
             })
     })

@@ -46,6 +46,12 @@ fn admin_address(request: &ServiceRequest) -> Option<SocketAddr> {
     request.app_data::<web::Data<AdminAddress>>().and_then(|address| address.0)
 }
 
+/// Whether a path is the API of the operators, which no page of another site may call.
+#[must_use]
+pub fn is_operators_api(path: &str) -> bool {
+    demand_of(path) == Demand::AdminKey
+}
+
 /// What a path demands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Demand {

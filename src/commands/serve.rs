@@ -81,7 +81,8 @@ fn welcome(address: SocketAddr, keys: &FirstKeys) -> String {
             key.expose()
         );
     }
-    let _ = write!(text, "\nThe documentation is at http://{address}/docs\n\n");
+    let _ =
+        write!(text, "\nThe documentation is at http://{address}/docs, the console at http://{address}/console\n\n");
     text
 }
 

@@ -187,6 +187,11 @@ async fn slow_clients_are_let_go_and_browsers_are_told(kind: Database) {
         assert_eq!(live.headers()[name], value);
     }
     assert!(!live.headers().contains_key("strict-transport-security"), "it is no HTTPS");
+    for (path, allowed) in [("/v1/models", true), ("/admin/v1/generations", false), ("/v1/organization/costs", false)] {
+        let asked = house.gateway.request(Method::OPTIONS, path).header("origin", "https://app.example");
+        let answer = asked.header("access-control-request-method", "GET").send().await.unwrap();
+        assert_eq!(answer.headers().contains_key("access-control-allow-origin"), allowed, "{path}");
+    }
     let huge = house.gateway.request(Method::GET, "/healthz").header("x-huge", "x".repeat(200_000)).send().await;
     assert!(huge.is_err() || huge.unwrap().status().is_client_error(), "headers of 200 kB were taken");
     let (took, answer) = slow.await.unwrap();
