@@ -214,7 +214,7 @@ async fn an_uploaded_image_can_be_used_as_input() {
 
     for (form, param) in [
         (Form::new().text("purpose", "vision"), "file"),
-        (Form::new().part("file", Part::bytes("no image").file_name("x.png")), "file"),
+        (Form::new().part("file", Part::bytes(b"no image".as_slice()).file_name("x.png")), "file"),
         (Form::new().part("file", file()).text("purpose", "fine-tune"), "purpose"),
         (Form::new().part("file", file()).part("file", file()), "file"),
         (Form::new().part("file", file()).text("colour", "red"), "colour"),
