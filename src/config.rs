@@ -11,8 +11,12 @@ use std::time::Duration;
 
 use crate::domain::{Fixed, Network, NetworkError};
 
+mod files;
 mod storage;
+#[cfg(test)]
+mod tests;
 
+use files::{read_dotenv, read_toml};
 use storage::CLOUD_PREFIXES;
 pub use storage::StorageSettings;
 
@@ -240,7 +244,6 @@ impl Config {
     pub fn load() -> Result<Self, ConfigError> {
         let mut values = read_toml(Path::new("imagegate.toml"))?;
         values.extend(read_dotenv(Path::new(".env"))?);
-        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
         let cloud =
             std::env::vars_os().filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
         values.extend(cloud.filter(|(name, _)| CLOUD_PREFIXES.iter().any(|prefix| name.starts_with(prefix))));
@@ -507,140 +510,4 @@ fn parse_size(text: &str) -> Option<usize> {
         _ => return None,
     };
     number.parse::<usize>().ok()?.checked_mul(factor).filter(|bytes| *bytes > 0)
-}
-
-fn read_dotenv(path: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
-    if !path.exists() {
-        return Ok(BTreeMap::new());
-    }
-    let fault =
-        |error: dotenvy::Error| ConfigError::File { file: path.display().to_string(), reason: error.to_string() };
-    let mut values = BTreeMap::new();
-    for entry in dotenvy::from_path_iter(path).map_err(fault)? {
-        let (name, value) = entry.map_err(fault)?;
-        values.insert(name, value);
-    }
-    Ok(values)
-}
-
-fn read_toml(path: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
-    if !path.exists() {
-        return Ok(BTreeMap::new());
-    }
-    let file = path.display().to_string();
-    let fault = |reason: String| ConfigError::File { file: file.clone(), reason };
-    let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
-    let table: toml::Table = toml::from_str(&text).map_err(|error| fault(error.to_string()))?;
-    let mut values = BTreeMap::new();
-    for (section, entries) in table {
-        let unknown = |key: &str| ConfigError::Unknown { file: file.clone(), name: format!("{section}.{key}") };
-        let toml::Value::Table(entries) = entries else { return Err(unknown("")) };
-        for (key, value) in entries {
-            let name = format!("{section}_{key}").to_uppercase();
-            if !NAMES.contains(&name.as_str()) {
-                return Err(unknown(&key));
-            }
-            let value = match value {
-                toml::Value::String(text) => text,
-                toml::Value::Integer(number) => number.to_string(),
-                toml::Value::Array(items) => {
-                    items.iter().filter_map(|item| item.as_str()).collect::<Vec<_>>().join(",")
-                }
-                _ => {
-                    return Err(fault(format!(
-                        "`{section}.{key}` must be a string, a whole number or a list of strings"
-                    )));
-                }
-            };
-            values.insert(name, value);
-        }
-    }
-    Ok(values)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let values = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Config::from_values(&values)
-    }
-
-    #[test]
-    fn nothing_set_gives_the_documented_defaults() {
-        let config = config(&[]).unwrap();
-        assert_eq!(config.http.bind, "127.0.0.1:8080".parse().unwrap());
-        assert_eq!(config.database_url, "sqlite://data/imagegate.db");
-        assert_eq!(config.journal, Path::new("data/journal"));
-        assert_eq!(config.http.body_limit, 33_554_432);
-        assert_eq!(config.http.success_status, 201);
-        assert_eq!(config.sales.deadline, Duration::from_mins(5));
-        assert_eq!(config.sandbox.delay, Duration::from_secs(1));
-        assert!(config.fal.keys.is_empty() && !config.fal.addresses_set);
-        assert_eq!(config.fal.media_hosts, ["fal.media", "*.fal.media", "queue.fal.run", "fal.run", "rest.fal.ai"]);
-    }
-
-    #[test]
-    fn a_bad_setting_names_the_variable_the_value_and_what_is_allowed() {
-        for (name, value) in [
-            ("IMAGEGATE_BIND", "nowhere"),
-            ("IMAGEGATE_MARKUP", "-1"),
-            ("IMAGEGATE_MARKUP", "a lot"),
-            ("IMAGEGATE_SUCCESS_STATUS", "202"),
-            ("IMAGEGATE_DEADLINE", "soon"),
-            ("IMAGEGATE_DEADLINE", "0s"),
-            ("IMAGEGATE_BODY_LIMIT", "big"),
-            ("IMAGEGATE_LOG_FORMAT", "xml"),
-            ("FAL_QUEUE_URL", "queue.fal.run"),
-            ("IMAGEGATE_PUBLIC_URL", "ftp://x"),
-            ("IMAGEGATE_WEBHOOK_ALLOW_PRIVATE", "perhaps"),
-        ] {
-            let sentence = config(&[(name, value)]).unwrap_err().to_string();
-            assert!(sentence.contains(name) && sentence.contains(value), "{sentence}");
-        }
-    }
-
-    #[test]
-    fn a_secret_is_in_no_sentence() {
-        for (name, value) in
-            [("IMAGEGATE_ADMIN_KEY", "hush"), ("FAL_KEY", "hush*0"), ("DATABASE_URL", "mysql://me:hush@host/db")]
-        {
-            let sentence = config(&[(name, value)]).unwrap_err().to_string();
-            assert!(sentence.contains(name) && !sentence.contains("hush"), "{sentence}");
-        }
-        let config = config(&[("IMAGEGATE_ADMIN_KEY", "hush-hush-hush-hush")]).unwrap();
-        assert!(!format!("{config:?}").contains("hush"));
-    }
-
-    #[test]
-    fn fal_keys_carry_weights() {
-        let config = config(&[("FAL_KEY", "a:b*3, c:d")]).unwrap();
-        let keys: Vec<_> = config.fal.keys.iter().map(|key| (key.key.expose(), key.weight)).collect();
-        assert_eq!(keys, [("a:b", 3), ("c:d", 1)]);
-    }
-
-    #[test]
-    fn the_settings_file_uses_the_same_names_in_sections() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("imagegate.toml");
-        std::fs::write(&file, "[imagegate]\nbind = \"127.0.0.1:9\"\nsuccess_status = 200\n[fal]\nkey = \"a:b\"\n")
-            .unwrap();
-        let values = read_toml(&file).unwrap();
-        assert_eq!(values["IMAGEGATE_BIND"], "127.0.0.1:9");
-        assert_eq!(values["IMAGEGATE_SUCCESS_STATUS"], "200");
-        assert_eq!(values["FAL_KEY"], "a:b");
-        std::fs::write(&file, "[imagegate]\nbnid = \"127.0.0.1:9\"\n").unwrap();
-        assert!(read_toml(&file).unwrap_err().to_string().contains("imagegate.bnid"));
-    }
-
-    #[test]
-    fn times_and_sizes_are_read_with_their_units() {
-        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
-        assert_eq!(parse_duration("2m"), Some(Duration::from_mins(2)));
-        assert_eq!(parse_duration("0"), Some(Duration::ZERO));
-        assert_eq!(parse_duration("-1s"), None);
-        assert_eq!(parse_size("32MiB"), Some(33_554_432));
-        assert_eq!(parse_size("0"), None);
-    }
 }

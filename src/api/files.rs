@@ -8,7 +8,7 @@ use actix_web::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_SECURITY_POLICY, ETAG, EntityTag, Header as _, IF_RANGE,
     IfNoneMatch, Range, X_CONTENT_TYPE_OPTIONS,
 };
-use actix_web::{HttpRequest, HttpResponse, post, route, web};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, post, route, web};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use utoipa::ToSchema;
@@ -19,7 +19,7 @@ use super::fal_clients::PROVIDER;
 use super::forms::{expect_form, read_parts};
 use crate::domain::Timestamp;
 use crate::gateway::check_file;
-use crate::http::{Code, Problem, ProblemBody};
+use crate::http::{Code, Problem, ProblemBody, Verbatim};
 use crate::providers::{FailureKind, FileWish};
 use crate::storage::{LinkError, Links, Storage, StorageError, content_type};
 
@@ -143,6 +143,8 @@ pub async fn retrieve_image_file(
         Wanted::All => None,
         Wanted::Part(first, last) => Some((first, last)),
         Wanted::Nothing => {
+            // A player of ranges reads the header, nobody a body.
+            request.extensions_mut().insert(Verbatim);
             return Ok(HttpResponse::RangeNotSatisfiable()
                 .insert_header((CONTENT_RANGE, format!("bytes */{size}")))
                 .finish());

@@ -80,7 +80,7 @@ impl Storage {
     }
 
     fn path(&self, name: &str) -> Path {
-        name.split('/').fold(self.root.clone(), |path, part| path.join(part))
+        name.split('/').fold(self.root.clone(), Path::join)
     }
 
     /// Keeps a file under a name; the same name again is the same file again.

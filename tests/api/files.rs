@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use base64::Engine as _;
 use reqwest::header::{HeaderMap, IF_NONE_MATCH, IF_RANGE, RANGE};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, StatusCode};
@@ -68,6 +69,7 @@ async fn a_delivered_image_is_kept_and_served_by_us(kind: Database) {
     assert_eq!((other.status(), other.bytes().await.unwrap()), (StatusCode::OK, bytes.clone()));
     let beyond = client().get(url).header(RANGE, format!("bytes={}-", bytes.len())).send().await.unwrap();
     assert_eq!(beyond.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+    assert_eq!(header(beyond.headers(), "content-range"), format!("bytes */{}", bytes.len()));
     let known = client().get(url).header(IF_NONE_MATCH, &etag).send().await.unwrap();
     assert_eq!(known.status(), StatusCode::NOT_MODIFIED);
     let head = client().head(url).send().await.unwrap();
@@ -156,13 +158,13 @@ impl Drop for Moto {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn images_are_kept_in_s3() {
     #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
-    let python = std::env::var("IMAGEGATE_TEST_PYTHON")
+    let interpreter = std::env::var("IMAGEGATE_TEST_PYTHON")
         .unwrap_or_else(|_| panic!("IMAGEGATE_TEST_PYTHON is not set, so S3 cannot be tried: run ./test.sh"));
-    let port = free_port();
-    let mut command = Command::new(Path::new(&python).with_file_name("moto_server"));
-    command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+    let number = free_port();
+    let mut command = Command::new(Path::new(&interpreter).with_file_name("moto_server"));
+    command.args(["-H", "127.0.0.1", "-p", &number.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
     let _moto = Moto(command.spawn().unwrap());
-    let endpoint = format!("http://127.0.0.1:{port}");
+    let endpoint = format!("http://127.0.0.1:{number}");
     eventually(Duration::from_mins(1), || async {
         let made = client().put(format!("{endpoint}/pictures")).send().await;
         made.is_ok_and(|answer| answer.status().is_success()).then_some(())
@@ -183,10 +185,15 @@ async fn images_are_kept_in_s3() {
     let url = answer["data"][1]["url"].as_str().unwrap();
     let id = answer["id"].as_str().unwrap();
     let ours = client().get(url).send().await.unwrap().bytes().await.unwrap();
-    let theirs = client().get(format!("{endpoint}/pictures/of/cats/{id}/1.jpg")).send().await.unwrap();
-    assert_eq!((theirs.status(), theirs.bytes().await.unwrap()), (StatusCode::OK, ours.clone()));
-    let part = client().get(url).header(RANGE, "bytes=0-9").send().await.unwrap();
-    assert_eq!((part.status(), part.bytes().await.unwrap()), (StatusCode::PARTIAL_CONTENT, ours.slice(0..10)));
+    // As Amazon's own client sees it.
+    let script = "import boto3, sys\n\
+        endpoint, name = sys.stdin.read().split()\n\
+        s3 = boto3.client('s3', endpoint_url=endpoint, region_name='us-east-1', aws_access_key_id='a', aws_secret_access_key='b')\n\
+        print(s3.get_object(Bucket='pictures', Key=name)['Body'].read().hex())";
+    let theirs = python(script, &format!("{endpoint} of/cats/{id}/1.jpg")).await;
+    assert!(theirs.trim() == hex::encode(&ours), "{} is not {} bytes of ours", theirs.trim().len() / 2, ours.len());
+    let start = client().get(url).header(RANGE, "bytes=0-9").send().await.unwrap();
+    assert_eq!((start.status(), start.bytes().await.unwrap()), (StatusCode::PARTIAL_CONTENT, ours.slice(0..10)));
     assert!(!gateway.log().contains("a-secret-that"), "{}", gateway.log());
 }
 
@@ -233,7 +240,6 @@ async fn an_uploaded_image_can_be_used_as_input() {
         client = openai.OpenAI(base_url=base + '/v1', api_key=key)\n\
         file = client.files.create(file=('cat.png', base64.b64decode(data)), purpose='vision')\n\
         print(json.dumps([file.id[:5], file.object, file.filename, file.status, file.url[:4]]))";
-    use base64::Engine as _;
     let data = base64::engine::general_purpose::STANDARD.encode(png());
     let said = python(script, &format!("{} {} {data}", house.gateway.base, crate::support::PROJECT_KEY)).await;
     assert_eq!(said.trim(), r#"["file-", "file", "cat.png", "processed", "http"]"#);

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 sys.path.insert(0, sys.argv[1])
 
@@ -29,4 +30,9 @@ with openapi_client.ApiClient(configuration) as client:
         raise AssertionError("an unknown id was found")
     except openapi_client.exceptions.NotFoundException as refusal:
         assert refusal.data.error.code == "not_found", refusal
+configuration.access_token = os.environ["IMAGEGATE_ADMIN"]
+with openapi_client.ApiClient(configuration) as client:
+    day = int(time.time()) // 86400 * 86400
+    usage = openapi_client.OrganizationApi(client).list_image_usage(start_time=day)
+    assert sum(result.images for bucket in usage.data for result in bucket.results) == 2, usage
 print("all as typed")
