@@ -1,5 +1,7 @@
 //! The shapes that a generation is answered in: the superset that every client generation can read.
 
+use std::sync::Arc;
+
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponseBuilder};
 use base64::Engine;
@@ -28,8 +30,8 @@ pub struct ImageView {
     pub url: String,
     /// The image itself in base64, if `response_format` is `b64_json`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub b64_json: Option<String>,
+    #[schema(nullable = false, value_type = String)]
+    pub b64_json: Option<SharedText>,
     /// Pixels.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 1472)]
@@ -50,6 +52,16 @@ pub struct ImageView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub file_size: Option<u64>,
+}
+
+/// A text of megabytes that an answer has in two places and memory once.
+#[derive(Debug, Clone)]
+pub struct SharedText(Arc<str>);
+
+impl Serialize for SharedText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
 }
 
 /// What a finished generation produced. Fields that the model does not produce are left out.
@@ -392,7 +404,7 @@ pub async fn image_answer(
                 let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
                 image.url = format!("data:{kind};base64,{encoded}");
             }
-            image.b64_json = wants_base64.then_some(encoded);
+            image.b64_json = wants_base64.then(|| SharedText(encoded.into()));
         }
         produced.data.clone_from(&produced.images);
     }
