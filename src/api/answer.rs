@@ -478,7 +478,7 @@ fn public(services: &Services, base: &str, address: String) -> String {
 }
 
 /// The bytes of a delivered image, wherever it lies.
-pub(super) async fn fetch(services: &Services, address: &str) -> Result<Bytes, MediaError> {
+pub async fn fetch(services: &Services, address: &str) -> Result<Bytes, MediaError> {
     match (address.strip_prefix(KEPT), &services.files) {
         (Some(name), Some(files)) => {
             files.storage.read(name).await.map_err(|fault| MediaError::Unreachable(fault.to_string()))

@@ -39,7 +39,7 @@ use crate::meters::SharedMeters;
 use crate::providers::Media;
 use crate::webhooks::Webhooks;
 
-pub use answer::GenerationView;
+pub use answer::{GenerationView, fetch};
 pub use files::Files;
 pub use generations::{GenerationList, state_filter, time_filter};
 pub use images::{ImageRequest, idempotency_key};

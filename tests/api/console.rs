@@ -19,6 +19,7 @@ on_both_databases!(
     a_session_ends_with_its_key_and_holds_on_every_replica,
     the_console_is_where_the_operators_face_is,
     a_page_tells_the_browser_what_it_may_load,
+    a_picture_that_we_keep_is_shown_as_well,
     a_person_can_use_every_page,
 );
 
@@ -189,6 +190,19 @@ async fn a_page_tells_the_browser_what_it_may_load(kind: Database) {
         get(&house.gateway, &format!("/generations/{id}/images/1"), &cookie).await.status(),
         StatusCode::NOT_FOUND
     );
+}
+
+async fn a_picture_that_we_keep_is_shown_as_well(kind: Database) {
+    let folder = tempfile::tempdir().unwrap();
+    let place = format!("file://{}", folder.path().display());
+    let house = House::with(kind, Duration::ZERO, &[("IMAGEGATE_STORAGE", place.as_str())]).await;
+    let (status, made) = house.ask(&t_rex()).await;
+    assert_eq!(status, 201);
+    let cookie = session(&house.gateway, ADMIN_KEY).await;
+    let path = format!("/generations/{}/images/0", made["id"].as_str().unwrap());
+    let picture = get(&house.gateway, &path, &cookie).await;
+    assert_eq!(picture.status(), StatusCode::OK);
+    assert_eq!(image::load_from_memory(&picture.bytes().await.unwrap()).unwrap().width(), 1472);
 }
 
 /// `tests/console/look.cjs` in headless Chromium; its pictures stay in the target folder.
