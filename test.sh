@@ -34,10 +34,10 @@ fi
 # --- Python: the documented examples, clients, generators of clients, a fuzzer ------------------------------------------
 work=$(mktemp -d)
 venv="${CARGO_TARGET_DIR:-target}/test-python"
-if ! cmp -s tests/requirements.txt "$venv/installed.txt"; then
+if ! cat tests/requirements.txt tests/constraints.txt | cmp -s - "$venv/installed.txt"; then
   python3 -m venv --clear "$venv"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt
-  cp tests/requirements.txt "$venv/installed.txt"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check -r tests/requirements.txt -c tests/constraints.txt
+  cat tests/requirements.txt tests/constraints.txt > "$venv/installed.txt"
 fi
 
 # AIML's clients want an older OpenAI SDK than the one that is tried here.
