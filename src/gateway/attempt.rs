@@ -61,12 +61,9 @@ impl Gateway {
         let step = info_span!("submit", otel.kind = "client", endpoint = prepared.endpoint, attempt = attempt.number);
         let start_within = job.deadline_at.since(self.clock.now());
         match provider.submit(&prepared, attempt, start_within).instrument(step).await {
-            // The first look needs no commit. What comes of it is written after the id, which went to the books before it.
             Ok(ticket) => {
-                let remembered = self.remember(attempt, &ticket);
-                let looked = self.look_and_follow(job, provider, ticket.clone()).instrument(info_span!("await"));
-                let (outcome, ()) = tokio::join!(looked, remembered);
-                outcome
+                self.remember(attempt, &ticket).await;
+                self.look_and_follow(job, provider, ticket).instrument(info_span!("await")).await
             }
             Err(SubmitError::NotTaken(failure)) => Outcome::Failed(*failure),
             Err(SubmitError::Unclear(reason)) => {
