@@ -7,11 +7,11 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing_subscriber::filter::filter_fn;
+use tracing::Subscriber;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
-use tracing_subscriber::{EnvFilter, Layer, fmt};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::config::LogSettings;
 
@@ -62,29 +62,34 @@ pub fn start(settings: &LogSettings) -> Result<Telemetry, TelemetryError> {
             .with_threads(false)
             .with_tracked_inactivity(false)
             .with_filter(filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with("imagegate")))
+            .boxed()
     });
-    let registry = tracing_subscriber::registry().with(steps);
-    registry.with(log(settings.json).with_filter(filter)).try_init()?;
+    subscriber(steps, lines(settings.json, filter)).try_init()?;
     Ok(Telemetry { traces })
 }
 
+type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// A list, since an absent `Option` of a layer would want every span: five for each request that nobody collects.
+fn subscriber(steps: Option<BoxedLayer>, lines: BoxedLayer) -> impl Subscriber + SubscriberInitExt {
+    tracing_subscriber::registry().with(steps.into_iter().chain([lines]).collect::<Vec<_>>())
+}
+
 /// The lines of the log, without the steps that they belong to: `request_id` and `generation` tell that.
-fn log<S>(json: bool) -> Box<dyn Layer<S> + Send + Sync>
-where
-    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
-{
-    let lines = filter_fn(|metadata| !metadata.is_span());
+fn lines(json: bool, filter: EnvFilter) -> BoxedLayer {
+    // One filter: of two around each other, either lets a span be made.
+    let filter = filter.and(filter_fn(|metadata| !metadata.is_span()));
     if json {
         return fmt::layer()
             .json()
             .with_current_span(false)
             .with_span_list(false)
             .with_writer(std::io::stderr)
-            .with_filter(lines)
+            .with_filter(filter)
             .boxed();
     }
     let colours = std::io::stderr().is_terminal();
-    fmt::layer().with_target(false).with_ansi(colours).with_writer(std::io::stderr).with_filter(lines).boxed()
+    fmt::layer().with_target(false).with_ansi(colours).with_writer(std::io::stderr).with_filter(filter).boxed()
 }
 
 /// Sends traces in batches by OTLP over HTTP, protobuf, from a thread of its own.
@@ -95,4 +100,17 @@ fn collector(endpoint: &str) -> Result<SdkTracerProvider, ExporterBuildError> {
         .with_attribute(opentelemetry::KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_collector_there_are_lines_and_no_spans() {
+        tracing::subscriber::with_default(subscriber(None, lines(true, EnvFilter::new("info"))), || {
+            assert!(tracing::info_span!("step").is_disabled());
+            assert!(tracing::enabled!(tracing::Level::INFO));
+        });
+    }
 }

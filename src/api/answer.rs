@@ -54,6 +54,13 @@ pub struct ImageView {
     pub file_size: Option<u64>,
 }
 
+impl ImageView {
+    /// About how many bytes it takes as JSON, rather more than less.
+    fn written(&self) -> usize {
+        256 + self.url.len() + self.b64_json.as_ref().map_or(0, |text| text.0.len())
+    }
+}
+
 /// A text of megabytes that an answer has in two places and memory once.
 #[derive(Debug, Clone)]
 pub struct SharedText(Arc<str>);
@@ -116,6 +123,14 @@ impl ImageAnswer {
     #[must_use]
     pub fn images(&self) -> &[ImageView] {
         &self.produced.images
+    }
+
+    /// Its JSON, written once into memory that is large enough from the beginning: it may hold megabytes.
+    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let Produced { images, data, .. } = &self.produced;
+        let mut text = Vec::with_capacity(1_024 + images.iter().chain(data).map(ImageView::written).sum::<usize>());
+        serde_json::to_writer(&mut text, self)?;
+        Ok(text)
     }
 
     /// All but the images: model, seed, timings, safety and cost.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{HeaderMap, LOCATION};
+use actix_web::http::header::{ContentType, HeaderMap, LOCATION};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, post, web};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tracing::error;
 use utoipa::ToSchema;
 
 use super::answer::{ImageAnswer, image_answer, public_base, put_cost_headers};
@@ -508,7 +509,11 @@ async fn answer_finished(
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }
-    Ok(response.json(body))
+    let body = body.to_json().map_err(|fault| {
+        error!(generation = %finished.id, %fault, "the answer cannot be written");
+        Problem::new(Code::InternalError, "the answer cannot be written")
+    })?;
+    Ok(response.content_type(ContentType::json()).body(body))
 }
 
 /// `x-imagegate-ignored`, with characters that a header cannot carry replaced.

@@ -76,7 +76,8 @@ impl Gateway {
     /// Stores the provider's id. Without it a crash would lose the picture, so it is tried until it is written; the
     /// provider works meanwhile and may be looked at, but its end is settled only after this.
     pub(super) async fn remember(&self, attempt: Attempt, ticket: &Ticket) {
-        let (generation, submitted) = (attempt.generation, submitted(attempt, self.replica, ticket, self.clock.now()));
+        let generation = attempt.generation;
+        let submitted = Arc::new(submitted(attempt, self.replica, ticket, self.clock.now()));
         match self.books.submitted(submitted.clone()).await {
             Ok(()) => {}
             Err(LedgerError::Unavailable(reason)) => {

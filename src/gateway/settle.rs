@@ -262,7 +262,7 @@ fn billed_cost(units: Option<Fixed>, unit_cost: Option<Money>) -> Option<Money> 
 }
 
 /// Writes a submit's id for as long as it takes.
-pub(super) async fn persist(books: Books, submitted: Submitted) {
+pub(super) async fn persist(books: Books, submitted: Arc<Submitted>) {
     let mut wait = WRITE_BACKOFF.0;
     while let Err(fault) = books.submitted(submitted.clone()).await {
         if !matches!(fault, LedgerError::Unavailable(_)) {

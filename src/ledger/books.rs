@@ -167,9 +167,9 @@ impl Books {
     /// Records that a provider took a submit. The same submit again is fine.
     ///
     /// Errors: [`LedgerError::NotOpen`] where the generation has ended or is another replica's.
-    pub async fn submitted(&self, submitted: Submitted) -> Result<(), LedgerError> {
+    pub async fn submitted(&self, submitted: impl Into<Arc<Submitted>>) -> Result<(), LedgerError> {
         let _timed = self.meters.books_call("submit");
-        let submitted = Arc::new(submitted);
+        let submitted = submitted.into();
         let (caller, answer) = oneshot::channel();
         let result = match self.send(Command::Submitted(submitted.clone(), caller)) {
             Ok(()) => answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed()))),

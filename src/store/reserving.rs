@@ -1,5 +1,7 @@
 //! The statements of a reservation: read who may spend what, record generations, holds and idempotency keys.
 
+use std::borrow::Cow;
+
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -217,13 +219,13 @@ pub(super) fn column<'r, R, T>(rows: &'r [R], value: impl Fn(&'r R) -> T) -> Vec
 type NewGeneration<'r> = (&'r Reservation, Option<Timestamp>);
 
 /// The prompt as it is stored: only where it is kept, and without the character that PostgreSQL cannot hold.
-fn stored_prompt((reservation, forget_at): &NewGeneration<'_>) -> Option<String> {
+fn stored_prompt<'r>((reservation, forget_at): &NewGeneration<'r>) -> Option<Cow<'r, str>> {
     forget_at.and(reservation.prompt.as_deref()).map(without_nul)
 }
 
 /// PostgreSQL's text holds every character but U+0000; the replacement character stands for it, on both databases.
-pub(super) fn without_nul(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
+pub(super) fn without_nul(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
 async fn insert_generations_postgres(

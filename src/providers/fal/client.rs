@@ -1,5 +1,6 @@
 //! The I/O with fal's queue: look often, read the result, cancel. The submit, which must happen once, is in `submit.rs`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,26 +138,26 @@ impl Fal {
     }
 
     pub(super) fn ticket_of(&self, endpoint: &str, label: &str, answer: wire::Submitted) -> Ticket {
-        let base = self.request_url(endpoint, &answer.request_id);
+        let base = || self.request_url(endpoint, &answer.request_id);
         Ticket {
             endpoint: endpoint.to_owned(),
             credential: label.to_owned(),
-            status_url: self.trusted(answer.status_url, || format!("{base}/status")),
-            response_url: self.trusted(answer.response_url, || base.clone()),
-            cancel_url: self.trusted(answer.cancel_url, || format!("{base}/cancel")),
+            status_url: self.trusted(answer.status_url, || format!("{}/status", base())),
+            response_url: self.trusted(answer.response_url, base),
+            cancel_url: self.trusted(answer.cancel_url, || format!("{}/cancel", base())),
             request_id: answer.request_id,
         }
     }
 
     async fn read(&self, url: &str, ticket: &Ticket) -> Result<(StatusCode, HeaderMap, Bytes), LookError> {
-        let response = self
+        let mut response = self
             .request(Method::GET, url, self.keys.of(&ticket.credential))
             .timeout(READ_TIMEOUT)
             .send()
             .await
             .map_err(|fault| LookError::Transient(cause_of(&fault)))?;
         let status = response.status();
-        let headers = response.headers().clone();
+        let headers = std::mem::take(response.headers_mut());
         let body = read_limited(response).await.map_err(LookError::Transient)?;
         Ok((status, headers, body))
     }
@@ -195,16 +196,16 @@ impl Fal {
 
     /// A ticket's address, moved to the present queue when it was written for another one (a stand-in that came back
     /// on another port).
-    fn address_for(&self, ticket: &Ticket, address: &str) -> String {
+    fn address_for<'a>(&self, ticket: &Ticket, address: &'a str) -> Cow<'a, str> {
         if self.is_ours(address) {
-            return address.to_owned();
+            return Cow::Borrowed(address);
         }
         let base = self.request_url(&ticket.endpoint, &ticket.request_id);
-        match address.rsplit('/').next() {
+        Cow::Owned(match address.rsplit('/').next() {
             Some("status") => format!("{base}/status"),
             Some("cancel") => format!("{base}/cancel"),
             _ => base,
-        }
+        })
     }
 }
 
@@ -387,14 +388,20 @@ fn units(headers: &HeaderMap) -> Option<crate::domain::Fixed> {
 
 /// Reads a body up to the limit, piece by piece.
 pub(super) async fn read_limited(mut response: reqwest::Response) -> Result<Bytes, String> {
-    let mut body = BytesMut::new();
+    let (mut first, mut body) = (Bytes::new(), BytesMut::new());
     while let Some(piece) = response.chunk().await.map_err(|fault| cause_of(&fault))? {
-        if body.len() + piece.len() > ANSWER_LIMIT {
+        if first.len() + body.len() + piece.len() > ANSWER_LIMIT {
             return Err(format!("the answer is larger than {ANSWER_LIMIT} bytes"));
         }
+        if first.is_empty() && body.is_empty() {
+            // Most answers come in one piece and are not copied.
+            first = piece;
+            continue;
+        }
+        body.extend_from_slice(&std::mem::take(&mut first));
         body.extend_from_slice(&piece);
     }
-    Ok(body.freeze())
+    Ok(if body.is_empty() { first } else { body.freeze() })
 }
 
 /// `fal-ai/flux/dev` → `fal-ai/flux`; with the namespaces `workflows` and `comfy`, one segment more.

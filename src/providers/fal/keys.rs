@@ -222,6 +222,9 @@ impl Keys {
 impl Standing {
     /// The rest that keeps this key from an endpoint now, the longest one.
     fn rest(&self, endpoint: &str, now: Instant) -> Option<Rest> {
+        if self.rests.is_empty() {
+            return None;
+        }
         let scopes = [Scope::All, Scope::Endpoint(endpoint.to_owned())];
         let rests = scopes.iter().filter_map(|scope| self.rests.get(scope)).filter(|rest| rest.until > now);
         rests.max_by_key(|rest| rest.until).copied()
@@ -255,8 +258,10 @@ impl Turn {
         let mut standings = self.keys.standings();
         let standing = &mut standings[self.at];
         standing.open.insert(request_id.to_owned(), Instant::now());
-        standing.rests.remove(&Scope::All);
-        standing.rests.remove(&Scope::Endpoint(endpoint.to_owned()));
+        if !standing.rests.is_empty() {
+            standing.rests.remove(&Scope::All);
+            standing.rests.remove(&Scope::Endpoint(endpoint.to_owned()));
+        }
     }
 
     /// fal refuses the key, for everything or for one endpoint.

@@ -138,7 +138,7 @@ impl Fal {
             .body(text)
             .send()
             .await;
-        let response = match sent {
+        let mut response = match sent {
             Ok(response) => response,
             Err(fault) if fault.is_connect() => {
                 let message = format!("no connection to fal: {}", cause_of(&fault));
@@ -146,7 +146,7 @@ impl Fal {
             }
             Err(fault) => return Err(Fault::Unclear(cause_of(&fault))),
         };
-        let (status, headers) = (response.status(), response.headers().clone());
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let body = read_limited(response).await.map_err(Fault::Unclear)?;
         self.read_submitted(prepared, key, status, &headers, &body)
     }

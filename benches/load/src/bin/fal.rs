@@ -1,7 +1,7 @@
 //! A stand-in for fal that costs as little as possible: the queue's protocol with answers of the real form, and files.
 //!
 //! `fal ADDRESS` listens there. An image takes the milliseconds that `POST /__set?delay_ms=N` said last.
-//! `POST /{app}` submits, `GET …/requests/{id}/status` and `GET …/requests/{id}` follow, `PUT …/cancel` is too late.
+//! `POST /run/{app}` answers with the image. `POST /{app}` submits, `GET …/requests/{id}/status` and `GET …/requests/{id}` follow, `PUT …/cancel` is too late.
 //! `GET /files/{bytes}` is a file of so many bytes; `POST /__set?file_bytes=N` makes results point to one.
 //! `GET /__count` tells how many submits, looks and results there were.
 
@@ -65,6 +65,17 @@ impl Fal {
         self.jobs(id).insert(id, Instant::now());
         let addresses = self.addresses(app, id);
         json(StatusCode::OK, format!("{{\"status\":\"IN_QUEUE\",{addresses},\"queue_position\":0}}"))
+    }
+
+    /// One call that waits for the image.
+    async fn run(&self) -> Answer {
+        let id = self.next.fetch_add(1, Relaxed);
+        match self.delay_ms.load(Relaxed) {
+            0 => {}
+            delay => tokio::time::sleep(Duration::from_millis(delay)).await,
+        }
+        self.results.fetch_add(1, Relaxed);
+        json(StatusCode::OK, self.result(id))
     }
 
     fn follow(&self, app: &str, id: u64, verb: &str) -> Answer {
@@ -137,6 +148,7 @@ impl Fal {
                 answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("image/jpeg"));
                 answer
             }
+            (Method::POST, path) if path.starts_with("run/") => self.run().await,
             (Method::POST, app) => self.submit(app),
             (_, path) => {
                 let Some((app, rest)) = path.split_once("/requests/") else {

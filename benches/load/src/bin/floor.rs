@@ -2,7 +2,8 @@
 //!
 //! `floor ADDRESS FAL KEY [DATABASE_URL]`: authenticates by digest, translates, makes the same three calls to fal's
 //! queue (submit, status, result), and writes the same three durable steps (hold, fal's id, settle), each awaited and
-//! committed together with what has gathered. Without a database it writes nothing. No limits, no checks of parameters,
+//! committed together with what has gathered. Without a database it writes nothing. With `--one-call` before the rest
+//! it makes one call, which waits for the image, and writes hold and settle: what a crash then loses is lost. No limits, no checks of parameters,
 //! no ledger, no recovery: what the gateway costs beyond it is what those cost.
 
 use std::collections::HashMap;
@@ -36,6 +37,7 @@ struct Floor {
     fal: String,
     keys: HashMap<[u8; 32], u64>,
     writer: Option<mpsc::Sender<Write>>,
+    one_call: bool,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +117,22 @@ impl Floor {
         let size = wish.image_size.as_ref().map(|size| Size { width: size.width, height: size.height });
         let fal_wish = FalWish { prompt: &wish.prompt, num_images: wish.num_images.unwrap_or(1), image_size: size };
         let body = serde_json::to_vec(&fal_wish).ok()?;
+        let delivery = if self.one_call {
+            let run = self.client.post(format!("{}/run/{}", self.fal, wish.model));
+            self.call(run.header("content-type", "application/json").body(body)).await?
+        } else {
+            self.by_queue(id, wish, body).await?
+        };
+        let delivery: Delivery = serde_json::from_slice(&delivery).ok()?;
+        let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?.as_secs();
+        let images = &delivery.images;
+        let made = Made { created, model: &wish.model, images, data: images, seed: delivery.seed };
+        let answer = serde_json::to_string(&made).ok()?;
+        self.write(id, Step::Settle { price: 3_000_000, answer: answer.clone() }).await?;
+        Some(answer)
+    }
+
+    async fn by_queue(&self, id: Uuid, wish: &Wish, body: Vec<u8>) -> Option<web::Bytes> {
         let submit = self.client.post(format!("{}/{}", self.fal, wish.model));
         let submitted = self.call(submit.header("content-type", "application/json").body(body)).await?;
         let submitted: Submitted = serde_json::from_slice(&submitted).ok()?;
@@ -127,14 +145,7 @@ impl Floor {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let delivery: Delivery =
-            serde_json::from_slice(&self.call(self.client.get(&submitted.response_url)).await?).ok()?;
-        let created = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?.as_secs();
-        let images = &delivery.images;
-        let made = Made { created, model: &wish.model, images, data: images, seed: delivery.seed };
-        let answer = serde_json::to_string(&made).ok()?;
-        self.write(id, Step::Settle { price: 3_000_000, answer: answer.clone() }).await?;
-        Some(answer)
+        self.call(self.client.get(&submitted.response_url)).await
     }
 }
 
@@ -213,9 +224,11 @@ async fn write_all(database: String, mut writes: mpsc::Receiver<Write>) -> Resul
 }
 
 fn main() -> std::io::Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let one_call = arguments.first().is_some_and(|first| first == "--one-call");
+    arguments.drain(..usize::from(one_call));
     let [address, fal, key, database @ ..] = &arguments[..] else {
-        return Err(std::io::Error::other("usage: floor ADDRESS FAL KEY [DATABASE_URL]"));
+        return Err(std::io::Error::other("usage: floor [--one-call] ADDRESS FAL KEY [DATABASE_URL]"));
     };
     let writer = database.first().cloned().map(|database| {
         let (writer, writes) = mpsc::channel(16_384);
@@ -235,7 +248,7 @@ fn main() -> std::io::Result<()> {
                 .pool_max_idle_per_host(1024)
                 .build()
                 .expect("a client needs nothing");
-            let floor = Floor { client, fal: fal.clone(), keys: keys.clone(), writer: writer.clone() };
+            let floor = Floor { client, fal: fal.clone(), keys: keys.clone(), writer: writer.clone(), one_call };
             App::new()
                 .app_data(web::Data::new(floor))
                 .route("/v1/images/generations", web::post().to(generate))

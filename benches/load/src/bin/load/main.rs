@@ -59,7 +59,7 @@ impl Arguments {
             }
         }
         if read.rows.is_empty() {
-            let quick = [Kind::Direct, Kind::FloorWithoutBooks, Kind::Floor, Kind::Gateway];
+            let quick = [Kind::Direct, Kind::FloorWithoutBooks, Kind::FloorOneCall, Kind::Floor, Kind::Gateway];
             read.rows = if read.full { Kind::ALL.map(|(_, kind)| kind).to_vec() } else { quick.to_vec() };
         }
         Ok(read)
@@ -359,6 +359,9 @@ fn ratios(cells: &[Cell]) {
     ] {
         println!("  {what}: {ratio:.2} (target {target})");
     }
+    let all = |kind| at(kind, |cell| cell.own + cell.database);
+    let (gateway, one_call) = (all(Kind::Gateway), all(Kind::FloorOneCall));
+    println!("  all CPU: {gateway:.3} ms, {:.2} of the floor with one call (target 3.33)", gateway / one_call);
 }
 
 #[tokio::main]

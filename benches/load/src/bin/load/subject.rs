@@ -35,6 +35,8 @@ pub enum Kind {
     Direct,
     /// The floor without a database.
     FloorWithoutBooks,
+    /// The floor with one call instead of the queue, and two writes instead of three.
+    FloorOneCall,
     /// The floor.
     Floor,
     /// The gateway on PostgreSQL, every limit switched on.
@@ -49,9 +51,10 @@ pub enum Kind {
 
 impl Kind {
     /// The name in tables and arguments.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("direct", Self::Direct),
         ("floor-without-books", Self::FloorWithoutBooks),
+        ("floor-one-call", Self::FloorOneCall),
         ("floor", Self::Floor),
         ("gateway", Self::Gateway),
         ("gateway-2", Self::TwoGateways),
@@ -66,7 +69,7 @@ impl Kind {
 
     /// Whether PostgreSQL works for it.
     pub fn uses_postgres(self) -> bool {
-        matches!(self, Self::Floor | Self::Gateway | Self::TwoGateways | Self::ThreeGateways)
+        !matches!(self, Self::Direct | Self::FloorWithoutBooks | Self::GatewayOnSqlite)
     }
 
     /// How many processes it is.
@@ -166,9 +169,10 @@ impl Bench {
                 subject.addresses = vec![self.fal.clone()];
                 return Ok(subject);
             }
-            Kind::Floor | Kind::FloorWithoutBooks => {
-                let mut arguments = vec![address.as_str(), &fal, KEY];
-                arguments.extend((kind == Kind::Floor).then_some(subject.database.as_str()));
+            Kind::Floor | Kind::FloorOneCall | Kind::FloorWithoutBooks => {
+                let mut arguments = if kind == Kind::FloorOneCall { vec!["--one-call"] } else { Vec::new() };
+                arguments.extend([address.as_str(), &fal, KEY]);
+                arguments.extend(kind.uses_postgres().then_some(subject.database.as_str()));
                 let begin = Instant::now();
                 subject.children.push(start(&self.programs.join("floor"), &arguments, &[], &log)?);
                 self.first_answer(&mut subject, begin).await?;
@@ -248,7 +252,7 @@ impl Bench {
             Kind::Gateway | Kind::TwoGateways | Kind::ThreeGateways => {
                 "SELECT COUNT(*) FROM ledger_transactions WHERE kind = 'settlement'"
             }
-            Kind::Floor => "SELECT COUNT(*) FROM requests WHERE state = 'settled'",
+            Kind::Floor | Kind::FloorOneCall => "SELECT COUNT(*) FROM requests WHERE state = 'settled'",
             _ => return Ok(None),
         };
         let mut connection = PgConnection::connect(&subject.database).await?;
