@@ -14,13 +14,13 @@ use tracing::warn;
 use utoipa::ToSchema;
 
 use super::Services;
-use super::errors::invalid_field;
+use super::errors::{invalid_field, upload_problem};
 use super::fal_clients::PROVIDER;
 use super::forms::{expect_form, read_parts};
 use crate::domain::Timestamp;
 use crate::gateway::check_file;
 use crate::http::{Code, Problem, ProblemBody, Verbatim};
-use crate::providers::{FailureKind, FileWish};
+use crate::providers::FileWish;
 use crate::storage::{LinkError, Links, Storage, StorageError, content_type};
 
 /// How long what never changes may be kept by others, in seconds: a year, the longest that caches heed.
@@ -273,12 +273,8 @@ pub async fn upload_file(
     let bytes = file.bytes.len();
     let end = content_type.rsplit('/').next().unwrap_or("bin");
     let wish = FileWish { content_type: content_type.to_owned(), file_name: format!("input.{end}") };
-    let url = services.gateway.upload(PROVIDER, &wish, file.bytes.freeze()).await.map_err(|failure| {
-        warn!(reason = failure.message, "the provider's storage does not take a client's file");
-        let is_ours = failure.kind == FailureKind::Account;
-        let code = if is_ours { Code::UpstreamError } else { Code::ServiceUnavailable };
-        Problem::new(code, "the provider's storage does not take files now")
-    })?;
+    let uploaded = services.gateway.upload(PROVIDER, &wish, file.bytes.freeze()).await;
+    let url = uploaded.map_err(|failure| upload_problem("the provider's", &failure))?;
     Ok(HttpResponse::Ok().json(FileView {
         id: format!("file-{}", services.ids.uuid().simple()),
         object: "file",
