@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use super::Services;
 use super::errors::{invalid_field, upload_problem};
 use super::fal_clients::PROVIDER;
-use super::forms::{expect_form, read_parts};
+use super::forms::{Part, expect_form, read_parts};
 use crate::domain::Timestamp;
 use crate::gateway::check_file;
 use crate::http::{Code, Problem, ProblemBody, Verbatim};
@@ -251,16 +251,18 @@ pub async fn upload_file(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     expect_form(&request, "with the image as `file`")?;
-    let parts = read_parts(Multipart::new(request.headers(), payload), services.http.body_limit).await?;
+    let form = Multipart::new(request.headers(), payload);
     let (mut file, mut purpose) = (None, "vision".to_owned());
-    for part in parts {
+    let take = |part: Part| {
         match part.name.as_str() {
             "file" if file.is_some() => return Err(invalid_field("file", "given more than once")),
             "file" => file = Some(part),
             "purpose" => purpose = String::from_utf8_lossy(&part.bytes).into_owned(),
             other => return Err(invalid_field(other, "is no field of this form")),
         }
-    }
+        Ok(())
+    };
+    read_parts(form, services.http.body_limit, take).await?;
     let file = file.ok_or_else(|| invalid_field("file", "is required"))?;
     if !PURPOSES.contains(&purpose.as_str()) {
         return Err(invalid_field("purpose", "must be `vision`, `user_data` or `assistants`"));

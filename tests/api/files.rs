@@ -206,7 +206,7 @@ fn png() -> Vec<u8> {
 
 #[tokio::test]
 async fn an_uploaded_image_can_be_used_as_input() {
-    let house = House::new(Database::Sqlite).await;
+    let house = House::with(Database::Sqlite, Duration::ZERO, &[("IMAGEGATE_BODY_LIMIT", "64KiB")]).await;
     let upload = |form: Form| house.gateway.project(Method::POST, "/v1/files").multipart(form);
     let file = || Part::bytes(png()).file_name("cat.png");
     let form = Form::new().text("purpose", "vision").part("file", file());
@@ -229,6 +229,13 @@ async fn an_uploaded_image_can_be_used_as_input() {
         let answer = read(upload(form).send().await.unwrap(), StatusCode::BAD_REQUEST).await;
         assert_eq!(answer["error"]["param"], param, "{answer}");
     }
+    // A form that is at fault as a whole is told so, whatever its parts are.
+    let huge = Part::bytes(vec![0; 66 * 1024]).file_name("x.png");
+    let answer = upload(Form::new().text("colour", "red").part("file", huge)).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let many = (0..201).fold(Form::new(), |form, _| form.text("colour", "red"));
+    let answer = read(upload(many).send().await.unwrap(), StatusCode::BAD_REQUEST).await;
+    assert_eq!(answer["error"]["code"], "invalid_request", "{answer}");
     let text = house.gateway.project(Method::POST, "/v1/files").json(&json!({"file": "x"})).send().await.unwrap();
     assert_eq!(text.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
     let nobody = house.gateway.request(Method::POST, "/v1/files").send().await.unwrap();
