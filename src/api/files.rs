@@ -5,8 +5,8 @@ use std::sync::Arc;
 use actix_multipart::Multipart;
 use actix_web::body::SizedStream;
 use actix_web::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_SECURITY_POLICY, ETAG, EntityTag, Header as _, IF_RANGE,
-    IfNoneMatch, Range, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, ByteRangeSpec, CACHE_CONTROL, CONTENT_RANGE, CONTENT_SECURITY_POLICY, ETAG, EntityTag, Header as _,
+    IF_RANGE, IfNoneMatch, Range, X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, post, route, web};
 use serde::{Deserialize, Serialize};
@@ -130,52 +130,46 @@ pub async fn retrieve_image_file(
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         // An SVG may carry a script; here it runs none.
         .insert_header((CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; sandbox"));
-    let size = files.storage.size(&name).await.map_err(|fault| storage_problem(&fault))?;
+    // The storage is asked for the size alone only where nothing, or not all, is sent.
+    let size = || async { files.storage.size(&name).await.map_err(|fault| storage_problem(&fault)) };
     let known = match IfNoneMatch::parse(&request) {
         Ok(IfNoneMatch::Any) => true,
         Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|known| known.weak_eq(&tag)),
         Err(_) => false,
     };
     if known {
+        size().await?;
         return Ok(answer.status(actix_web::http::StatusCode::NOT_MODIFIED).finish());
     }
-    let range = match wanted_range(&request, &tag, size) {
-        Wanted::All => None,
-        Wanted::Part(first, last) => Some((first, last)),
-        Wanted::Nothing => {
-            // A player of ranges reads the header, nobody a body.
-            request.extensions_mut().insert(Verbatim);
-            return Ok(HttpResponse::RangeNotSatisfiable()
-                .insert_header((CONTENT_RANGE, format!("bytes */{size}")))
-                .finish());
+    let range = match wanted_part(&request, &tag) {
+        None => None,
+        Some(part) => {
+            let size = size().await?;
+            let Some(range) = part.to_satisfiable_range(size) else {
+                // A player of ranges reads the header, nobody a body.
+                request.extensions_mut().insert(Verbatim);
+                return Ok(HttpResponse::RangeNotSatisfiable()
+                    .insert_header((CONTENT_RANGE, format!("bytes */{size}")))
+                    .finish());
+            };
+            Some(range)
         }
     };
     let piece = files.storage.open_file(&name, range).await.map_err(|fault| storage_problem(&fault))?;
     let length = range.map_or(piece.size, |(first, last)| last - first + 1);
     if let Some((first, last)) = range {
         answer.status(actix_web::http::StatusCode::PARTIAL_CONTENT);
-        answer.insert_header((CONTENT_RANGE, format!("bytes {first}-{last}/{size}")));
+        answer.insert_header((CONTENT_RANGE, format!("bytes {first}-{last}/{}", piece.size)));
     }
     Ok(answer.body(SizedStream::new(length, piece.body)))
 }
 
-/// Which bytes are wanted.
-enum Wanted {
-    All,
-    Part(u64, u64),
-    Nothing,
-}
-
-/// One part if one is asked for; several parts are answered with the whole, as RFC 9110 allows.
-fn wanted_range(request: &HttpRequest, tag: &EntityTag, size: u64) -> Wanted {
+/// The one part that is asked for; several parts are answered with the whole, as RFC 9110 allows.
+fn wanted_part(request: &HttpRequest, tag: &EntityTag) -> Option<ByteRangeSpec> {
     let is_of_this = request.headers().get(IF_RANGE).is_none_or(|value| value.as_bytes() == tag.to_string().as_bytes());
-    let specs = match Range::parse(request) {
-        Ok(Range::Bytes(specs)) if is_of_this => specs,
-        _ => return Wanted::All,
-    };
-    match specs.as_slice() {
-        [one] => one.to_satisfiable_range(size).map_or(Wanted::Nothing, |(first, last)| Wanted::Part(first, last)),
-        _ => Wanted::All,
+    match Range::parse(request) {
+        Ok(Range::Bytes(specs)) if is_of_this => <[ByteRangeSpec; 1]>::try_from(specs).ok().map(|[one]| one),
+        _ => None,
     }
 }
 

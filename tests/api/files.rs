@@ -72,6 +72,10 @@ async fn a_delivered_image_is_kept_and_served_by_us(kind: Database) {
     assert_eq!(header(beyond.headers(), "content-range"), format!("bytes */{}", bytes.len()));
     let known = client().get(url).header(IF_NONE_MATCH, &etag).send().await.unwrap();
     assert_eq!(known.status(), StatusCode::NOT_MODIFIED);
+    let missing = format!("{id}/7.jpg");
+    let known = client().get(format!("{}/files/{missing}", house.gateway.base));
+    let known = known.header(IF_NONE_MATCH, format!("\"{missing}\"")).send().await.unwrap();
+    assert_eq!(known.status(), StatusCode::NOT_FOUND);
     let head = client().head(url).send().await.unwrap();
     assert_eq!(header(head.headers(), "content-length"), bytes.len().to_string());
 
