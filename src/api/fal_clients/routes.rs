@@ -12,7 +12,7 @@ use super::refusal::Refusal;
 use super::target::Target;
 use super::{Services, Visit};
 use crate::accounts::Caller;
-use crate::api::answer::public_base;
+use crate::api::places::public_base;
 use crate::http::RequestContext;
 
 /// The header in which fal's clients name the address that they mean.
