@@ -108,6 +108,16 @@ impl Upstream {
     }
 }
 
+/// The routes whose parameters may hold slashes, as they are written beside their handlers. In the document they stand
+/// without `:.+`.
+pub const ROUTES_WITH_SLASHES: [&str; 5] = [
+    "/v1/models/{id:.+}",
+    "/fal/run/{endpoint:.+}",
+    "/fal/queue/{endpoint:.+}",
+    "/fal/queue/{application:.+}/requests/{request_id:.+}",
+    "/fal/queue/{application:.+}/requests/{request_id}/cancel",
+];
+
 /// The routes of the public face.
 pub fn routes(config: &mut ServiceConfig) {
     config

@@ -1,5 +1,7 @@
 //! What an address that no route takes is answered: 405 where another method would do, else 404.
 
+use actix_web::dev::ResourceDef;
+use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use utoipa::openapi::OpenApi;
 
@@ -8,25 +10,28 @@ use crate::http::{Code, Problem};
 
 /// What an address that no route takes is answered.
 pub async fn nothing_here(request: HttpRequest, known: web::Data<KnownPaths>) -> Result<HttpResponse, Problem> {
-    let refused = nothing_known_here(&request, &known);
-    if api::fal_clients::is_for_fals_clients(request.path()) {
-        return Ok(api::fal_clients::refuse_in_fals_words(&request, refused));
+    let path = request.path();
+    let allowed = known.methods(path).join(", ");
+    let refused = if allowed.is_empty() {
+        Problem::new(Code::NotFound, format!("there is nothing at `{path}`"))
+    } else {
+        let message = format!("`{path}` takes {allowed}, not {}", request.method());
+        Problem::new(Code::MethodNotAllowed, message).header("allow", &allowed)
+    };
+    if !api::fal_clients::is_for_fals_clients(path) {
+        return Err(refused);
     }
-    Err(refused)
-}
-
-fn nothing_known_here(request: &HttpRequest, known: &KnownPaths) -> Problem {
-    let methods = known.methods(request.path());
-    if methods.is_empty() {
-        return Problem::new(Code::NotFound, format!("there is nothing at `{}`", request.path()));
+    let mut answer = api::fal_clients::refuse_in_fals_words(&request, refused);
+    if let Ok(value) = HeaderValue::from_str(&allowed)
+        && !value.is_empty()
+    {
+        answer.headers_mut().insert(ALLOW, value);
     }
-    let allowed = methods.join(", ");
-    let message = format!("`{}` takes {allowed}, not {}", request.path(), request.method());
-    Problem::new(Code::MethodNotAllowed, message).header("allow", &allowed)
+    Ok(answer)
 }
 
 /// The paths of the document and their methods.
-pub struct KnownPaths(Vec<(actix_web::dev::ResourceDef, Vec<&'static str>)>);
+pub struct KnownPaths(Vec<(ResourceDef, Vec<&'static str>)>);
 
 impl KnownPaths {
     /// Those of a document.
@@ -41,8 +46,12 @@ impl KnownPaths {
             ];
             all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
         };
-        let paths = document.paths.paths.iter();
-        Self(paths.map(|(path, item)| (actix_web::dev::ResourceDef::new(path.as_str()), methods(item))).collect())
+        // The document cannot say that a parameter may hold slashes; the route does.
+        let route = |path: &str| {
+            let with_slashes = api::ROUTES_WITH_SLASHES.iter().find(|route| route.replace(":.+", "") == path);
+            ResourceDef::new(with_slashes.copied().unwrap_or(path))
+        };
+        Self(document.paths.paths.iter().map(|(path, item)| (route(path), methods(item))).collect())
     }
 
     fn methods(&self, path: &str) -> Vec<&'static str> {
