@@ -38,10 +38,9 @@ fn client_file(name: &str) -> String {
 #[test]
 fn fals_python_client_runs_against_it_unchanged() {
     let folder = tempfile::tempdir().unwrap();
-    let (pem, tls) = authority();
-    let file = folder.path().join("authority.pem");
-    std::fs::write(&file, pem).unwrap();
-    let fal = sandbox(Some(tls));
+    let authority = authority();
+    let [file, ..] = authority.files(folder.path());
+    let fal = sandbox(Some(authority.server_config()));
     let host = |url: String| url.strip_prefix("https://").unwrap().to_owned();
     let mut command = Command::new(tool("IMAGEGATE_TEST_PYTHON"));
     command
