@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::authority::authority;
 use crate::receiver::Receiver;
+use crate::support::tools::{client_file, last_line, seen_by_fals_python_client, tool};
 use crate::support::{
     Database, Gateway, House, PROJECT_KEY, Start, TestDatabase, client_that_trusts, eventually, free_port,
     on_both_databases, read, start_sandbox,
@@ -23,23 +24,10 @@ on_both_databases!(
     a_failed_run_is_told_as_fal_tells_it,
 );
 
-/// What `./test.sh` has installed.
-fn tool(name: &str) -> String {
-    #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set, so fal's clients cannot be tried: run ./test.sh"))
-}
-
-fn client_file(name: &str) -> String {
-    format!("{}/tests/clients/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The last line of a client's output, which must be JSON.
+/// What a client says that it has seen.
 async fn seen_by(mut command: Command, gateway: &Gateway) -> Value {
     let run = move || command.stdin(Stdio::null()).output().unwrap();
-    let output = tokio::task::spawn_blocking(run).await.unwrap();
-    let (told, faults) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{faults}\n{}", gateway.log());
-    serde_json::from_str(told.lines().last().unwrap_or_default()).unwrap_or_else(|_| panic!("{told}\n{faults}"))
+    last_line(&tokio::task::spawn_blocking(run).await.unwrap(), || gateway.log())
 }
 
 /// A call as `@fal-ai/client` makes it with `proxyUrl`.
@@ -129,26 +117,7 @@ async fn fals_python_client_runs_unchanged_with_its_hosts_set(kind: Database) {
         .env("FAL_KEY", PROJECT_KEY)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("SSL_CERT_FILE", &file);
-    let seen = seen_by(command, &gateway).await;
-    let size = json!([[512, 512]]);
-    assert_eq!(
-        seen,
-        json!({
-            "run": size,
-            "events": ["Completed", "InProgress", "Queued"],
-            "queue": size,
-            "seed": 7,
-            "status": "Completed",
-            "again": size,
-            "subscribe": size,
-            "enqueued": 1,
-            "cancelled": 499,
-            "invalid": [422, ["body", "guidance_scale"], "less_than_equal"],
-            "unknown": 404,
-            "stream": [true, size],
-            "async": size,
-        })
-    );
+    assert_eq!(seen_by(command, &gateway).await, seen_by_fals_python_client());
     let made = gateway.generations().await;
     assert_eq!(made.iter().filter(|row| row["state"] == "succeeded").count(), 5, "{made:?}");
 }

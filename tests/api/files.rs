@@ -10,6 +10,7 @@ use reqwest::multipart::{Form, Part};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::support::tools::tool;
 use crate::support::{
     Database, Gateway, House, Start, TestDatabase, client, eventually, free_port, on_both_databases, python, read,
     start_sandbox,
@@ -161,11 +162,8 @@ impl Drop for Moto {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn images_are_kept_in_s3() {
-    #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
-    let interpreter = std::env::var("IMAGEGATE_TEST_PYTHON")
-        .unwrap_or_else(|_| panic!("IMAGEGATE_TEST_PYTHON is not set, so S3 cannot be tried: run ./test.sh"));
     let number = free_port();
-    let mut command = Command::new(Path::new(&interpreter).with_file_name("moto_server"));
+    let mut command = Command::new(Path::new(&tool("IMAGEGATE_TEST_PYTHON")).with_file_name("moto_server"));
     command.args(["-H", "127.0.0.1", "-p", &number.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
     let _moto = Moto(command.spawn().unwrap());
     let endpoint = format!("http://127.0.0.1:{number}");

@@ -13,6 +13,11 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+#[path = "../common/tools.rs"]
+pub mod tools;
+
+use tools::tool;
+
 /// The admin key of every test's gateway.
 pub const ADMIN_KEY: &str = "admin-key-of-the-tests";
 /// The project key of every test's gateway.
@@ -126,17 +131,9 @@ impl Drop for TestDatabase {
     }
 }
 
-/// The server that `./test.sh` started.
-fn postgres_server() -> String {
-    #[expect(clippy::disallowed_methods, reason = "tests learn of their server from ./test.sh")]
-    std::env::var("IMAGEGATE_TEST_POSTGRES").unwrap_or_else(|_| {
-        panic!("IMAGEGATE_TEST_POSTGRES is not set, so nothing can be tested on PostgreSQL: run ./test.sh")
-    })
-}
-
 async fn new_postgres_database() -> String {
     use sqlx::Connection;
-    let server = postgres_server();
+    let server = tool("IMAGEGATE_TEST_POSTGRES");
     let name = format!("t_{}", uuid_text());
     let mut connection = sqlx::PgConnection::connect(&server).await.unwrap();
     let statement = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
@@ -407,10 +404,7 @@ pub async fn fal_state(fal: &sandbox::Running) -> Value {
 
 /// What a Python script says, with `input` at its standard input.
 pub async fn python(script: &str, input: &str) -> String {
-    #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
-    let python = std::env::var("IMAGEGATE_TEST_PYTHON").unwrap_or_else(|_| {
-        panic!("IMAGEGATE_TEST_PYTHON is not set, so Python's libraries cannot be tried: run ./test.sh")
-    });
+    let python = tool("IMAGEGATE_TEST_PYTHON");
     let (script, input) = (script.to_owned(), input.to_owned());
     let run = move || {
         use std::io::Write;
@@ -446,6 +440,11 @@ pub fn t_rex() -> Value {
         "model": "flux-realism",
         "image_size": {"width": 1472, "height": 512}
     })
+}
+
+/// A number that is told to the tests from outside, such as how long they may last.
+pub fn number(name: &str, default: u64) -> u64 {
+    tools::setting(name).and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 /// Asks until there is an answer.
