@@ -5,45 +5,38 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_cors::Cors;
-use actix_web::body::MessageBody;
-use actix_web::dev::{Server, ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse};
-use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN};
-use actix_web::middleware::{DefaultHeaders, from_fn};
-use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::web;
 use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
-use utoipa::openapi::OpenApi;
-use utoipa_actix_web::AppExt;
 
 use crate::accounts::{Accounts, AccountsError, FirstKeys, KeyKind};
 use crate::api::{Files, ModelTable, Published, Services, Upstream};
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::config::{Config, HttpSettings, SalesSettings, StorageSettings};
+use crate::config::{Config, SalesSettings, StorageSettings};
 use crate::domain::{Clock, IdSource, SystemClock, SystemIds};
 use crate::gateway::{Gateway, Keeper, Parts};
-use crate::http::{BODY_TIME, Code, Edge, FrameTools, Problem, Stopping, frame, normalize};
+use crate::http::{FrameTools, Stopping};
 use crate::ledger::{Books, LedgerError};
 use crate::meters::SharedMeters;
 use crate::providers::{Bill, BillingError, Media, Metered, Provider, Providers, fal};
 use crate::storage::{Links, Storage, StorageError};
 use crate::store::{Store, StoreError, StoreOptions};
 use crate::webhooks::Webhooks;
-use crate::{admin, api, console, sandbox};
+use crate::{api, sandbox};
 
+mod known;
+mod listen;
 mod tls;
 
+use listen::listen;
 use tls::TlsError;
+
+pub use listen::document;
 
 /// How long shutdown waits for open generations; what is still open then is found again at the next start.
 const DRAIN: Duration = Duration::from_secs(25);
-/// How long an idle connection is kept, so that clients need not connect for each image.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// Longest time that a request's headers may take to arrive.
-const HEADER_TIME: Duration = Duration::from_secs(10);
-/// Most connections that one worker (one for each core) keeps; more wait to be taken.
-const CONNECTIONS: usize = 25_000;
 /// The key that our own stand-in is called with.
 const SANDBOX_KEY: &str = "sandbox:sandbox";
 
@@ -359,210 +352,4 @@ fn upstream(
         public_url: config.http.public_url.clone(),
     };
     Ok((settings, Some(running), Upstream::Sandbox(base)))
-}
-
-fn listen(
-    http: &HttpSettings,
-    services: web::Data<Services>,
-    tools: web::Data<FrameTools>,
-) -> Result<(SocketAddr, Server), StartError> {
-    let settings = http.clone();
-    let admin = settings.admin_bind.map(AdminListener::bind).transpose()?;
-    let own = web::Data::new(api::access::AdminAddress(admin.as_ref().map(|admin| admin.address)));
-    let docs = web::Data::new(utoipa_swagger_ui::Config::from("/openapi.json").validator_url("none"));
-    let body_limit = settings.body_limit;
-    let cors_origins = settings.cors_origins.clone();
-    let tls = settings.tls.as_ref().map(tls::server_config).transpose()?;
-    let is_tls = tls.is_some();
-    let edge = Edge { trusted: settings.trusted_proxies.clone().into(), body_time: BODY_TIME };
-    let server = HttpServer::new(move || {
-        let (app, api) = application();
-        // Every route is in the document: a path that exists with another method gets 405, any other 404.
-        let known = web::Data::new(KnownPaths::of(&api));
-        app.app_data(services.clone())
-            .app_data(tools.clone())
-            .app_data(own.clone())
-            .app_data(docs.clone())
-            .app_data(known)
-            .app_data(web::PayloadConfig::new(body_limit))
-            .app_data(console::Inside::new(services.clone(), body_limit))
-            .configure(console::routes)
-            .service(web::resource("/").route(web::get().to(redirect_to_docs)))
-            .service(web::resource("/docs").route(web::get().to(api::docs_page)))
-            .service(web::resource("/docs/{file:.*}").route(web::get().to(api::docs_page)))
-            .service(web::resource("/sandbox/files/{name:.*}").route(web::get().to(sandbox_file)))
-            .default_service(web::to(nothing_here))
-            .wrap(from_fn(api::access::authenticate))
-            .wrap(from_fn(frame))
-            .wrap(cors(cors_origins.as_deref()))
-            .wrap(security_headers(is_tls))
-            .wrap_fn({
-                let edge = edge.clone();
-                move |mut request, service| {
-                    edge.receive(&mut request);
-                    normalize(&mut request);
-                    // `IMAGEGATE_CORS_ORIGINS` is for the public face only.
-                    let is_public = !api::access::is_operators_api(request.path());
-                    if !is_public {
-                        request.headers_mut().remove(ORIGIN);
-                    }
-                    let answer = actix_web::dev::Service::call(service, request);
-                    async move {
-                        let mut response = answer.await?;
-                        if !is_public {
-                            response.headers_mut().remove(ACCESS_CONTROL_ALLOW_ORIGIN);
-                        }
-                        Ok(response)
-                    }
-                }
-            })
-    })
-    // A client that hangs up must be noticed: half-closed connections look the same until the answer is written.
-    .h1_allow_half_closed(false)
-    .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(HEADER_TIME)
-    .max_connections(CONNECTIONS)
-    .disable_signals()
-    .shutdown_timeout(DRAIN.as_secs());
-    let server = match &tls {
-        None => server.bind(settings.bind),
-        Some(tls) => server.bind_rustls_0_23(settings.bind, tls.clone()),
-    };
-    let server = server.map_err(|source| StartError::Bind { address: settings.bind, source })?;
-    let address = server.addrs().first().copied().unwrap_or(settings.bind);
-    let server = match admin {
-        None => server,
-        Some(AdminListener { listener, address }) => {
-            info!(%address, "the operators' face has an address of its own");
-            let server = match tls {
-                None => server.listen(listener),
-                Some(tls) => server.listen_rustls_0_23(listener, tls),
-            };
-            server.map_err(|source| StartError::AdminBind { address, source })?
-        }
-    };
-    Ok((address, server.run()))
-}
-
-/// The operators' face's own socket; bound first, since the routes must know its port.
-struct AdminListener {
-    listener: std::net::TcpListener,
-    address: SocketAddr,
-}
-
-impl AdminListener {
-    fn bind(address: SocketAddr) -> Result<Self, StartError> {
-        let bound = std::net::TcpListener::bind(address);
-        let named = bound.and_then(|listener| Ok(Self { address: listener.local_addr()?, listener }));
-        named.map_err(|source| StartError::AdminBind { address, source })
-    }
-}
-
-/// The routes and the document that they make.
-fn application() -> (
-    App<
-        impl ServiceFactory<
-            ServiceRequest,
-            Config = (),
-            Response = ServiceResponse<impl MessageBody>,
-            Error = Error,
-            InitError = (),
-        >,
-    >,
-    OpenApi,
-) {
-    let (app, mut document) =
-        App::new().into_utoipa_app().configure(api::routes).configure(admin::routes).split_for_parts();
-    api::openapi_document(&mut document);
-    (app, document)
-}
-
-/// The OpenAPI document of a catalogue, as text.
-pub fn document(catalogue: &Catalogue) -> Result<String, serde_json::Error> {
-    let (_, document) = application();
-    api::render_document(&document, catalogue)
-}
-
-/// What every browser is told, whatever the answer.
-fn security_headers(is_tls: bool) -> DefaultHeaders {
-    let headers = DefaultHeaders::new()
-        .add(("x-content-type-options", "nosniff"))
-        .add(("x-frame-options", "DENY"))
-        .add(("referrer-policy", "no-referrer"));
-    if is_tls { headers.add(("strict-transport-security", "max-age=31536000")) } else { headers }
-}
-
-fn cors(origins: Option<&[String]>) -> Cors {
-    let cors = Cors::default()
-        .allow_any_method()
-        .allow_any_header()
-        .expose_any_header()
-        .block_on_origin_mismatch(false)
-        .max_age(3600);
-    match origins {
-        None => cors.allow_any_origin().send_wildcard(),
-        Some(origins) => origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin)),
-    }
-}
-
-async fn redirect_to_docs() -> HttpResponse {
-    HttpResponse::SeeOther().insert_header(("location", "/docs/index.html")).finish()
-}
-
-/// The stand-in's files under the gateway's own address.
-async fn sandbox_file(name: web::Path<String>, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
-    let not_found = || Problem::new(Code::NotFound, "there is no such file");
-    if services.upstream == Upstream::Fal {
-        return Err(not_found());
-    }
-    let name = name.into_inner();
-    let file = web::block(move || sandbox::render_file(&name)).await.ok().flatten().ok_or_else(not_found)?;
-    Ok(HttpResponse::Ok()
-        .insert_header(("cache-control", "public, max-age=31536000, immutable"))
-        .content_type(file.content_type)
-        .body(file.bytes))
-}
-
-/// What an address that no route takes is answered.
-async fn nothing_here(request: HttpRequest, known: web::Data<KnownPaths>) -> Result<HttpResponse, Problem> {
-    let refused = nothing_known_here(&request, &known);
-    if api::fal_clients::is_for_fals_clients(request.path()) {
-        return Ok(api::fal_clients::refuse_in_fals_words(&request, refused));
-    }
-    Err(refused)
-}
-
-fn nothing_known_here(request: &HttpRequest, known: &KnownPaths) -> Problem {
-    let methods = known.methods(request.path());
-    if methods.is_empty() {
-        return Problem::new(Code::NotFound, format!("there is nothing at `{}`", request.path()));
-    }
-    let allowed = methods.join(", ");
-    let message = format!("`{}` takes {allowed}, not {}", request.path(), request.method());
-    Problem::new(Code::MethodNotAllowed, message).header("allow", &allowed)
-}
-
-/// The paths of the document and their methods.
-struct KnownPaths(Vec<(actix_web::dev::ResourceDef, Vec<&'static str>)>);
-
-impl KnownPaths {
-    fn of(document: &OpenApi) -> Self {
-        let methods = |item: &utoipa::openapi::PathItem| {
-            let all = [
-                ("GET", item.get.is_some()),
-                ("POST", item.post.is_some()),
-                ("PUT", item.put.is_some()),
-                ("PATCH", item.patch.is_some()),
-                ("DELETE", item.delete.is_some()),
-            ];
-            all.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect()
-        };
-        let paths = document.paths.paths.iter();
-        Self(paths.map(|(path, item)| (actix_web::dev::ResourceDef::new(path.as_str()), methods(item))).collect())
-    }
-
-    fn methods(&self, path: &str) -> Vec<&'static str> {
-        let matching = self.0.iter().filter(|(known, _)| known.is_match(path));
-        matching.flat_map(|(_, methods)| methods.iter().copied()).collect()
-    }
 }

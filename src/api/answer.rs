@@ -6,20 +6,20 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponseBuilder};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use futures_util::future::try_join_all;
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 use utoipa::ToSchema;
 
-use super::{Services, Upstream, errors};
+use super::places::public;
+pub(super) use super::places::public_base;
+use super::{Services, errors, fetch};
 use crate::catalogue::{ResponseFormat, Switches};
 use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId};
 use crate::gateway::{Finished, cost_drift};
 use crate::http::Problem;
 use crate::ledger::{AttemptOutcome, AttemptRecord, CostSource, GenerationRecord, GenerationState};
-use crate::providers::{Delivery, Image, LogLine, MediaError, Standing};
-use crate::storage::KEPT;
+use crate::providers::{Delivery, Image, LogLine, Standing};
 
 /// One image of an answer.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -471,50 +471,4 @@ fn image_view(services: &Services, base: &str, image: Image) -> ImageView {
         file_name: image.file_name,
         file_size: image.file_size,
     }
-}
-
-/// The path of one of the stand-in's files, whatever port it had when the file was made.
-fn sandbox_path<'a>(services: &Services, address: &'a str) -> Option<&'a str> {
-    let Upstream::Sandbox(_) = services.upstream else { return None };
-    let rest = address.strip_prefix("http://127.0.0.1:")?;
-    rest.find("/files/").map(|at| &rest[at..])
-}
-
-/// Where a client finds a file: the stand-in's are shown under our own address, because some clients refuse files from
-/// another loopback port.
-fn public(services: &Services, base: &str, address: String) -> String {
-    if let (Some(name), Some(files)) = (address.strip_prefix(KEPT), &services.files) {
-        return files.link(base, name, services.clock.now());
-    }
-    match sandbox_path(services, &address) {
-        Some(path) => format!("{base}/sandbox{path}"),
-        None => address,
-    }
-}
-
-/// The bytes of a delivered image, wherever it lies.
-pub async fn fetch(services: &Services, address: &str) -> Result<Bytes, MediaError> {
-    match (address.strip_prefix(KEPT), &services.files) {
-        (Some(name), Some(files)) => {
-            files.storage.read(name).await.map_err(|fault| MediaError::Unreachable(fault.to_string()))
-        }
-        _ => services.media.fetch(&reachable(services, address)).await,
-    }
-}
-
-/// Where we find a file of the provider ourselves.
-fn reachable(services: &Services, address: &str) -> String {
-    match (&services.upstream, sandbox_path(services, address)) {
-        (Upstream::Sandbox(base), Some(path)) => format!("{base}{path}"),
-        _ => address.to_owned(),
-    }
-}
-
-/// How the outside reaches this gateway: the setting, else what the request says.
-#[must_use]
-pub fn public_base(services: &Services, request: &HttpRequest) -> String {
-    services.http.public_url.clone().unwrap_or_else(|| {
-        let connection = request.connection_info();
-        format!("{}://{}", connection.scheme(), connection.host())
-    })
 }

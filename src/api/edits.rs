@@ -111,9 +111,7 @@ struct Form {
 impl Form {
     async fn read(parts: Multipart, limit: usize) -> Result<Self, Problem> {
         let mut form = Self::default();
-        for part in read_parts(parts, limit).await? {
-            form.add(&part.name, &part.bytes)?;
-        }
+        read_parts(parts, limit, |part| form.add(&part.name, &part.bytes)).await?;
         Ok(form)
     }
 

@@ -215,6 +215,15 @@ fn unavailable(reason: &str) -> Problem {
         .retry_after(COME_BACK)
 }
 
+/// Why a client's input file is not taken by the storage of `whose`, such as `fal's`.
+#[must_use]
+pub fn upload_problem(whose: &str, failure: &Failure) -> Problem {
+    tracing::warn!(reason = failure.message, "{whose} storage does not take a client's file");
+    let is_ours = failure.kind == FailureKind::Account;
+    let code = if is_ours { Code::UpstreamError } else { Code::ServiceUnavailable };
+    Problem::new(code, format!("{whose} storage does not take files now"))
+}
+
 /// How a generation that did not succeed is told to its client.
 #[must_use]
 pub fn failure_problem(id: GenerationId, failure: &Failure, model: Option<&Model>) -> Problem {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use actix_multipart::Multipart;
 use actix_web::body::SizedStream;
 use actix_web::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_SECURITY_POLICY, ETAG, EntityTag, Header as _, IF_RANGE,
-    IfNoneMatch, Range, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_RANGES, ByteRangeSpec, CACHE_CONTROL, CONTENT_RANGE, CONTENT_SECURITY_POLICY, ETAG, EntityTag, Header as _,
+    IF_RANGE, IfNoneMatch, Range, X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, post, route, web};
 use serde::{Deserialize, Serialize};
@@ -14,13 +14,13 @@ use tracing::warn;
 use utoipa::ToSchema;
 
 use super::Services;
-use super::errors::invalid_field;
+use super::errors::{invalid_field, upload_problem};
 use super::fal_clients::PROVIDER;
-use super::forms::{expect_form, read_parts};
+use super::forms::{Part, expect_form, read_parts};
 use crate::domain::Timestamp;
 use crate::gateway::check_file;
 use crate::http::{Code, Problem, ProblemBody, Verbatim};
-use crate::providers::{FailureKind, FileWish};
+use crate::providers::FileWish;
 use crate::storage::{LinkError, Links, Storage, StorageError, content_type};
 
 /// How long what never changes may be kept by others, in seconds: a year, the longest that caches heed.
@@ -130,52 +130,46 @@ pub async fn retrieve_image_file(
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         // An SVG may carry a script; here it runs none.
         .insert_header((CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; sandbox"));
-    let size = files.storage.size(&name).await.map_err(|fault| storage_problem(&fault))?;
+    // The storage is asked for the size alone only where nothing, or not all, is sent.
+    let size = || async { files.storage.size(&name).await.map_err(|fault| storage_problem(&fault)) };
     let known = match IfNoneMatch::parse(&request) {
         Ok(IfNoneMatch::Any) => true,
         Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|known| known.weak_eq(&tag)),
         Err(_) => false,
     };
     if known {
+        size().await?;
         return Ok(answer.status(actix_web::http::StatusCode::NOT_MODIFIED).finish());
     }
-    let range = match wanted_range(&request, &tag, size) {
-        Wanted::All => None,
-        Wanted::Part(first, last) => Some((first, last)),
-        Wanted::Nothing => {
-            // A player of ranges reads the header, nobody a body.
-            request.extensions_mut().insert(Verbatim);
-            return Ok(HttpResponse::RangeNotSatisfiable()
-                .insert_header((CONTENT_RANGE, format!("bytes */{size}")))
-                .finish());
+    let range = match wanted_part(&request, &tag) {
+        None => None,
+        Some(part) => {
+            let size = size().await?;
+            let Some(range) = part.to_satisfiable_range(size) else {
+                // A player of ranges reads the header, nobody a body.
+                request.extensions_mut().insert(Verbatim);
+                return Ok(HttpResponse::RangeNotSatisfiable()
+                    .insert_header((CONTENT_RANGE, format!("bytes */{size}")))
+                    .finish());
+            };
+            Some(range)
         }
     };
     let piece = files.storage.open_file(&name, range).await.map_err(|fault| storage_problem(&fault))?;
     let length = range.map_or(piece.size, |(first, last)| last - first + 1);
     if let Some((first, last)) = range {
         answer.status(actix_web::http::StatusCode::PARTIAL_CONTENT);
-        answer.insert_header((CONTENT_RANGE, format!("bytes {first}-{last}/{size}")));
+        answer.insert_header((CONTENT_RANGE, format!("bytes {first}-{last}/{}", piece.size)));
     }
     Ok(answer.body(SizedStream::new(length, piece.body)))
 }
 
-/// Which bytes are wanted.
-enum Wanted {
-    All,
-    Part(u64, u64),
-    Nothing,
-}
-
-/// One part if one is asked for; several parts are answered with the whole, as RFC 9110 allows.
-fn wanted_range(request: &HttpRequest, tag: &EntityTag, size: u64) -> Wanted {
+/// The one part that is asked for; several parts are answered with the whole, as RFC 9110 allows.
+fn wanted_part(request: &HttpRequest, tag: &EntityTag) -> Option<ByteRangeSpec> {
     let is_of_this = request.headers().get(IF_RANGE).is_none_or(|value| value.as_bytes() == tag.to_string().as_bytes());
-    let specs = match Range::parse(request) {
-        Ok(Range::Bytes(specs)) if is_of_this => specs,
-        _ => return Wanted::All,
-    };
-    match specs.as_slice() {
-        [one] => one.to_satisfiable_range(size).map_or(Wanted::Nothing, |(first, last)| Wanted::Part(first, last)),
-        _ => Wanted::All,
+    match Range::parse(request) {
+        Ok(Range::Bytes(specs)) if is_of_this => <[ByteRangeSpec; 1]>::try_from(specs).ok().map(|[one]| one),
+        _ => None,
     }
 }
 
@@ -251,16 +245,18 @@ pub async fn upload_file(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     expect_form(&request, "with the image as `file`")?;
-    let parts = read_parts(Multipart::new(request.headers(), payload), services.http.body_limit).await?;
+    let form = Multipart::new(request.headers(), payload);
     let (mut file, mut purpose) = (None, "vision".to_owned());
-    for part in parts {
+    let take = |part: Part| {
         match part.name.as_str() {
             "file" if file.is_some() => return Err(invalid_field("file", "given more than once")),
             "file" => file = Some(part),
             "purpose" => purpose = String::from_utf8_lossy(&part.bytes).into_owned(),
             other => return Err(invalid_field(other, "is no field of this form")),
         }
-    }
+        Ok(())
+    };
+    read_parts(form, services.http.body_limit, take).await?;
     let file = file.ok_or_else(|| invalid_field("file", "is required"))?;
     if !PURPOSES.contains(&purpose.as_str()) {
         return Err(invalid_field("purpose", "must be `vision`, `user_data` or `assistants`"));
@@ -273,12 +269,8 @@ pub async fn upload_file(
     let bytes = file.bytes.len();
     let end = content_type.rsplit('/').next().unwrap_or("bin");
     let wish = FileWish { content_type: content_type.to_owned(), file_name: format!("input.{end}") };
-    let url = services.gateway.upload(PROVIDER, &wish, file.bytes.freeze()).await.map_err(|failure| {
-        warn!(reason = failure.message, "the provider's storage does not take a client's file");
-        let is_ours = failure.kind == FailureKind::Account;
-        let code = if is_ours { Code::UpstreamError } else { Code::ServiceUnavailable };
-        Problem::new(code, "the provider's storage does not take files now")
-    })?;
+    let uploaded = services.gateway.upload(PROVIDER, &wish, file.bytes.freeze()).await;
+    let url = uploaded.map_err(|failure| upload_problem("the provider's", &failure))?;
     Ok(HttpResponse::Ok().json(FileView {
         id: format!("file-{}", services.ids.uuid().simple()),
         object: "file",

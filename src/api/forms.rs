@@ -1,4 +1,4 @@
-//! Multipart forms, read whole within a limit.
+//! Multipart forms, read part by part within a limit.
 
 use actix_multipart::{Multipart, MultipartError};
 use actix_web::http::header::CONTENT_TYPE;
@@ -30,14 +30,20 @@ pub fn expect_form(request: &HttpRequest, hint: &str) -> Result<(), Problem> {
     Err(Problem::new(Code::UnsupportedMediaType, message))
 }
 
-/// Every part in its order; together at most `limit` bytes.
-pub async fn read_parts(mut form: Multipart, limit: usize) -> Result<Vec<Part>, Problem> {
-    let mut parts = Vec::new();
-    let mut room = limit;
+/// Gives `take` every part in its order, as it arrives; together they have at most `limit` bytes. What `take` refuses is
+/// told once the form has ended, unless the form itself is at fault: the rest is read, but neither kept nor taken.
+pub async fn read_parts(
+    mut form: Multipart,
+    limit: usize,
+    mut take: impl FnMut(Part) -> Result<(), Problem>,
+) -> Result<(), Problem> {
+    let mut taken = Ok(());
+    let (mut parts, mut room) = (0, limit);
     while let Some(mut part) = form.try_next().await.map_err(|fault| unreadable(&fault))? {
-        if parts.len() == MOST_PARTS {
+        if parts == MOST_PARTS {
             return Err(Problem::new(Code::InvalidRequest, format!("a form has at most {MOST_PARTS} parts")));
         }
+        parts += 1;
         let name = part.name().unwrap_or_default().to_owned();
         let disposition = part.content_disposition();
         let file_name = disposition.and_then(|disposition| disposition.get_filename()).map(str::to_owned);
@@ -46,11 +52,15 @@ pub async fn read_parts(mut form: Multipart, limit: usize) -> Result<Vec<Part>, 
             room = room
                 .checked_sub(piece.len())
                 .ok_or_else(|| Problem::new(Code::PayloadTooLarge, "the form is larger than this gateway takes"))?;
-            bytes.extend_from_slice(&piece);
+            if taken.is_ok() {
+                bytes.extend_from_slice(&piece);
+            }
         }
-        parts.push(Part { name, file_name, bytes });
+        if taken.is_ok() {
+            taken = take(Part { name, file_name, bytes });
+        }
     }
-    Ok(parts)
+    taken
 }
 
 fn unreadable(fault: &MultipartError) -> Problem {

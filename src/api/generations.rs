@@ -6,7 +6,7 @@ use actix_web::{HttpRequest, HttpResponse, delete, get, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::public_base;
+use super::places::public_base;
 use super::{GenerationView, Services, query};
 use crate::accounts::{Caller, CallerKind};
 use crate::domain::{GenerationId, ProjectId, Timestamp};

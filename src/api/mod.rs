@@ -19,6 +19,7 @@ mod metrics;
 mod models;
 mod openapi;
 mod permission;
+mod places;
 mod rates;
 mod stream;
 mod webhooks;
@@ -39,13 +40,14 @@ use crate::meters::SharedMeters;
 use crate::providers::Media;
 use crate::webhooks::Webhooks;
 
-pub use answer::{GenerationView, fetch};
+pub use answer::GenerationView;
 pub use files::Files;
 pub use generations::{GenerationList, state_filter, time_filter};
 pub use images::{ImageRequest, idempotency_key};
 pub use input::{QueryPairs, fixed_body, query};
 pub use models::ModelTable;
 pub use openapi::{docs_page, openapi_document, render_document};
+pub use places::fetch;
 pub use webhooks::Letters;
 
 /// What every handler may use.
@@ -105,6 +107,16 @@ impl Upstream {
         }
     }
 }
+
+/// The routes whose parameters may hold slashes, as they are written beside their handlers. In the document they stand
+/// without `:.+`.
+pub const ROUTES_WITH_SLASHES: [&str; 5] = [
+    "/v1/models/{id:.+}",
+    "/fal/run/{endpoint:.+}",
+    "/fal/queue/{endpoint:.+}",
+    "/fal/queue/{application:.+}/requests/{request_id:.+}",
+    "/fal/queue/{application:.+}/requests/{request_id}/cancel",
+];
 
 /// The routes of the public face.
 pub fn routes(config: &mut ServiceConfig) {

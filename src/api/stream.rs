@@ -12,8 +12,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::Services;
-use super::answer::{ImageAnswer, fetch, image_answer};
+use super::answer::{ImageAnswer, image_answer};
 use super::errors::{failure_problem, overdue_problem};
+use super::fetch;
 use super::images::{Waiting, join, put_ignored, reserved};
 use crate::catalogue::{Order, ResponseFormat};
 use crate::domain::GenerationId;

@@ -1,5 +1,6 @@
 //! What the settings take and what they refuse.
 
+use super::reader::parse_size;
 use super::*;
 
 fn config(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {

@@ -166,18 +166,11 @@ impl Visit {
         }
         request.extensions_mut().insert(caller.clone());
         request.extensions_mut().insert(self.context);
-        let answer = api(request).await.map_err(|fault| problem_of(&fault))?;
+        let answer = api(request).await.map_err(|fault| Problem::of(&fault))?;
         match answer.response().error() {
-            Some(fault) => Err(problem_of(fault)),
+            Some(fault) => Err(Problem::of(fault)),
             None if !answer.status().is_success() => Err(Problem::from_status(answer.status())),
             None => Ok(answer),
         }
     }
-}
-
-fn problem_of(fault: &Error) -> Problem {
-    fault
-        .as_error::<Problem>()
-        .cloned()
-        .unwrap_or_else(|| Problem::from_status(fault.as_response_error().status_code()))
 }

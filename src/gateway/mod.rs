@@ -28,7 +28,7 @@ use crate::catalogue::{Catalogue, Order};
 use crate::domain::{Clock, Fixed, IdSource};
 use crate::ledger::{Books, LedgerError};
 use crate::meters::SharedMeters;
-use crate::providers::{Failure, FailureKind, FileWish, Health, Prepared, Providers, UploadPlace};
+use crate::providers::{Failure, FailureKind, FileWish, Health, Prepared, Provider, Providers, UploadPlace};
 
 pub use call::CallError;
 pub use generate::{Accepted, GenerateError, Request};
@@ -159,18 +159,18 @@ impl Gateway {
 
     /// A place at the provider to upload an input file to.
     pub async fn announce_upload(&self, provider: &str, file: &FileWish) -> Result<UploadPlace, Box<Failure>> {
-        match self.providers.get(provider) {
-            Some(provider) => provider.announce_upload(file).await,
-            None => Err(Box::new(Failure::new(FailureKind::Overloaded, "the provider is not configured"))),
-        }
+        self.storage_of(provider)?.announce_upload(file).await
     }
 
     /// Uploads an input image to the provider's storage; the address to give to a model.
     pub async fn upload(&self, provider: &str, file: &FileWish, bytes: Bytes) -> Result<String, Box<Failure>> {
-        match self.providers.get(provider) {
-            Some(provider) => provider.upload(file, bytes).await,
-            None => Err(Box::new(Failure::new(FailureKind::Overloaded, "the provider is not configured"))),
-        }
+        self.storage_of(provider)?.upload(file, bytes).await
+    }
+
+    /// Who takes input files under this name.
+    fn storage_of(&self, provider: &str) -> Result<&Arc<dyn Provider>, Box<Failure>> {
+        let missing = || Box::new(Failure::new(FailureKind::Overloaded, "the provider is not configured"));
+        self.providers.get(provider).ok_or_else(missing)
     }
 
     /// How many generations this process is working on.

@@ -77,7 +77,7 @@ pub async fn frame<B: MessageBody + 'static>(
             tell(&step, &response);
             return Ok(response);
         }
-        Ok(Err(fault)) => problem_of(&fault),
+        Ok(Err(fault)) => Problem::of(&fault),
         // The panic hook has told where; the client learns only that it was our fault.
         Err(_panic) => Problem::new(Code::InternalError, "this gateway failed on the request; nothing more is known"),
     };
@@ -177,7 +177,7 @@ fn with_problem_body(
     {
         return response;
     }
-    let problem = response.response().error().map_or_else(|| Problem::from_status(status), problem_of);
+    let problem = response.response().error().map_or_else(|| Problem::from_status(status), Problem::of);
     let mut rendered = problem.render(context, path, now.rfc3339());
     for (name, value) in response.headers() {
         if !rendered.headers().contains_key(name) && !name.as_str().starts_with("content-") {
@@ -190,13 +190,6 @@ fn with_problem_body(
 /// Put into a request's extensions by a handler whose error answers are not ours to shape (a file, another API's face).
 #[derive(Debug, Clone, Copy)]
 pub struct Verbatim;
-
-fn problem_of(fault: &Error) -> Problem {
-    fault
-        .as_error::<Problem>()
-        .cloned()
-        .unwrap_or_else(|| Problem::from_status(fault.as_response_error().status_code()))
-}
 
 /// A client's own id for the request, echoed if it is 1 to 128 of `A-Za-z0-9._:-`, as AIML does.
 fn client_request_id(headers: &HeaderMap) -> Option<HeaderValue> {

@@ -227,6 +227,13 @@ impl Problem {
         }
     }
 
+    /// The problem that an error carries; one that a library made is told by its status.
+    #[must_use]
+    pub fn of(fault: &actix_web::Error) -> Self {
+        let status = || Self::from_status(fault.as_response_error().status_code());
+        fault.as_error::<Self>().cloned().unwrap_or_else(status)
+    }
+
     /// For an error that a library made: its status and nothing of its text.
     #[must_use]
     pub fn from_status(status: StatusCode) -> Self {

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::support::tools::{client_file, last_line, tool};
 use crate::support::{ADMIN_KEY, Database, Gateway, House, PROJECT_KEY, Start, TestDatabase, on_both_databases, read};
 
 on_both_databases!(
@@ -14,12 +15,6 @@ on_both_databases!(
     openais_node_sdk_sends_again_and_pays_once,
     litellm_and_langchain_make_images,
 );
-
-/// What `./test.sh` has installed.
-pub fn tool(name: &str) -> String {
-    #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set, so clients cannot be tried: run ./test.sh"))
-}
 
 /// The Node.js that newer clients want; Debian's is older.
 pub fn node() -> String {
@@ -42,7 +37,7 @@ pub async fn first_start(kind: Database) -> (Gateway, TestDatabase) {
 async fn seen_by(program: String, file: &str, gateway: &Gateway, settings: &[(&str, String)]) -> Value {
     let mut command = Command::new(program);
     command
-        .arg(format!("{}/tests/clients/{file}", env!("CARGO_MANIFEST_DIR")))
+        .arg(client_file(file))
         .env("NODE_PATH", tool("IMAGEGATE_TEST_NODE_MODULES"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("GATEWAY", &gateway.base)
@@ -50,9 +45,7 @@ async fn seen_by(program: String, file: &str, gateway: &Gateway, settings: &[(&s
         .envs(settings.iter().map(|(name, value)| (*name, value.as_str())))
         .stdin(Stdio::null());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    let (told, faults) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{told}\n{faults}\n{}", gateway.log());
-    serde_json::from_str(told.lines().last().unwrap_or_default()).unwrap_or_else(|_| panic!("{told}\n{faults}"))
+    last_line(&output, || gateway.log())
 }
 
 async fn made(gateway: &Gateway) -> usize {

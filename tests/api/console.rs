@@ -8,6 +8,7 @@ use reqwest::header::{COOKIE, SET_COOKIE};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::json;
 
+use crate::support::tools::tool;
 use crate::support::{
     ADMIN_KEY, Database, Gateway, House, PROJECT_KEY, client, eventually, free_port, on_both_databases, read, t_rex,
 };
@@ -208,15 +209,12 @@ async fn a_picture_that_we_keep_is_shown_as_well(kind: Database) {
 /// `tests/console/look.cjs` in headless Chromium; its pictures stay in the target folder.
 async fn a_person_can_use_every_page(kind: Database) {
     let house = House::with(kind, Duration::from_secs(1), &[]).await;
-    #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
-    let modules = std::env::var("IMAGEGATE_TEST_CONSOLE_MODULES")
-        .unwrap_or_else(|_| panic!("IMAGEGATE_TEST_CONSOLE_MODULES is not set: run ./test.sh"));
     let pictures = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("console-{kind:?}").to_lowercase());
     let mut look = Command::new("node");
     look.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/console/look.cjs"))
         .args([&house.gateway.base, ADMIN_KEY, PROJECT_KEY])
         .arg(&pictures)
-        .env("NODE_PATH", modules);
+        .env("NODE_PATH", tool("IMAGEGATE_TEST_CONSOLE_MODULES"));
     let seen = tokio::task::spawn_blocking(move || look.output()).await.unwrap().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&seen.stdout), String::from_utf8_lossy(&seen.stderr));
     assert!(seen.status.success(), "{said}\npictures are in {}", pictures.display());

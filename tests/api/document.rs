@@ -62,6 +62,37 @@ async fn every_operation_has_a_good_name_a_tag_and_its_errors() {
 }
 
 #[tokio::test]
+async fn a_method_that_a_path_does_not_take_is_told_with_those_that_it_takes() {
+    let house = House::new(Database::Sqlite).await;
+    let document = house.gateway.request(Method::GET, "/openapi.json").send().await.unwrap();
+    let document = read(document, StatusCode::OK).await;
+    let mut slashes = 0;
+    for (known, item) in document["paths"].as_object().unwrap() {
+        let methods = item.as_object().unwrap();
+        let parameters = methods.values().filter_map(|operation| operation["parameters"].as_array()).flatten();
+        let mut path = known.clone();
+        for parameter in parameters.filter(|parameter| parameter["in"] == "path") {
+            let takes_slashes = parameter["description"].as_str().unwrap().contains("slash");
+            slashes += usize::from(takes_slashes);
+            let value = if takes_slashes { "fal-ai/flux/dev" } else { "none" };
+            path = path.replace(&format!("{{{}}}", parameter["name"].as_str().unwrap()), value);
+        }
+        let is_operators = path.starts_with("/admin") || path.contains("organization") || path == "/metrics";
+        let key = if is_operators { crate::support::ADMIN_KEY } else { crate::support::PROJECT_KEY };
+        let wrong = if methods.contains_key("patch") { Method::PUT } else { Method::PATCH };
+        let answer = house.gateway.request(wrong.clone(), &path).bearer_auth(key).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED, "{wrong} {path}");
+        let allowed = answer.headers()["allow"].to_str().unwrap();
+        for method in methods.keys() {
+            assert!(allowed.split(", ").any(|one| one == method.to_uppercase()), "{path}: {allowed}");
+        }
+    }
+    assert!(slashes >= 5, "{slashes} parameters take slashes");
+    let nothing = house.gateway.project(Method::POST, "/v1/images/generations/a/b").send().await.unwrap();
+    assert_eq!(nothing.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn the_docs_page_loads_nothing_from_elsewhere() {
     let house = House::new(Database::Sqlite).await;
     let base = &house.gateway.base;

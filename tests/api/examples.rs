@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::clients::{first_start, node, tool};
+use crate::clients::{first_start, node};
+use crate::support::tools::tool;
 use crate::support::{Database, Gateway, PROJECT_KEY};
 
 #[tokio::test]

@@ -3,14 +3,15 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
+use crate::authority::authority;
 use crate::receiver::Receiver;
+use crate::support::tools::{client_file, last_line, seen_by_fals_python_client, tool};
 use crate::support::{
-    Database, Gateway, House, PROJECT_KEY, Start, TestDatabase, eventually, free_port, on_both_databases, read,
-    start_sandbox,
+    Database, Gateway, House, PROJECT_KEY, Start, TestDatabase, client_that_trusts, eventually, free_port,
+    on_both_databases, read, start_sandbox,
 };
 
 on_both_databases!(
@@ -23,23 +24,10 @@ on_both_databases!(
     a_failed_run_is_told_as_fal_tells_it,
 );
 
-/// What `./test.sh` has installed.
-fn tool(name: &str) -> String {
-    #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set, so fal's clients cannot be tried: run ./test.sh"))
-}
-
-fn client_file(name: &str) -> String {
-    format!("{}/tests/clients/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The last line of a client's output, which must be JSON.
+/// What a client says that it has seen.
 async fn seen_by(mut command: Command, gateway: &Gateway) -> Value {
     let run = move || command.stdin(Stdio::null()).output().unwrap();
-    let output = tokio::task::spawn_blocking(run).await.unwrap();
-    let (told, faults) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{faults}\n{}", gateway.log());
-    serde_json::from_str(told.lines().last().unwrap_or_default()).unwrap_or_else(|_| panic!("{told}\n{faults}"))
+    last_line(&tokio::task::spawn_blocking(run).await.unwrap(), || gateway.log())
 }
 
 /// A call as `@fal-ai/client` makes it with `proxyUrl`.
@@ -106,67 +94,30 @@ async fn fals_javascript_client_runs_unchanged_through_the_proxy(kind: Database)
 }
 
 async fn fals_python_client_runs_unchanged_with_its_hosts_set(kind: Database) {
-    let folder = tempfile::tempdir().unwrap();
-    let [authority, certificate, key] =
-        ["authority.pem", "certificate.pem", "key.pem"].map(|name| folder.path().join(name));
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name.push(DnType::CommonName, "the tests' authority");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    let own = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    std::fs::write(&authority, issuer.pem()).unwrap();
-    std::fs::write(&certificate, params.signed_by(&own, &issuer).unwrap().pem()).unwrap();
-    std::fs::write(&key, own.serialize_pem()).unwrap();
-
+    let authority = authority();
     let database = TestDatabase::new(kind).await;
+    let [file, certificate, key] = authority.files(database.folder());
     let fal = start_sandbox(Duration::from_secs(1));
-    let port = free_port();
-    let public = format!("https://127.0.0.1:{port}");
-    let gateway = Start::new(&database.url, &fal.queue_url()).with("IMAGEGATE_PUBLIC_URL", &public).run().await;
-    let mut relay = Command::new(tool("IMAGEGATE_TEST_PYTHON"))
-        .arg(client_file("tls_relay.py"))
-        .env("PORT", port.to_string())
-        .env("TARGET", gateway.base.strip_prefix("http://").unwrap())
-        .env("CERTIFICATE", &certificate)
-        .env("KEY", &key)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(relay.stdout.take().unwrap()), &mut line).unwrap();
-    assert_eq!(line.trim(), "listening");
+    let host = format!("127.0.0.1:{}", free_port());
+    let public = format!("https://{host}");
+    let mut gateway = Start::new(&database.url, &fal.queue_url())
+        .with("IMAGEGATE_BIND", &host)
+        .with("IMAGEGATE_PUBLIC_URL", &public)
+        .with("IMAGEGATE_TLS_CERT", certificate.to_str().unwrap())
+        .with("IMAGEGATE_TLS_KEY", key.to_str().unwrap())
+        .run()
+        .await;
+    (gateway.base, gateway.client) = (public, client_that_trusts(&authority.pem));
     let mut command = Command::new(tool("IMAGEGATE_TEST_PYTHON"));
     command
         .arg(client_file("fal_client_python.py"))
         .env_clear()
-        .env("FAL_RUN_HOST", format!("127.0.0.1:{port}/fal/run"))
-        .env("FAL_QUEUE_RUN_HOST", format!("127.0.0.1:{port}/fal/queue"))
+        .env("FAL_RUN_HOST", format!("{host}/fal/run"))
+        .env("FAL_QUEUE_RUN_HOST", format!("{host}/fal/queue"))
         .env("FAL_KEY", PROJECT_KEY)
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("SSL_CERT_FILE", &authority);
-    let seen = seen_by(command, &gateway).await;
-    relay.kill().unwrap();
-    relay.wait().unwrap();
-    let size = json!([[512, 512]]);
-    assert_eq!(
-        seen,
-        json!({
-            "run": size,
-            "events": ["Completed", "InProgress", "Queued"],
-            "queue": size,
-            "seed": 7,
-            "status": "Completed",
-            "again": size,
-            "subscribe": size,
-            "enqueued": 1,
-            "cancelled": 499,
-            "invalid": [422, ["body", "guidance_scale"], "less_than_equal"],
-            "unknown": 404,
-            "stream": [true, size],
-            "async": size,
-        })
-    );
+        .env("SSL_CERT_FILE", &file);
+    assert_eq!(seen_by(command, &gateway).await, seen_by_fals_python_client());
     let made = gateway.generations().await;
     assert_eq!(made.iter().filter(|row| row["state"] == "succeeded").count(), 5, "{made:?}");
 }

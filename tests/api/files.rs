@@ -10,6 +10,7 @@ use reqwest::multipart::{Form, Part};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::support::tools::tool;
 use crate::support::{
     Database, Gateway, House, Start, TestDatabase, client, eventually, free_port, on_both_databases, python, read,
     start_sandbox,
@@ -72,6 +73,10 @@ async fn a_delivered_image_is_kept_and_served_by_us(kind: Database) {
     assert_eq!(header(beyond.headers(), "content-range"), format!("bytes */{}", bytes.len()));
     let known = client().get(url).header(IF_NONE_MATCH, &etag).send().await.unwrap();
     assert_eq!(known.status(), StatusCode::NOT_MODIFIED);
+    let missing = format!("{id}/7.jpg");
+    let known = client().get(format!("{}/files/{missing}", house.gateway.base));
+    let known = known.header(IF_NONE_MATCH, format!("\"{missing}\"")).send().await.unwrap();
+    assert_eq!(known.status(), StatusCode::NOT_FOUND);
     let head = client().head(url).send().await.unwrap();
     assert_eq!(header(head.headers(), "content-length"), bytes.len().to_string());
 
@@ -157,11 +162,8 @@ impl Drop for Moto {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn images_are_kept_in_s3() {
-    #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
-    let interpreter = std::env::var("IMAGEGATE_TEST_PYTHON")
-        .unwrap_or_else(|_| panic!("IMAGEGATE_TEST_PYTHON is not set, so S3 cannot be tried: run ./test.sh"));
     let number = free_port();
-    let mut command = Command::new(Path::new(&interpreter).with_file_name("moto_server"));
+    let mut command = Command::new(Path::new(&tool("IMAGEGATE_TEST_PYTHON")).with_file_name("moto_server"));
     command.args(["-H", "127.0.0.1", "-p", &number.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
     let _moto = Moto(command.spawn().unwrap());
     let endpoint = format!("http://127.0.0.1:{number}");
@@ -206,7 +208,7 @@ fn png() -> Vec<u8> {
 
 #[tokio::test]
 async fn an_uploaded_image_can_be_used_as_input() {
-    let house = House::new(Database::Sqlite).await;
+    let house = House::with(Database::Sqlite, Duration::ZERO, &[("IMAGEGATE_BODY_LIMIT", "64KiB")]).await;
     let upload = |form: Form| house.gateway.project(Method::POST, "/v1/files").multipart(form);
     let file = || Part::bytes(png()).file_name("cat.png");
     let form = Form::new().text("purpose", "vision").part("file", file());
@@ -229,6 +231,13 @@ async fn an_uploaded_image_can_be_used_as_input() {
         let answer = read(upload(form).send().await.unwrap(), StatusCode::BAD_REQUEST).await;
         assert_eq!(answer["error"]["param"], param, "{answer}");
     }
+    // A form that is at fault as a whole is told so, whatever its parts are.
+    let huge = Part::bytes(vec![0; 66 * 1024]).file_name("x.png");
+    let answer = upload(Form::new().text("colour", "red").part("file", huge)).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let many = (0..201).fold(Form::new(), |form, _| form.text("colour", "red"));
+    let answer = read(upload(many).send().await.unwrap(), StatusCode::BAD_REQUEST).await;
+    assert_eq!(answer["error"]["code"], "invalid_request", "{answer}");
     let text = house.gateway.project(Method::POST, "/v1/files").json(&json!({"file": "x"})).send().await.unwrap();
     assert_eq!(text.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
     let nobody = house.gateway.request(Method::POST, "/v1/files").send().await.unwrap();

@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 
+use crate::support::tools::{setting, tool};
 use crate::support::{ADMIN_KEY, Database, House, PROJECT_KEY, eventually, read};
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/generated");
 
-#[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
-fn from_test_sh(name: &str) -> PathBuf {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set, so this cannot be tried: run ./test.sh")).into()
+fn python() -> PathBuf {
+    tool("IMAGEGATE_TEST_PYTHON").into()
 }
 
-fn python() -> PathBuf {
-    from_test_sh("IMAGEGATE_TEST_PYTHON")
+fn node_modules() -> PathBuf {
+    tool("IMAGEGATE_TEST_NODE_MODULES").into()
 }
 
 /// A program that came with a Python package.
@@ -29,7 +29,7 @@ fn python_tool(name: &str) -> Command {
 
 /// A program that came with an npm package, on the Node.js that came with them.
 fn node_tool(name: &str) -> Command {
-    let modules = from_test_sh("IMAGEGATE_TEST_NODE_MODULES");
+    let modules = node_modules();
     let mut command = Command::new(modules.join(".bin/node"));
     command.arg(modules.join(".bin").join(name));
     command
@@ -78,13 +78,13 @@ async fn a_python_client_is_generated_and_works() {
 async fn typescript_types_are_generated_and_strict() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    std::os::unix::fs::symlink(from_test_sh("IMAGEGATE_TEST_NODE_MODULES"), at("node_modules")).unwrap();
+    std::os::unix::fs::symlink(node_modules(), at("node_modules")).unwrap();
     std::fs::copy(format!("{SCRIPTS}/typescript_client.ts"), at("typescript_client.ts")).unwrap();
     std::fs::write(at("package.json"), r#"{"type": "module"}"#).unwrap();
     run(node_tool("openapi-typescript").arg(DOCUMENT).arg("-o").arg(at("schema.d.ts")));
     let options = ["--strict", "--module", "nodenext", "--target", "es2022", "--outDir", "out", "typescript_client.ts"];
     run(node_tool("tsc").args(options).current_dir(folder.path()));
-    let node = from_test_sh("IMAGEGATE_TEST_NODE_MODULES").join(".bin/node");
+    let node = node_modules().join(".bin/node");
     use_it(Command::new(node).arg(at("out/typescript_client.js")).current_dir(folder.path())).await;
 }
 
@@ -98,8 +98,7 @@ async fn openapi_generators_client_works() {
 
 /// Every path that `only` and `except` leave, with one key.
 fn fuzz(base: &str, folder: &Path, key: &str, paths: [&str; 2]) {
-    #[expect(clippy::disallowed_methods, reason = "tests learn of their length from their caller")]
-    let seconds = std::env::var("IMAGEGATE_TEST_FUZZ").unwrap_or_else(|_| "15".to_owned());
+    let seconds = setting("IMAGEGATE_TEST_FUZZ").unwrap_or_else(|| "15".to_owned());
     let checks = "not_a_server_error,response_schema_conformance,status_code_conformance,content_type_conformance";
     let said = run(python_tool("schemathesis")
         .args(["run", &format!("{base}/openapi.json"), "--phases", "coverage,fuzzing", "--max-time", &seconds])

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::authority::authority;
 use crate::support::{
-    ADMIN_KEY, Database, Gateway, House, PROJECT_KEY, Start, TestDatabase, client, eventually, free_port,
-    on_both_databases, read, start_sandbox, t_rex,
+    ADMIN_KEY, Database, Gateway, House, PROJECT_KEY, Start, TestDatabase, client, client_that_trusts, eventually,
+    free_port, on_both_databases, read, start_sandbox, t_rex,
 };
 
 on_both_databases!(
@@ -200,10 +201,8 @@ async fn slow_clients_are_let_go_and_browsers_are_told(kind: Database) {
 
 async fn https_is_served_with_the_given_certificate(kind: Database) {
     let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let authority = authority();
+    let [_, certificate, key] = authority.files(folder.path());
     let settings = [
         ("IMAGEGATE_TLS_CERT", certificate.to_str().unwrap()),
         ("IMAGEGATE_TLS_KEY", key.to_str().unwrap()),
@@ -211,8 +210,7 @@ async fn https_is_served_with_the_given_certificate(kind: Database) {
     ];
     let house = House::with(kind, Duration::ZERO, &settings).await;
     let port = house.gateway.base.rsplit(':').next().unwrap();
-    let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
-    let client = reqwest::Client::builder().tls_certs_only([root]).build().unwrap();
+    let client = client_that_trusts(&authority.pem);
     let url = format!("https://localhost:{port}/v1/images/generations");
     let answer = client.post(url).bearer_auth(PROJECT_KEY).json(&t_rex()).send().await.unwrap();
     assert_eq!(answer.headers()["strict-transport-security"], "max-age=31536000");

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::tools::{setting, tool};
 use crate::support::{Database, Start, TestDatabase, start_sandbox};
 
 /// The examples' address.
@@ -30,12 +31,10 @@ async fn every_example_of_the_readme_runs_as_it_is_written() {
     let fal = start_sandbox(Duration::ZERO);
     let gateway = Start::new(&database.url, &fal.queue_url()).with("IMAGEGATE_BIND", ADDRESS).run().await;
     let folder = tempfile::tempdir().unwrap();
-    #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
-    let python = std::env::var("IMAGEGATE_TEST_PYTHON")
-        .unwrap_or_else(|_| panic!("IMAGEGATE_TEST_PYTHON is not set, so the README cannot be tried: run ./test.sh"));
+    let python = tool("IMAGEGATE_TEST_PYTHON");
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_imagegate")).parent().unwrap();
-    #[expect(clippy::disallowed_methods, reason = "the examples find curl and node where the shell does")]
-    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    // The examples find curl and node where the shell does.
+    let path = format!("{}:{}", program.display(), setting("PATH").unwrap());
     for (language, text) in examples {
         let (file, mut command) = match language.as_str() {
             "bash" => ("example.sh", Command::new("bash")),

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::support::tools::tool;
 use crate::support::{ADMIN_KEY, Database, House, PROJECT_KEY, on_both_databases};
 
 on_both_databases!(
@@ -12,10 +13,7 @@ on_both_databases!(
 
 async fn run(kind: Database, script: &str) {
     let house = House::new(kind).await;
-    #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
-    let python = std::env::var("IMAGEGATE_TEST_PYTHON")
-        .unwrap_or_else(|_| panic!("IMAGEGATE_TEST_PYTHON is not set, so the SDK cannot be tried: run ./test.sh"));
-    let output = Command::new(python)
+    let output = Command::new(tool("IMAGEGATE_TEST_PYTHON"))
         .arg(format!("{}/tests/sdk/{script}", env!("CARGO_MANIFEST_DIR")))
         .env("IMAGEGATE_URL", &house.gateway.base)
         .env("IMAGEGATE_ADMIN", ADMIN_KEY)

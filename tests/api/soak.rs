@@ -12,7 +12,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
-use crate::support::{Database, House, client, eventually, on_both_databases, read};
+use crate::support::{Database, House, client, eventually, number, on_both_databases, read};
 
 on_both_databases!(whatever_fails_every_image_is_accounted_for_once);
 
@@ -20,11 +20,6 @@ on_both_databases!(whatever_fails_every_image_is_accounted_for_once);
 const SHORT: u64 = 720;
 /// Requests at a time.
 const AT_ONCE: usize = 48;
-
-fn requests() -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "how long to test is told from outside")]
-    std::env::var("IMAGEGATE_TEST_SOAK").ok().and_then(|text| text.parse().ok()).unwrap_or(SHORT)
-}
 
 /// Every fault with the word in the prompt that calls it. Whatever goes on for ever is bounded by the deadline.
 fn faults() -> Vec<(&'static str, Value, Value)> {
@@ -78,7 +73,7 @@ async fn whatever_fails_every_image_is_accounted_for_once(kind: Database) {
     let settings =
         [("IMAGEGATE_DEADLINE", "4s"), ("FAL_KEY", "one:1*2,two:2"), ("IMAGEGATE_LOG", "warn,imagegate=info")];
     let house = Arc::new(House::with(kind, Duration::from_millis(30), &settings).await);
-    let total = requests();
+    let total = number("IMAGEGATE_TEST_SOAK", SHORT);
     let words: Vec<&str> = faults().iter().map(|(word, ..)| *word).collect();
     house.misbehave(&json!(rules(total / words.len() as u64))).await;
     let (turns, delivered) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(AtomicU64::new(0)));

@@ -11,7 +11,9 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::authority::authority;
-use crate::support::{Database, House, Start, TestDatabase, on_both_databases, read, start_sandbox, t_rex};
+use crate::support::{
+    Database, House, Start, TestDatabase, client_that_trusts, on_both_databases, read, start_sandbox, t_rex,
+};
 
 on_both_databases!(
     a_submit_that_fal_may_have_taken_is_never_sent_again,
@@ -107,16 +109,12 @@ async fn reads_are_repeated_until_they_succeed(kind: Database) {
 }
 
 async fn over_tls_a_submit_is_sent_again_only_if_the_handshake_has_failed(kind: Database) {
-    let (pem, tls) = authority();
-    let settings = sandbox::Settings { tls: Some(tls), ..sandbox::Settings::default() };
+    let authority = authority();
+    let settings = sandbox::Settings { tls: Some(authority.server_config()), ..sandbox::Settings::default() };
     let fal = sandbox::start(settings, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap();
     let database = TestDatabase::new(kind).await;
-    let file = database.folder().join("authority.pem");
-    std::fs::write(&file, &pem).unwrap();
-    let operator = reqwest::Client::builder()
-        .tls_certs_only([reqwest::Certificate::from_pem(pem.as_bytes()).unwrap()])
-        .build()
-        .unwrap();
+    let [file, ..] = authority.files(database.folder());
+    let operator = client_that_trusts(&authority.pem);
     let state = || async {
         let answer = operator.get(format!("{}/__sandbox/state", fal.queue_url())).send().await.unwrap();
         read(answer, StatusCode::OK).await

@@ -13,6 +13,11 @@ use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+#[path = "../common/tools.rs"]
+pub mod tools;
+
+use tools::tool;
+
 /// The admin key of every test's gateway.
 pub const ADMIN_KEY: &str = "admin-key-of-the-tests";
 /// The project key of every test's gateway.
@@ -42,8 +47,18 @@ pub(crate) use on_both_databases;
 
 /// An HTTP client; `reqwest` is built without a TLS provider of its own.
 pub fn client() -> Client {
+    client_settings().build().unwrap()
+}
+
+/// The same over HTTPS, for servers with a certificate of this authority and no other.
+pub fn client_that_trusts(pem: &str) -> Client {
+    let authority = reqwest::Certificate::from_pem(pem.as_bytes()).unwrap();
+    client_settings().tls_certs_only([authority]).build().unwrap()
+}
+
+fn client_settings() -> reqwest::ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().timeout(Duration::from_mins(1)).redirect(reqwest::redirect::Policy::none()).build().unwrap()
+    Client::builder().timeout(Duration::from_mins(1)).redirect(reqwest::redirect::Policy::none())
 }
 
 /// A stand-in for fal that answers after `delay`.
@@ -116,17 +131,9 @@ impl Drop for TestDatabase {
     }
 }
 
-/// The server that `./test.sh` started.
-fn postgres_server() -> String {
-    #[expect(clippy::disallowed_methods, reason = "tests learn of their server from ./test.sh")]
-    std::env::var("IMAGEGATE_TEST_POSTGRES").unwrap_or_else(|_| {
-        panic!("IMAGEGATE_TEST_POSTGRES is not set, so nothing can be tested on PostgreSQL: run ./test.sh")
-    })
-}
-
 async fn new_postgres_database() -> String {
     use sqlx::Connection;
-    let server = postgres_server();
+    let server = tool("IMAGEGATE_TEST_POSTGRES");
     let name = format!("t_{}", uuid_text());
     let mut connection = sqlx::PgConnection::connect(&server).await.unwrap();
     let statement = sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"));
@@ -397,10 +404,7 @@ pub async fn fal_state(fal: &sandbox::Running) -> Value {
 
 /// What a Python script says, with `input` at its standard input.
 pub async fn python(script: &str, input: &str) -> String {
-    #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
-    let python = std::env::var("IMAGEGATE_TEST_PYTHON").unwrap_or_else(|_| {
-        panic!("IMAGEGATE_TEST_PYTHON is not set, so Python's libraries cannot be tried: run ./test.sh")
-    });
+    let python = tool("IMAGEGATE_TEST_PYTHON");
     let (script, input) = (script.to_owned(), input.to_owned());
     let run = move || {
         use std::io::Write;
@@ -436,6 +440,11 @@ pub fn t_rex() -> Value {
         "model": "flux-realism",
         "image_size": {"width": 1472, "height": 512}
     })
+}
+
+/// A number that is told to the tests from outside, such as how long they may last.
+pub fn number(name: &str, default: u64) -> u64 {
+    tools::setting(name).and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 /// Asks until there is an answer.

@@ -21,7 +21,9 @@ use imagegate::domain::Money;
 use postgres::PrivatePostgres;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
-use support::{Database, Gateway, PROJECT_KEY, Start, TestDatabase, eventually, fal_state, read, start_sandbox};
+use support::{
+    Database, Gateway, PROJECT_KEY, Start, TestDatabase, eventually, fal_state, number, read, start_sandbox,
+};
 
 /// How many clients ask all the time.
 const CLIENTS: u64 = 6;
@@ -42,11 +44,6 @@ impl Dice {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % sides
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "whoever wants a longer run says so from outside")]
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 /// What the clients and the one who breaks things share.
@@ -173,8 +170,8 @@ impl Books {
 }
 
 async fn break_everything(kind: Database) {
-    let seed = setting("IMAGEGATE_CHAOS_SEED", 20_261_121);
-    let length = Duration::from_secs(setting("IMAGEGATE_CHAOS_SECONDS", 12));
+    let seed = number("IMAGEGATE_CHAOS_SEED", 20_261_121);
+    let length = Duration::from_secs(number("IMAGEGATE_CHAOS_SECONDS", 12));
     println!("IMAGEGATE_CHAOS_SEED={seed} IMAGEGATE_CHAOS_SECONDS={}", length.as_secs());
     let mut dice = Dice(seed);
     let (database, books) = match kind {

@@ -9,20 +9,10 @@ use imagegate::sandbox::{Running, Settings, start};
 use serde_json::{Value, json};
 
 use crate::authority::authority;
+use crate::tools::{client_file, last_line, seen_by_fals_python_client, tool};
 
-/// What `./test.sh` has installed.
-fn tool(name: &str) -> String {
-    #[expect(clippy::disallowed_methods, reason = "tests learn of their tools from ./test.sh")]
-    std::env::var(name)
-        .unwrap_or_else(|_| panic!("{name} is not set, so fal's clients cannot be tested: run ./test.sh"))
-}
-
-/// The last line of a client's output, which must be JSON.
 fn seen_by(mut command: Command) -> Value {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let (told, faults) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{faults}");
-    serde_json::from_str(told.lines().last().unwrap_or_default()).unwrap_or_else(|_| panic!("{told}\n{faults}"))
+    last_line(&command.stdin(Stdio::null()).output().unwrap(), String::new)
 }
 
 fn sandbox(tls: Option<rustls::ServerConfig>) -> Running {
@@ -31,17 +21,12 @@ fn sandbox(tls: Option<rustls::ServerConfig>) -> Running {
     start(settings, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap()
 }
 
-fn client_file(name: &str) -> String {
-    format!("{}/tests/clients/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
 #[test]
 fn fals_python_client_runs_against_it_unchanged() {
     let folder = tempfile::tempdir().unwrap();
-    let (pem, tls) = authority();
-    let file = folder.path().join("authority.pem");
-    std::fs::write(&file, pem).unwrap();
-    let fal = sandbox(Some(tls));
+    let authority = authority();
+    let [file, ..] = authority.files(folder.path());
+    let fal = sandbox(Some(authority.server_config()));
     let host = |url: String| url.strip_prefix("https://").unwrap().to_owned();
     let mut command = Command::new(tool("IMAGEGATE_TEST_PYTHON"));
     command
@@ -51,25 +36,7 @@ fn fals_python_client_runs_against_it_unchanged() {
         .env("FAL_QUEUE_RUN_HOST", host(fal.queue_url()))
         .env("FAL_KEY", "id:secret")
         .env("SSL_CERT_FILE", file);
-    let size = json!([[512, 512]]);
-    assert_eq!(
-        seen_by(command),
-        json!({
-            "run": size,
-            "events": ["Completed", "InProgress", "Queued"],
-            "queue": size,
-            "seed": 7,
-            "status": "Completed",
-            "again": size,
-            "subscribe": size,
-            "enqueued": 1,
-            "cancelled": 499,
-            "invalid": [422, ["body", "guidance_scale"], "less_than_equal"],
-            "unknown": 404,
-            "stream": [true, size],
-            "async": size,
-        })
-    );
+    assert_eq!(seen_by(command), seen_by_fals_python_client());
 }
 
 #[test]

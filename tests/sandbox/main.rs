@@ -8,4 +8,6 @@ mod fal;
 mod hosts;
 mod misbehaviour;
 mod queue;
+#[path = "../common/tools.rs"]
+mod tools;
 mod webhooks;

@@ -19,8 +19,8 @@ use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
-use super::answer::public_base;
 use super::images::{IDEMPOTENCY_KEPT, accept, idempotency_key};
+use super::places::public_base;
 use super::{Services, generations};
 use crate::accounts::Caller;
 use crate::catalogue::{self, Model};

@@ -6,8 +6,9 @@ use serde_json::{Map, Value};
 
 use super::Visit;
 use super::refusal::Refusal;
-use crate::api::answer::{fetch, produce};
+use crate::api::answer::produce;
 use crate::api::errors::media_problem;
+use crate::api::fetch;
 use crate::catalogue::Model;
 use crate::domain::GenerationId;
 use crate::providers::Delivery;

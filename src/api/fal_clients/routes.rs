@@ -1,6 +1,9 @@
 //! The addresses that fal's clients come to.
 
-use actix_web::{HttpRequest, HttpResponse, get, post, put, web};
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest, HttpResponse, get, post, put, web};
+use futures_util::TryFutureExt as _;
+use futures_util::future::MapOk;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::{IntoResponses, ToSchema};
@@ -9,7 +12,7 @@ use super::refusal::Refusal;
 use super::target::Target;
 use super::{Services, Visit};
 use crate::accounts::Caller;
-use crate::api::answer::public_base;
+use crate::api::places::public_base;
 use crate::http::RequestContext;
 
 /// The header in which fal's clients name the address that they mean.
@@ -75,8 +78,11 @@ enum FalErrors {
     TooLate(FalError),
 }
 
+/// What every address here is given, as actix extracts it.
+type Parts = (HttpRequest, web::Data<Services>, web::ReqData<Caller>, web::ReqData<RequestContext>, web::Payload);
+
 /// What every address here is given.
-struct Came {
+pub struct Came {
     request: HttpRequest,
     services: web::Data<Services>,
     caller: web::ReqData<Caller>,
@@ -84,7 +90,20 @@ struct Came {
     payload: web::Payload,
 }
 
+impl FromRequest for Came {
+    type Error = actix_web::Error;
+    type Future = MapOk<<Parts as FromRequest>::Future, fn(Parts) -> Self>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        Parts::from_request(request, payload).map_ok(Self::of)
+    }
+}
+
 impl Came {
+    fn of((request, services, caller, context, payload): Parts) -> Self {
+        Self { request, services, caller, context, payload }
+    }
+
     /// Does what the target asks for; whatever is wrong is told in fal's words.
     async fn serve(self, target: Result<(Target, String), Refusal>, queue_base: String) -> HttpResponse {
         let Self { request, services, caller, context, payload } = self;
@@ -107,6 +126,12 @@ impl Came {
             }),
         };
         self.serve(target, FALS_QUEUE.to_owned()).await
+    }
+
+    async fn at_run(self, endpoint: &str) -> HttpResponse {
+        let query = self.request.query_string().to_owned();
+        let target = Target::of_run(endpoint).ok_or_else(|| Refusal::unknown_path(endpoint));
+        self.serve(target.map(|target| (target, query)), FALS_QUEUE.to_owned()).await
     }
 
     async fn at_queue(self, path: &str) -> HttpResponse {
@@ -133,14 +158,8 @@ impl Came {
     security(("project_key" = []), ("fal_key" = []))
 )]
 #[get("/fal/proxy")]
-pub async fn read_through_fal_proxy(
-    request: HttpRequest,
-    caller: web::ReqData<Caller>,
-    context: web::ReqData<RequestContext>,
-    payload: web::Payload,
-    services: web::Data<Services>,
-) -> HttpResponse {
-    Came { request, services, caller, context, payload }.through_proxy().await
+pub async fn read_through_fal_proxy(came: Came) -> HttpResponse {
+    came.through_proxy().await
 }
 
 /// Send through fal's proxy setting
@@ -159,14 +178,8 @@ pub async fn read_through_fal_proxy(
     security(("project_key" = []), ("fal_key" = []))
 )]
 #[post("/fal/proxy")]
-pub async fn send_through_fal_proxy(
-    request: HttpRequest,
-    caller: web::ReqData<Caller>,
-    context: web::ReqData<RequestContext>,
-    payload: web::Payload,
-    services: web::Data<Services>,
-) -> HttpResponse {
-    Came { request, services, caller, context, payload }.through_proxy().await
+pub async fn send_through_fal_proxy(came: Came) -> HttpResponse {
+    came.through_proxy().await
 }
 
 /// Cancel through fal's proxy setting
@@ -180,14 +193,8 @@ pub async fn send_through_fal_proxy(
     security(("project_key" = []), ("fal_key" = []))
 )]
 #[put("/fal/proxy")]
-pub async fn cancel_through_fal_proxy(
-    request: HttpRequest,
-    caller: web::ReqData<Caller>,
-    context: web::ReqData<RequestContext>,
-    payload: web::Payload,
-    services: web::Data<Services>,
-) -> HttpResponse {
-    Came { request, services, caller, context, payload }.through_proxy().await
+pub async fn cancel_through_fal_proxy(came: Came) -> HttpResponse {
+    came.through_proxy().await
 }
 
 /// Run as at fal
@@ -204,18 +211,8 @@ pub async fn cancel_through_fal_proxy(
     security(("project_key" = []), ("fal_key" = []))
 )]
 #[post("/fal/run/{endpoint:.+}")]
-pub async fn run_as_fal(
-    request: HttpRequest,
-    endpoint: web::Path<String>,
-    caller: web::ReqData<Caller>,
-    context: web::ReqData<RequestContext>,
-    payload: web::Payload,
-    services: web::Data<Services>,
-) -> HttpResponse {
-    let query = request.query_string().to_owned();
-    let target = Target::of_run(&endpoint).ok_or_else(|| Refusal::unknown_path(&endpoint));
-    let came = Came { request, services, caller, context, payload };
-    came.serve(target.map(|target| (target, query)), FALS_QUEUE.to_owned()).await
+pub async fn run_as_fal(came: Came, endpoint: web::Path<String>) -> HttpResponse {
+    came.at_run(&endpoint).await
 }
 
 /// Submit as at fal
@@ -234,15 +231,8 @@ pub async fn run_as_fal(
     security(("project_key" = []), ("fal_key" = []))
 )]
 #[post("/fal/queue/{endpoint:.+}")]
-pub async fn submit_as_fal(
-    request: HttpRequest,
-    endpoint: web::Path<String>,
-    caller: web::ReqData<Caller>,
-    context: web::ReqData<RequestContext>,
-    payload: web::Payload,
-    services: web::Data<Services>,
-) -> HttpResponse {
-    Came { request, services, caller, context, payload }.at_queue(&endpoint).await
+pub async fn submit_as_fal(came: Came, endpoint: web::Path<String>) -> HttpResponse {
+    came.at_queue(&endpoint).await
 }
 
 /// Read a request as at fal
@@ -265,15 +255,8 @@ pub async fn submit_as_fal(
     security(("project_key" = []), ("fal_key" = []))
 )]
 #[get("/fal/queue/{application:.+}/requests/{request_id:.+}")]
-pub async fn read_as_fal(
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
-    caller: web::ReqData<Caller>,
-    context: web::ReqData<RequestContext>,
-    payload: web::Payload,
-    services: web::Data<Services>,
-) -> HttpResponse {
-    Came { request, services, caller, context, payload }.at_queue(&format!("{}/requests/{}", path.0, path.1)).await
+pub async fn read_as_fal(came: Came, path: web::Path<(String, String)>) -> HttpResponse {
+    came.at_queue(&format!("{}/requests/{}", path.0, path.1)).await
 }
 
 /// Cancel a request as at fal
@@ -291,15 +274,6 @@ pub async fn read_as_fal(
     security(("project_key" = []), ("fal_key" = []))
 )]
 #[put("/fal/queue/{application:.+}/requests/{request_id}/cancel")]
-pub async fn cancel_as_fal(
-    request: HttpRequest,
-    path: web::Path<(String, String)>,
-    caller: web::ReqData<Caller>,
-    context: web::ReqData<RequestContext>,
-    payload: web::Payload,
-    services: web::Data<Services>,
-) -> HttpResponse {
-    Came { request, services, caller, context, payload }
-        .at_queue(&format!("{}/requests/{}/cancel", path.0, path.1))
-        .await
+pub async fn cancel_as_fal(came: Came, path: web::Path<(String, String)>) -> HttpResponse {
+    came.at_queue(&format!("{}/requests/{}/cancel", path.0, path.1)).await
 }

@@ -4,8 +4,8 @@ use actix_web::HttpResponse;
 
 use super::refusal::Refusal;
 use super::{PROVIDER, Visit};
-use crate::http::{Code, Problem};
-use crate::providers::{FailureKind, FileWish};
+use crate::api::errors::upload_problem;
+use crate::providers::FileWish;
 
 /// Longest file name or type.
 const WORD_LIMIT: usize = 255;
@@ -20,13 +20,6 @@ pub async fn announce(visit: &Visit, body: &[u8]) -> Result<HttpResponse, Refusa
             return Err(Refusal::field(&["body", name], "value_error", &message));
         }
     }
-    match visit.services.gateway.announce_upload(PROVIDER, &file).await {
-        Ok(place) => Ok(HttpResponse::Ok().json(place)),
-        Err(failure) => {
-            tracing::warn!(reason = failure.message, "fal's storage does not take a client's file");
-            let account = failure.kind == FailureKind::Account;
-            let code = if account { Code::UpstreamError } else { Code::ServiceUnavailable };
-            Err(Problem::new(code, "fal's storage does not take files now").into())
-        }
-    }
+    let place = visit.services.gateway.announce_upload(PROVIDER, &file).await;
+    Ok(HttpResponse::Ok().json(place.map_err(|failure| upload_problem("fal's", &failure))?))
 }

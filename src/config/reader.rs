@@ -1,0 +1,170 @@
+//! Reads settings as what they should be: addresses, times, sizes, keys.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{ConfigError, FalKey, Secret, TlsSettings, bad};
+use crate::domain::{Network, NetworkError};
+
+/// Looks values up and reads them as what they should be.
+pub(super) struct Reader<'a>(pub(super) &'a BTreeMap<String, String>);
+
+impl Reader<'_> {
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    pub(super) fn parse<T: std::str::FromStr>(
+        &self,
+        name: &'static str,
+        default: T,
+        allowed: &str,
+    ) -> Result<T, ConfigError> {
+        self.text(name).map_or(Ok(default), |value| value.parse().map_err(|_| bad(name, value, allowed)))
+    }
+
+    pub(super) fn address(&self, name: &'static str, default: &str) -> Result<SocketAddr, ConfigError> {
+        let value = self.text(name).unwrap_or(default);
+        let resolved = std::net::ToSocketAddrs::to_socket_addrs(value).ok().and_then(|mut all| all.next());
+        resolved.ok_or_else(|| bad(name, value, "an address and port such as `127.0.0.1:8080`"))
+    }
+
+    pub(super) fn base_url(&self, name: &'static str, default: &str) -> Result<String, ConfigError> {
+        let value = self.text(name).unwrap_or(default);
+        let allowed = "an address such as `https://queue.fal.run`, without query";
+        let url = url::Url::parse(value).map_err(|_| bad(name, value, allowed))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() || url.query().is_some() {
+            return Err(bad(name, value, allowed));
+        }
+        Ok(value.trim_end_matches('/').to_owned())
+    }
+
+    pub(super) fn database_url(&self) -> Result<String, ConfigError> {
+        let value = self.text("DATABASE_URL").unwrap_or("sqlite://data/imagegate.db");
+        let scheme = value.split(':').next().unwrap_or_default();
+        if matches!(scheme, "sqlite" | "postgres" | "postgresql") {
+            return Ok(value.to_owned());
+        }
+        // What was set may carry a password: name only its scheme.
+        Err(bad("DATABASE_URL", &format!("{scheme}:…"), "an address that starts with `postgres://` or `sqlite://`"))
+    }
+
+    pub(super) fn duration(&self, name: &'static str, default: Duration) -> Result<Duration, ConfigError> {
+        self.text(name).map_or(Ok(default), |value| {
+            parse_duration(value).ok_or_else(|| bad(name, value, "a time such as `300s`, `500ms`, `5m` or `1h`"))
+        })
+    }
+
+    pub(super) fn positive_duration(&self, name: &'static str, default: Duration) -> Result<Duration, ConfigError> {
+        let duration = self.duration(name, default)?;
+        if duration < Duration::from_secs(1) {
+            return Err(bad(name, self.text(name).unwrap_or_default(), "a time of at least `1s`"));
+        }
+        Ok(duration)
+    }
+
+    pub(super) fn networks(&self, name: &'static str) -> Result<Vec<Network>, ConfigError> {
+        let parts = list(self.text(name).unwrap_or_default()).into_iter();
+        parts.map(|part| part.parse().map_err(|fault: NetworkError| bad(name, &part, &fault.to_string()))).collect()
+    }
+
+    pub(super) fn tls(&self) -> Result<Option<TlsSettings>, ConfigError> {
+        let (certificate, key) = (self.text("IMAGEGATE_TLS_CERT"), self.text("IMAGEGATE_TLS_KEY"));
+        match (certificate, key) {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => {
+                Ok(Some(TlsSettings { certificate: certificate.into(), key: key.into() }))
+            }
+            (Some(_), None) => {
+                Err(bad("IMAGEGATE_TLS_KEY", "", "the file of the key, since IMAGEGATE_TLS_CERT is set"))
+            }
+            (None, Some(_)) => {
+                Err(bad("IMAGEGATE_TLS_CERT", "", "the file of the certificate, since IMAGEGATE_TLS_KEY is set"))
+            }
+        }
+    }
+
+    pub(super) fn switch(&self, name: &'static str) -> Result<bool, ConfigError> {
+        match self.text(name) {
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1") => Ok(true),
+            Some(other) => Err(bad(name, other, "`true` or `false`")),
+        }
+    }
+
+    pub(super) fn size(&self, name: &'static str, default: usize) -> Result<usize, ConfigError> {
+        self.text(name).map_or(Ok(default), |value| {
+            parse_size(value).ok_or_else(|| bad(name, value, "a size such as `32MiB`, `512KiB` or a number of bytes"))
+        })
+    }
+
+    pub(super) fn key(&self, name: &'static str) -> Result<Option<Secret>, ConfigError> {
+        let Some(value) = self.text(name) else { return Ok(None) };
+        let fits = value.len() >= 16 && value.bytes().all(|byte| byte.is_ascii_graphic());
+        if fits {
+            return Ok(Some(Secret::new(value)));
+        }
+        Err(bad(name, "…", "at least 16 visible ASCII characters without spaces"))
+    }
+
+    pub(super) fn key_concurrency(&self) -> Result<Option<usize>, ConfigError> {
+        let name = "FAL_KEY_CONCURRENCY";
+        let Some(value) = self.text(name) else { return Ok(None) };
+        let limit = value.parse().ok().filter(|limit| *limit >= 1);
+        limit.map(Some).ok_or_else(|| bad(name, value, "a whole number of at least 1, or nothing for no limit"))
+    }
+
+    /// `key*weight,key*weight`; a key without a weight counts once.
+    pub(super) fn fal_keys(&self) -> Result<Vec<FalKey>, ConfigError> {
+        let allowed = "`key_id:key_secret`, or several as `key*weight,key*weight` with weights of at least 1";
+        let mut keys = Vec::new();
+        for part in list(self.text("FAL_KEY").unwrap_or_default()) {
+            let (key, weight) = part.rsplit_once('*').unwrap_or((&part, "1"));
+            let weight = weight.trim().parse().ok().filter(|weight| *weight >= 1);
+            let key = key.trim();
+            match weight {
+                Some(weight) if !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                    keys.push(FalKey { key: Secret::new(key), weight });
+                }
+                _ => return Err(bad("FAL_KEY", "…", allowed)),
+            }
+        }
+        Ok(keys)
+    }
+}
+
+/// The parts of a text between its commas.
+pub(super) fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+/// `300s`, `500ms`, `5m`, `1h`, or a bare number of seconds.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let millis = match unit.trim() {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(millis).map(Duration::from_millis)
+}
+
+/// `32MiB`, `512KiB`, `1GiB`, `1000` (bytes); at least one byte.
+pub(super) fn parse_size(text: &str) -> Option<usize> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim() {
+        "" | "B" => 1,
+        "KiB" => 1024,
+        "MiB" => 1024 * 1024,
+        "GiB" => 1024 * 1024 * 1024,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(factor).filter(|bytes| *bytes > 0)
+}
