@@ -1,12 +1,17 @@
-//! How long a request takes from its bytes to fal's body and its price, and whether the number of models matters.
+//! How long a request takes from its bytes to fal's body and its price, whether the number of models matters, and how
+//! long its answer takes to write.
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop where it stands")]
 
 use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use imagegate::api::{ImageAnswer, image_views};
 use imagegate::catalogue::{Catalogue, Strictness, parse};
-use imagegate::domain::Fixed;
+use imagegate::domain::{Fixed, GenerationId, Money, Timestamp};
+use imagegate::gateway::Finished;
+use imagegate::ledger::FinalState;
+use imagegate::providers::Delivery;
 use imagegate::providers::fal::translate;
 
 const SMALL: &str = r#"{"model": "flux/dev", "prompt": "A T-Rex relaxing on a beach, lying on a sun lounger."}"#;
@@ -80,5 +85,43 @@ fn requests(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, requests);
+/// What a model of fal's delivers, as its answer reads.
+const DELIVERED: &str = r#"{
+  "images": [{
+    "url": "https://v3b.fal.media/files/b/0a84799e/1kYzoFE6V9Jx2Rfmmn_4M.jpg", "width": 1024, "height": 768,
+    "content_type": "image/jpeg", "file_name": "1kYzoFE6V9Jx2Rfmmn_4M.jpg", "file_size": 187263
+  }],
+  "timings": {"inference": 0.371259557}, "seed": 18446744073709551615, "has_nsfw_concepts": [false],
+  "prompt": "A T-Rex relaxing on a beach, lying on a sun lounger."
+}"#;
+
+/// From what was delivered to the bytes of the answer: one image by its address, four of a megabyte in base64.
+fn answers(criterion: &mut Criterion) {
+    let one: Delivery = serde_json::from_str(DELIVERED).unwrap();
+    let mut four = one.clone();
+    four.images = vec![one.images[0].clone(); 4];
+    let finished = Finished {
+        id: GenerationId::from_uuid(uuid::Uuid::from_u128(1)),
+        state: FinalState::Succeeded,
+        created_at: Timestamp::from_seconds(1_793_000_000),
+        model: "flux/dev".into(),
+        delivery: None,
+        failure: None,
+        price: Money::ZERO,
+    };
+    let encoded = "iVBORw0KGgoAAAAN".repeat(65_536);
+    let mut group = criterion.benchmark_group("answer");
+    for (name, delivery, embedded) in [("one image", &one, None), ("four of 1 MiB in base64", &four, Some(&encoded))] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let mut images = image_views(black_box(&delivery.images), str::to_owned);
+                images.iter_mut().for_each(|image| image.b64_json = embedded.cloned());
+                ImageAnswer::of(&finished, images, delivery, &[], None).to_json().unwrap().len()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, requests, answers);
 criterion_main!(benches);

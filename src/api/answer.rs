@@ -11,8 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Number, Value};
 use utoipa::ToSchema;
 
-use super::places::public;
-pub(super) use super::places::public_base;
+use super::places::{public, public_base};
 use super::{Services, errors, fetch};
 use crate::catalogue::{ResponseFormat, Switches};
 use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId};
@@ -30,8 +29,8 @@ pub struct ImageView {
     pub url: String,
     /// The image itself in base64, if `response_format` is `b64_json`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, value_type = String)]
-    pub b64_json: Option<SharedText>,
+    #[schema(nullable = false)]
+    pub b64_json: Option<String>,
     /// Pixels.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 1472)]
@@ -57,17 +56,17 @@ pub struct ImageView {
 impl ImageView {
     /// About how many bytes it takes as JSON, rather more than less.
     fn written(&self) -> usize {
-        256 + self.url.len() + self.b64_json.as_ref().map_or(0, |text| text.0.len())
+        256 + self.url.len() + self.b64_json.as_ref().map_or(0, String::len)
     }
 }
 
-/// A text of megabytes that an answer has in two places and memory once.
+/// Images that an answer has in two places and memory once: one may have megabytes.
 #[derive(Debug, Clone)]
-pub struct SharedText(Arc<str>);
+pub struct SharedImages(Arc<[ImageView]>);
 
-impl Serialize for SharedText {
+impl Serialize for SharedImages {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        self.0.serialize(serializer)
     }
 }
 
@@ -75,9 +74,11 @@ impl Serialize for SharedText {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Produced {
     /// The images.
-    pub images: Vec<ImageView>,
+    #[schema(value_type = Vec<ImageView>)]
+    pub images: SharedImages,
     /// The same images, where OpenAI's clients look for them.
-    pub data: Vec<ImageView>,
+    #[schema(value_type = Vec<ImageView>)]
+    pub data: SharedImages,
     /// Seconds that each step took.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = Object)]
@@ -119,16 +120,34 @@ pub struct ImageAnswer {
 }
 
 impl ImageAnswer {
+    /// The answer about what was delivered.
+    #[must_use]
+    pub fn of(
+        finished: &Finished,
+        images: Vec<ImageView>,
+        delivery: &Delivery,
+        ignored: &[String],
+        prompt: Option<&str>,
+    ) -> Self {
+        Self {
+            id: finished.id.to_string(),
+            created: finished.created_at.seconds(),
+            model: finished.model.clone(),
+            produced: Produced::of(images, delivery, prompt),
+            meta: Meta { usage: MetaUsage::of(finished.price), ignored: ignored.to_vec() },
+        }
+    }
+
     /// The images.
     #[must_use]
     pub fn images(&self) -> &[ImageView] {
-        &self.produced.images
+        &self.produced.images.0
     }
 
     /// Its JSON, written once into memory that is large enough from the beginning: it may hold megabytes.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let Produced { images, data, .. } = &self.produced;
-        let mut text = Vec::with_capacity(1_024 + images.iter().chain(data).map(ImageView::written).sum::<usize>());
+        let images: usize = self.images().iter().map(ImageView::written).sum();
+        let mut text = Vec::with_capacity(1_024 + 2 * images);
         serde_json::to_writer(&mut text, self)?;
         Ok(text)
     }
@@ -353,7 +372,7 @@ impl GenerationView {
     pub fn for_project(services: &Services, base: &str, record: &GenerationRecord) -> Self {
         let stored = record.outcome.as_ref().and_then(|outcome| outcome.answer.as_deref());
         let delivery: Option<Delivery> = stored.and_then(|text| serde_json::from_str(text).ok());
-        let produced = delivery.map(|delivery| produce(services, base, delivery, None));
+        let produced = delivery.map(|delivery| produce(services, base, &delivery, None));
         Self { produced, ..Self::bare(record) }
     }
 
@@ -409,27 +428,21 @@ pub async fn image_answer(
     prompt: Option<&str>,
 ) -> Result<ImageAnswer, Problem> {
     let wants_base64 = switches.response_format == ResponseFormat::B64Json;
-    let mut produced = produce(services, &public_base(services, request), delivery.clone(), prompt);
+    let base = public_base(services, request);
+    let mut images = image_views(&delivery.images, |url| public(services, &base, url));
     if wants_base64 || switches.sync_mode {
         let fetches = delivery.images.iter().map(|image| fetch(services, &image.url));
         let files = try_join_all(fetches).await.map_err(|fault| errors::media_problem(finished.id, &fault))?;
-        for (image, file) in produced.images.iter_mut().zip(files) {
+        for (image, file) in images.iter_mut().zip(files) {
             let encoded = STANDARD.encode(&file);
             if switches.sync_mode {
                 let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
                 image.url = format!("data:{kind};base64,{encoded}");
             }
-            image.b64_json = wants_base64.then(|| SharedText(encoded.into()));
+            image.b64_json = wants_base64.then_some(encoded);
         }
-        produced.data.clone_from(&produced.images);
     }
-    Ok(ImageAnswer {
-        id: finished.id.to_string(),
-        created: finished.created_at.seconds(),
-        model: finished.model.clone(),
-        produced,
-        meta: Meta { usage: MetaUsage::of(finished.price), ignored: ignored.to_vec() },
-    })
+    Ok(ImageAnswer::of(finished, images, delivery, ignored, prompt))
 }
 
 /// The headers that tell what a generation cost and which it is, ours and AIML's.
@@ -448,27 +461,37 @@ pub fn put_cost_headers(response: &mut HttpResponseBuilder, id: GenerationId, pr
     }
 }
 
-pub(super) fn produce(services: &Services, base: &str, delivery: Delivery, prompt: Option<&str>) -> Produced {
-    let images: Vec<ImageView> = delivery.images.into_iter().map(|image| image_view(services, base, image)).collect();
-    Produced {
-        data: images.clone(),
-        images,
-        timings: delivery.timings,
-        seed: delivery.seed,
-        has_nsfw_concepts: delivery.has_nsfw_concepts,
-        prompt: delivery.prompt.filter(|prompt| !prompt.is_empty()).or_else(|| prompt.map(str::to_owned)),
-        description: delivery.description,
+impl Produced {
+    pub(super) fn of(images: Vec<ImageView>, delivery: &Delivery, prompt: Option<&str>) -> Self {
+        let images = SharedImages(images.into());
+        let used = delivery.prompt.as_deref().filter(|used| !used.is_empty());
+        Self {
+            data: images.clone(),
+            images,
+            timings: delivery.timings.clone(),
+            seed: delivery.seed.clone(),
+            has_nsfw_concepts: delivery.has_nsfw_concepts.clone(),
+            prompt: used.or(prompt).map(str::to_owned),
+            description: delivery.description.clone(),
+        }
     }
 }
 
-fn image_view(services: &Services, base: &str, image: Image) -> ImageView {
-    ImageView {
-        url: public(services, base, image.url),
+/// What was delivered as it is shown to who reaches the gateway at `base`.
+pub(super) fn produce(services: &Services, base: &str, delivery: &Delivery, prompt: Option<&str>) -> Produced {
+    Produced::of(image_views(&delivery.images, |url| public(services, base, url)), delivery, prompt)
+}
+
+/// Images as they are shown; `address` tells where a client finds a file.
+pub fn image_views(images: &[Image], address: impl Fn(&str) -> String) -> Vec<ImageView> {
+    let view = |image: &Image| ImageView {
+        url: address(&image.url),
         b64_json: None,
         width: image.width,
         height: image.height,
-        content_type: image.content_type,
-        file_name: image.file_name,
+        content_type: image.content_type.clone(),
+        file_name: image.file_name.clone(),
         file_size: image.file_size,
-    }
+    };
+    images.iter().map(view).collect()
 }

@@ -11,10 +11,11 @@ use serde_json::{Map, Value};
 use tracing::error;
 use utoipa::ToSchema;
 
-use super::answer::{ImageAnswer, image_answer, public_base, put_cost_headers};
+use super::answer::{ImageAnswer, image_answer, put_cost_headers};
 use super::errors::{failure_problem, invalid_field, overdue_problem, reserve_problem};
 use super::input::expect_json;
 use super::permission::permit;
+use super::places::public_base;
 use super::rates::put_rate_headers;
 use super::stream::stream_events;
 use super::{GenerationView, Services};
@@ -202,98 +203,8 @@ async fn answer_resent(
     Some(answer)
 }
 
-/// Ask for the price
-///
-/// The same body as for making images. Answers with the normalized parameters, the exact body that the provider would
-/// be sent, and the most it can cost. Calls nobody, books nothing.
-#[utoipa::path(
-    operation_id = "quoteImageGeneration",
-    tag = "images",
-    request_body(content = ImageRequest, content_type = "application/json"),
-    params(("x-imagegate-strict" = Option<bool>, Header, description = "`true`: fields that the model does not have are errors.")),
-    responses(
-        (status = 200, description = "The quote.", body = QuoteView),
-        (status = 400, description = "The request does not fit the model; `error.data` lists every problem.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "No such model.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON.", body = ProblemBody, content_type = "application/problem+json"),
-    ),
-    security(("project_key" = []))
-)]
-#[post("/v1/images/generations/quote")]
-pub async fn quote_image_generation(
-    request: HttpRequest,
-    caller: web::ReqData<Caller>,
-    body: web::Bytes,
-    services: web::Data<Services>,
-) -> Result<HttpResponse, Problem> {
-    project_of(&caller)?;
-    expect_json(&request)?;
-    let Accepted { order, fallbacks, quote } = accept(&request, &caller, &wish_of(&body)?, &services)?;
-    let prepared = services.gateway.prepare(&order)?;
-    let view = QuoteView {
-        object: "image.generation.quote",
-        model: order.model.id.clone(),
-        parameters: order.normalized(),
-        provider_request: ProviderRequestView { endpoint: prepared.endpoint, body: prepared.body },
-        fallbacks: fallbacks.iter().map(|fallback| fallback.model.id.clone()).collect(),
-        num_images: order.count(),
-        megapixels: quote.megapixels.to_string(),
-        price_usd: quote.price.to_string(),
-        credits: quote.price.credits(),
-        ignored: order.ignored.clone(),
-    };
-    let mut response = HttpResponse::Ok();
-    put_ignored(&mut response, &order.ignored);
-    Ok(response.json(view))
-}
-
-/// What a request would cost at most, and what would be sent for it.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Quote)]
-pub struct QuoteView {
-    /// Always `image.generation.quote`.
-    #[schema(example = "image.generation.quote")]
-    object: &'static str,
-    /// The model's id, whatever alias was used.
-    #[schema(example = "flux-realism")]
-    model: String,
-    /// Every parameter by its one name, defaults explicit.
-    #[schema(value_type = Object)]
-    parameters: Map<String, Value>,
-    /// What the provider would be sent.
-    provider_request: ProviderRequestView,
-    /// Models that are tried in turn while the first is unavailable.
-    fallbacks: Vec<String>,
-    /// Images asked for.
-    num_images: u32,
-    /// Megapixels as they would be charged.
-    megapixels: String,
-    /// The most it can cost, whichever of the models makes it, in US dollars with nine places.
-    #[schema(example = "0.035000000")]
-    price_usd: String,
-    /// The same in AIML's credits.
-    credits: i64,
-    /// Fields of the request that count for nothing.
-    ignored: Vec<String>,
-}
-
-/// What the provider would be sent.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = ProviderRequest)]
-pub struct ProviderRequestView {
-    /// Its endpoint.
-    #[schema(example = "fal-ai/flux-realism")]
-    endpoint: String,
-    /// The exact body.
-    #[schema(value_type = Object)]
-    body: Map<String, Value>,
-}
-
 /// The wish of a body. `LiteLLM` sends what it does not know in a field `extra_body`, as it was given to it.
-fn wish_of(body: &[u8]) -> Result<Json<'_>, Problem> {
+pub(super) fn wish_of(body: &[u8]) -> Result<Json<'_>, Problem> {
     Ok(catalogue::parse(body)?.lifting("extra_body"))
 }
 
@@ -310,7 +221,7 @@ pub(super) fn accept(
 }
 
 /// Who pays.
-fn project_of(caller: &Caller) -> Result<ProjectId, Problem> {
+pub(super) fn project_of(caller: &Caller) -> Result<ProjectId, Problem> {
     match caller.kind {
         CallerKind::Project(project_id) => Ok(project_id),
         CallerKind::Admin => {

@@ -20,6 +20,7 @@ mod models;
 mod openapi;
 mod permission;
 mod places;
+mod quote;
 mod rates;
 mod stream;
 mod webhooks;
@@ -40,7 +41,7 @@ use crate::meters::SharedMeters;
 use crate::providers::Media;
 use crate::webhooks::Webhooks;
 
-pub use answer::GenerationView;
+pub use answer::{GenerationView, ImageAnswer, image_views};
 pub use files::Files;
 pub use generations::{GenerationList, state_filter, time_filter};
 pub use images::{ImageRequest, idempotency_key};
@@ -122,7 +123,7 @@ pub const ROUTES_WITH_SLASHES: [&str; 5] = [
 pub fn routes(config: &mut ServiceConfig) {
     config
         .service(images::create_image_generation)
-        .service(images::quote_image_generation)
+        .service(quote::quote_image_generation)
         .service(edits::create_image_edit)
         .service(generations::list_image_generations)
         .service(generations::retrieve_image_generation)

@@ -16,13 +16,13 @@ fn sandbox_path<'a>(services: &Services, address: &'a str) -> Option<&'a str> {
 
 /// Where a client finds a file: the stand-in's are shown under our own address, because some clients refuse files from
 /// another loopback port.
-pub(super) fn public(services: &Services, base: &str, address: String) -> String {
+pub(super) fn public(services: &Services, base: &str, address: &str) -> String {
     if let (Some(name), Some(files)) = (address.strip_prefix(KEPT), &services.files) {
         return files.link(base, name, services.clock.now());
     }
-    match sandbox_path(services, &address) {
+    match sandbox_path(services, address) {
         Some(path) => format!("{base}/sandbox{path}"),
-        None => address,
+        None => address.to_owned(),
     }
 }
 

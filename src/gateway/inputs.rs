@@ -19,7 +19,8 @@ const HEADER: usize = 64 * 1024;
 /// Checks every embedded image of an order, and tells all problems at once.
 pub(super) fn check(order: &Order) -> Result<(), Rejection> {
     let mut problems = Vec::new();
-    for (parameter, value) in order.parameters() {
+    let may_hold_images = |kind: &Kind| matches!(kind, Kind::Image | Kind::List(_) | Kind::Object(_));
+    for (parameter, value) in order.parameters().filter(|(parameter, _)| may_hold_images(&parameter.kind)) {
         let mut path = vec![PathPart::Key(parameter.name.as_ref().to_owned())];
         look(&parameter.kind, value, &mut path, &mut problems);
     }

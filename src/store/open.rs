@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tokio::runtime::Handle;
@@ -122,7 +123,9 @@ fn without_password(address: &str) -> String {
 fn open_postgres(address: &str, options: &StoreOptions) -> Result<Pools<PgPool, PgConnectOptions>, StoreError> {
     let connect = PgConnectOptions::from_str(address)
         .map_err(|error| bad_address(address, &error))?
-        .application_name("imagegate");
+        .application_name("imagegate")
+        // Slow ones are told; a line for each would be made from its text even where nobody wants it.
+        .log_statements(log::LevelFilter::Off);
     let pool = |connections: u32, longest: Duration| {
         let limits = session_limits(longest);
         PgPoolOptions::new()
@@ -166,7 +169,8 @@ async fn open_sqlite(
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(options.acquire_timeout)
-        .optimize_on_close(true, None);
+        .optimize_on_close(true, None)
+        .log_statements(log::LevelFilter::Off);
     let file = connect.get_filename().to_path_buf();
     if address.contains(":memory:") || address.contains("mode=memory") || file.as_os_str().is_empty() {
         return Err(bad_address(address, &"the books need a file"));

@@ -6,9 +6,10 @@ use serde_json::{Map, Value};
 
 use super::Visit;
 use super::refusal::Refusal;
-use crate::api::answer::produce;
+use crate::api::answer::{Produced, image_views};
 use crate::api::errors::media_problem;
 use crate::api::fetch;
+use crate::api::places::public;
 use crate::catalogue::Model;
 use crate::domain::GenerationId;
 use crate::providers::Delivery;
@@ -31,15 +32,17 @@ pub async fn output(
     wanted: &Wanted<'_>,
 ) -> Result<Map<String, Value>, Refusal> {
     let services = &visit.services;
-    let mut produced = produce(services, &visit.base(), delivery.clone(), wanted.prompt);
+    let base = visit.base();
+    let mut images = image_views(&delivery.images, |url| public(services, &base, url));
     if wanted.sync_mode {
-        for (image, made) in produced.images.iter_mut().zip(&delivery.images) {
+        for (image, made) in images.iter_mut().zip(&delivery.images) {
             let fetched = fetch(services, &made.url).await;
             let file = fetched.map_err(|fault| media_problem(id, &fault))?;
             let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
             image.url = format!("data:{kind};base64,{}", STANDARD.encode(&file));
         }
     }
+    let produced = Produced::of(images, delivery, wanted.prompt);
     let Ok(Value::Object(mut output)) = serde_json::to_value(&produced) else { return Ok(Map::new()) };
     // Where OpenAI's clients look for the images.
     output.shift_remove("data");

@@ -26,12 +26,12 @@ pub(super) async fn uploaded(
     key: &HeaderValue,
     body: &Map<String, Value>,
 ) -> Result<Option<Map<String, Value>>, Box<Failure>> {
+    if !body.values().any(holds_data) {
+        return Ok(None);
+    }
     let mut places = Vec::new();
     for (name, value) in body {
         find(value, format!("/{}", escaped(name)), &mut places);
-    }
-    if places.is_empty() {
-        return Ok(None);
     }
     let mut changed = Value::Object(body.clone());
     for place in places {
@@ -45,10 +45,24 @@ pub(super) async fn uploaded(
     }
 }
 
+/// Whether it is or holds a large data URI.
+fn holds_data(value: &Value) -> bool {
+    match value {
+        Value::String(text) => is_data(text),
+        Value::Array(items) => items.iter().any(holds_data),
+        Value::Object(fields) => fields.values().any(holds_data),
+        _ => false,
+    }
+}
+
+fn is_data(text: &str) -> bool {
+    text.len() > UPLOADED_ABOVE && text.starts_with("data:")
+}
+
 /// JSON pointers to the large data URIs.
 fn find(value: &Value, place: String, places: &mut Vec<String>) {
     match value {
-        Value::String(text) if text.len() > UPLOADED_ABOVE && text.starts_with("data:") => places.push(place),
+        Value::String(text) if is_data(text) => places.push(place),
         Value::Array(items) => {
             for (at, item) in items.iter().enumerate() {
                 find(item, format!("{place}/{at}"), places);
