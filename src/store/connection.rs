@@ -127,7 +127,7 @@ pub(crate) struct Lane(Option<Box<PgConnection>>);
 /// All statements of a lane look for keyed rows: they are planned once, by index, also while the tables are so young
 /// that their statistics would advise to read them whole. For this transaction only, since a pooler may give the
 /// connection to somebody else after it.
-const BEGIN_IN_LANE: &str = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; \
+pub(super) const BEGIN_IN_LANE: &str = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; \
      SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off";
 
 impl Store {

@@ -99,12 +99,14 @@ impl WriteTransaction {
         must_touch("attempts", touched, rows.len())
     }
 
-    /// Marks queued generations as running.
+    /// Marks queued generations as running. Asked by their times and not by their state, for which the planner of a young
+    /// table would compare every open generation with every row of the batch.
     pub(crate) async fn start_generations(&mut self, rows: &[(GenerationId, Timestamp)]) -> Result<(), StoreError> {
         let touched = match self.connection() {
             Either::Postgres(connection) => sqlx::query(
                 "UPDATE generations g SET state = 'running', started_at = s.at
-                 FROM UNNEST($1::uuid[], $2::bigint[]) AS s (id, at) WHERE g.id = s.id AND g.state = 'queued'",
+                 FROM UNNEST($1::uuid[], $2::bigint[]) AS s (id, at)
+                 WHERE g.id = s.id AND g.started_at IS NULL AND g.settled_at IS NULL",
             )
             .bind(column(rows, |(id, _)| id.uuid()))
             .bind(column(rows, |(_, at)| at.micros()))
@@ -212,6 +214,8 @@ fn hold_outcome(finish: &Finish) -> &'static str {
     }
 }
 
+/// A hold without an outcome has not ended; asked in these words, since `ended_at IS NULL` has the planner of a young
+/// table compare every open hold with every row of the batch.
 async fn finish_postgres(connection: &mut sqlx::PgConnection, rows: &[&Finish]) -> Result<(), StoreError> {
     let (generations, holds): (i64, i64) = sqlx::query_as(
         "WITH f AS (
@@ -228,7 +232,7 @@ async fn finish_postgres(connection: &mut sqlx::PgConnection, rows: &[&Finish]) 
              FROM f WHERE g.id = f.id AND g.settled_at IS NULL RETURNING 1),
          h AS (
              UPDATE holds h SET ended_at = f.settled_at, outcome = f.hold_outcome
-             FROM f WHERE h.generation_id = f.id AND h.ended_at IS NULL RETURNING 1),
+             FROM f WHERE h.generation_id = f.id AND h.outcome IS NULL RETURNING 1),
          a AS (
              UPDATE attempts a SET ended_at = f.settled_at, outcome = f.state, cost = f.cost,
                  billable_units = f.billable_units, unit_price = f.unit_price
