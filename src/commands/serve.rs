@@ -15,7 +15,11 @@ use super::{Failure, print};
 pub fn serve(config: Config) -> Result<(), Failure> {
     let telemetry = telemetry::start(&config.log)?;
     // Jobs have a runtime of their own: a task on a web worker dies with that worker.
-    let jobs = tokio::runtime::Builder::new_multi_thread().thread_name("jobs").enable_all().build()?;
+    let jobs = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(job_threads())
+        .thread_name("jobs")
+        .enable_all()
+        .build()?;
     let outcome = actix_web::rt::System::new().block_on(async {
         // Before anybody is told that we listen: until then a hangup would end the process.
         let mut hangup = signal(SignalKind::hangup())?;
@@ -50,6 +54,12 @@ pub fn serve(config: Config) -> Result<(), Failure> {
     jobs.shutdown_background();
     telemetry.end();
     outcome
+}
+
+/// Half as many as there are cores: the other half of a request is the web workers'. More of them wake each other for
+/// work that one would have done meanwhile (`docs/performance.md`).
+fn job_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
 /// The keys of a new database, once, with a request that works when it is pasted; nothing if there are none.
