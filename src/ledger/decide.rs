@@ -63,9 +63,10 @@ pub(super) struct Allowed {
 }
 
 impl Standing {
-    /// Takes in what was read under limits; `organization` is what all projects together may spend in a month.
+    /// Takes in the keys and what was read under limits; `organization` is what all projects together may spend in a month.
     pub(super) fn add_limits(&mut self, rows: LimitRows, organization: Option<i64>) {
         self.organization = organization.map(|limit| Organization::of(limit, &rows));
+        self.keys = rows.keys.into_iter().map(|row| (row.id, row)).collect();
         self.months.extend(rows.months.into_iter().map(|row| ((row.project_id, row.starts_at), row.spent)));
         self.open = rows.open.into_iter().collect();
         self.rates = Rates::new(rows.rates, rows.counts);

@@ -317,15 +317,13 @@ async fn read_standing(
     }
     let list = |ids: BTreeSet<Uuid>| ids.into_iter().collect::<Vec<_>>();
     if !paying.is_empty() {
-        for row in transaction.lock_projects(&list(paying)).await? {
+        for row in transaction.lock_projects(&list(paying), earliest.is_some()).await? {
             standing.projects.insert(row.terms.id, row.terms);
             standing.balances.insert(row.balance.project_id, row.balance);
         }
     }
     if let Some(earliest) = earliest {
-        read_limits(transaction, &mut standing, &list(projects), earliest).await?;
-        let rows = transaction.key_terms(&list(keys)).await?;
-        standing.keys = rows.into_iter().map(|row| (row.id, row)).collect();
+        read_limits(transaction, &mut standing, &list(projects), &list(keys), earliest).await?;
     }
     if !idempotency.is_empty() {
         let wanted: Vec<_> = idempotency.into_iter().collect();
@@ -335,27 +333,26 @@ async fn read_standing(
     Ok(standing)
 }
 
-/// Reads what counts under the limits of these projects, if they have any.
+/// Reads what these keys may do, and what counts under the limits of these projects, if they have any.
 async fn read_limits(
     transaction: &mut WriteTransaction,
     standing: &mut Standing,
     projects: &[Uuid],
+    keys: &[Uuid],
     earliest: Timestamp,
 ) -> Result<(), StoreError> {
     let month = Month::of(earliest).start();
     let any = |limited: fn(&ProjectTerms) -> bool| {
         projects.iter().filter_map(|project| standing.projects.get(project)).any(limited)
     };
-    let organization = if any(|terms| terms.organized) { transaction.lock_organization().await? } else { None };
+    let organization = projects.iter().find_map(|project| standing.projects.get(project)?.organization_limit);
     let asked = Asked {
         months_from: any(|terms| terms.spend_limit.is_some()).then_some(month),
         organization_from: organization.map(|_| month),
         open: any(|terms| terms.concurrency_limit.is_some()),
         counts_since: any(|terms| terms.rated).then(|| earliest.seconds() - WINDOW_SECONDS),
     };
-    if !asked.is_empty() {
-        standing.add_limits(transaction.limits(projects, asked).await?, organization);
-    }
+    standing.add_limits(transaction.limits(projects, keys, asked).await?, organization);
     Ok(())
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct MonthRow {
 }
 
 /// Which limits there are to be read about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked {
     /// What projects were charged in the months from this one on; `None` where no project has a limit.
     pub(crate) months_from: Option<Timestamp>,
@@ -47,16 +47,22 @@ pub(crate) struct Asked {
     pub(crate) counts_since: Option<i64>,
 }
 
-impl Asked {
-    /// Whether there is nothing to read.
-    pub(crate) fn is_empty(self) -> bool {
-        self == Self { months_from: None, organization_from: None, open: false, counts_since: None }
-    }
+/// What a key may do.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyTerms {
+    pub(crate) id: Uuid,
+    pub(crate) project_id: Option<Uuid>,
+    pub(crate) revoked_at: Option<i64>,
+    pub(crate) expires_at: Option<i64>,
+    pub(crate) budget: Option<i64>,
+    pub(crate) spent: i64,
+    pub(crate) held: i64,
 }
 
 /// What counts under the limits.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LimitRows {
+    pub(crate) keys: Vec<KeyTerms>,
     pub(crate) months: Vec<MonthRow>,
     /// By the beginning of a month, what all projects together were charged in it.
     pub(crate) all_months: Vec<(i64, i64)>,
@@ -73,38 +79,46 @@ pub(crate) struct LimitRows {
 struct AnyRow {
     kind: String,
     project_id: Option<Uuid>,
+    key_id: Option<Uuid>,
     model: String,
     a: Option<i64>,
     b: Option<i64>,
     c: Option<i64>,
+    d: Option<i64>,
+    e: Option<i64>,
 }
 
 /// One statement, because each is a round trip and a settlement must be seen whole: it moves money from what is held to
-/// what was spent. `$1` is the list of projects; `$2` to `$4` are null, and `$5` false, for what is not asked.
+/// what was spent. `$1` is the list of projects, `$6` that of keys; `$2` to `$4` are null, and `$5` false, for what is
+/// not asked. The first part gives the columns their types.
 macro_rules! limit_rows {
-    ($is_listed:literal) => {
+    ($are_listed:literal, $is_listed:literal) => {
         concat!(
-            "SELECT 'month' AS kind, project_id, '' AS model, starts_at AS a, spent AS b, CAST(NULL AS BIGINT) AS c
+            "SELECT 'key' AS kind, project_id, id AS key_id, '' AS model, revoked_at AS a, expires_at AS b, budget AS c,
+                 spent AS d, held AS e
+             FROM api_keys JOIN key_balances ON api_key_id = id WHERE id ",
+            $are_listed,
+            " UNION ALL
+             SELECT 'month', project_id, NULL, '', starts_at, spent, NULL, NULL, NULL
              FROM monthly_spend WHERE starts_at >= $2 AND project_id ",
             $is_listed,
             " UNION ALL
-             SELECT 'all_months', CAST(NULL AS UUID), '', starts_at, CAST(SUM(spent) AS BIGINT), CAST(NULL AS BIGINT)
+             SELECT 'all_months', NULL, NULL, '', starts_at, CAST(SUM(spent) AS BIGINT), NULL, NULL, NULL
              FROM monthly_spend WHERE starts_at >= $3 GROUP BY starts_at
              UNION ALL
-             SELECT 'all_held', CAST(NULL AS UUID), '', CAST(SUM(held) AS BIGINT), CAST(NULL AS BIGINT),
-                 CAST(NULL AS BIGINT)
+             SELECT 'all_held', NULL, NULL, '', CAST(SUM(held) AS BIGINT), NULL, NULL, NULL, NULL
              FROM balances WHERE CAST($3 AS BIGINT) IS NOT NULL
              UNION ALL
-             SELECT 'open', project_id, '', COUNT(*), CAST(NULL AS BIGINT), CAST(NULL AS BIGINT)
+             SELECT 'open', project_id, NULL, '', COUNT(*), NULL, NULL, NULL, NULL
              FROM holds WHERE $5 AND ended_at IS NULL AND project_id ",
             $is_listed,
             " GROUP BY project_id
              UNION ALL
-             SELECT 'rate', project_id, model, requests_per_minute, images_per_minute, CAST(NULL AS BIGINT)
+             SELECT 'rate', project_id, NULL, model, requests_per_minute, images_per_minute, NULL, NULL, NULL
              FROM rate_limits WHERE CAST($4 AS BIGINT) IS NOT NULL AND project_id ",
             $is_listed,
             " UNION ALL
-             SELECT 'count', project_id, model, second, requests, images
+             SELECT 'count', project_id, NULL, model, second, requests, images, NULL, NULL
              FROM request_counts WHERE second >= $4 AND project_id ",
             $is_listed
         )
@@ -112,21 +126,6 @@ macro_rules! limit_rows {
 }
 
 impl WriteTransaction {
-    /// Reads what all projects together may spend, and keeps every other reservation waiting. Locked after the balances,
-    /// by every writer.
-    pub(crate) async fn lock_organization(&mut self) -> Result<Option<i64>, StoreError> {
-        Ok(match self.connection() {
-            Either::Postgres(connection) => {
-                sqlx::query_scalar("SELECT spend_limit FROM organization WHERE id = 1 FOR UPDATE")
-                    .fetch_one(connection)
-                    .await?
-            }
-            Either::Sqlite(connection) => {
-                sqlx::query_scalar("SELECT spend_limit FROM organization WHERE id = 1").fetch_one(connection).await?
-            }
-        })
-    }
-
     /// The rate limits of these projects.
     pub(crate) async fn rate_limits(&mut self, projects: &[Uuid]) -> Result<Vec<RateRow>, StoreError> {
         Ok(select_by_ids!(
@@ -139,30 +138,41 @@ impl WriteTransaction {
         )?)
     }
 
-    /// Reads what counts under the limits of these projects. To be called after everything is locked.
-    pub(crate) async fn limits(&mut self, projects: &[Uuid], asked: Asked) -> Result<LimitRows, StoreError> {
+    /// Reads what these keys may do, and what counts under the limits of these projects. To be called after everything
+    /// is locked.
+    pub(crate) async fn limits(
+        &mut self,
+        projects: &[Uuid],
+        keys: &[Uuid],
+        asked: Asked,
+    ) -> Result<LimitRows, StoreError> {
         let months = asked.months_from.map(Timestamp::micros);
         let organization = asked.organization_from.map(Timestamp::micros);
         let rows: Vec<AnyRow> = match self.connection() {
             Either::Postgres(connection) => {
-                sqlx::query_as(limit_rows!("= ANY($1)"))
+                sqlx::query_as(limit_rows!("= ANY($6)", "= ANY($1)"))
                     .bind(projects)
                     .bind(months)
                     .bind(organization)
                     .bind(asked.counts_since)
                     .bind(asked.open)
+                    .bind(keys)
                     .fetch_all(connection)
                     .await?
             }
             Either::Sqlite(connection) => {
-                sqlx::query_as(limit_rows!("IN (SELECT unhex(value) FROM json_each($1))"))
-                    .bind(json_list(projects))
-                    .bind(months)
-                    .bind(organization)
-                    .bind(asked.counts_since)
-                    .bind(asked.open)
-                    .fetch_all(connection)
-                    .await?
+                sqlx::query_as(limit_rows!(
+                    "IN (SELECT unhex(value) FROM json_each($6))",
+                    "IN (SELECT unhex(value) FROM json_each($1))"
+                ))
+                .bind(json_list(projects))
+                .bind(months)
+                .bind(organization)
+                .bind(asked.counts_since)
+                .bind(asked.open)
+                .bind(json_list(keys))
+                .fetch_all(connection)
+                .await?
             }
         };
         Ok(sort(rows))
@@ -171,12 +181,21 @@ impl WriteTransaction {
 
 fn sort(rows: Vec<AnyRow>) -> LimitRows {
     let mut sorted = LimitRows::default();
-    for AnyRow { kind, project_id, model, a, b, c } in rows {
+    for AnyRow { kind, project_id, key_id, model, a, b, c, d, e } in rows {
         let (first, second, third) = (a.unwrap_or(0), b.unwrap_or(0), c.unwrap_or(0));
         match (kind.as_str(), project_id) {
             ("month", Some(project_id)) => {
                 sorted.months.push(MonthRow { project_id, starts_at: first, spent: second });
             }
+            ("key", _) => sorted.keys.extend(key_id.map(|id| KeyTerms {
+                id,
+                project_id,
+                revoked_at: a,
+                expires_at: b,
+                budget: c,
+                spent: d.unwrap_or(0),
+                held: e.unwrap_or(0),
+            })),
             ("all_months", _) => sorted.all_months.push((first, second)),
             ("all_held", _) => sorted.all_held = first,
             ("open", Some(project_id)) => sorted.open.push((project_id, first)),

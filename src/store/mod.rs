@@ -64,9 +64,9 @@ pub(crate) use connection::{Lane, WriteTransaction, within};
 pub(crate) use credits::NewTransaction;
 pub(crate) use finishing::OpenRow;
 pub(crate) use keys::{ACCOUNTS, NewKeyRow, StoredKey};
-pub(crate) use limits::{Asked, CountRow, LimitRows, RateRow};
+pub(crate) use limits::{Asked, CountRow, KeyTerms, LimitRows, RateRow};
 pub(crate) use resends::UnansweredRow;
-pub(crate) use reserving::{BalanceRow, Existing, KeyTerms, ProjectTerms};
+pub(crate) use reserving::{BalanceRow, Existing, ProjectTerms};
 pub(crate) use sums::{BalanceChange, MonthlyCharge, SumChanges};
 pub(crate) use webhooks::WebhookNext;
 

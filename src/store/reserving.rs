@@ -6,7 +6,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::connection::{Either, WriteTransaction, on_both, select_by_ids};
+use super::connection::{Either, WriteTransaction, json_list, on_both, select_by_ids};
 use super::error::must_touch;
 use super::rows::{Idempotency, Reservation};
 use crate::domain::{GenerationId, Timestamp};
@@ -30,8 +30,8 @@ pub(crate) struct ProjectTerms {
     pub(crate) concurrency_limit: Option<i64>,
     /// Whether it has rate limits.
     pub(crate) rated: bool,
-    /// Whether the organization has a spend limit.
-    pub(crate) organized: bool,
+    /// What all projects together may spend in a month, if that was asked for and is limited.
+    pub(crate) organization_limit: Option<i64>,
 }
 
 /// A project's sums and what it may do.
@@ -41,18 +41,6 @@ pub(crate) struct StandingRow {
     pub(crate) balance: BalanceRow,
     #[sqlx(flatten)]
     pub(crate) terms: ProjectTerms,
-}
-
-/// What a key may do.
-#[derive(Debug, Clone, FromRow)]
-pub(crate) struct KeyTerms {
-    pub(crate) id: Uuid,
-    pub(crate) project_id: Option<Uuid>,
-    pub(crate) revoked_at: Option<i64>,
-    pub(crate) expires_at: Option<i64>,
-    pub(crate) budget: Option<i64>,
-    pub(crate) spent: i64,
-    pub(crate) held: i64,
 }
 
 /// An idempotency key that is there already.
@@ -79,32 +67,46 @@ impl WriteTransaction {
         )?)
     }
 
-    /// Like [`Self::lock_balances`], with what the projects may do as it stands when this is asked.
-    pub(crate) async fn lock_projects(&mut self, projects: &[Uuid]) -> Result<Vec<StandingRow>, StoreError> {
-        Ok(select_by_ids!(
-            self.connection(),
-            StandingRow,
-            "SELECT b.project_id, b.posted, b.held, p.id, p.archived_at, p.prepaid, p.spend_limit, p.prompt_retention,
-                 p.concurrency_limit,
-                 EXISTS (SELECT 1 FROM rate_limits WHERE project_id = p.id) AS rated,
-                 EXISTS (SELECT 1 FROM organization WHERE id = 1 AND spend_limit IS NOT NULL) AS organized
-             FROM balances b JOIN projects p ON p.id = b.project_id WHERE b.project_id",
-            projects,
-            "ORDER BY b.project_id",
-            " FOR UPDATE OF b"
-        )?)
-    }
-
-    pub(crate) async fn key_terms(&mut self, keys: &[Uuid]) -> Result<Vec<KeyTerms>, StoreError> {
-        Ok(select_by_ids!(
-            self.connection(),
-            KeyTerms,
-            "SELECT id, project_id, revoked_at, expires_at, budget, spent, held
-             FROM api_keys JOIN key_balances ON api_key_id = id WHERE id",
-            keys,
-            "",
-            ""
-        )?)
+    /// Like [`Self::lock_balances`], with what the projects may do as it stands when this is asked. With `for_all` the
+    /// organization's spend limit, where there is one, is read and locked as well, which keeps every other reservation
+    /// waiting; every writer asks for both at once, so that no two wait for each other.
+    pub(crate) async fn lock_projects(
+        &mut self,
+        projects: &[Uuid],
+        for_all: bool,
+    ) -> Result<Vec<StandingRow>, StoreError> {
+        Ok(match self.connection() {
+            Either::Postgres(connection) => {
+                sqlx::query_as(
+                    "WITH o AS (SELECT spend_limit FROM organization WHERE id = 1 AND spend_limit IS NOT NULL AND $2
+                         FOR UPDATE)
+                     SELECT b.project_id, b.posted, b.held, p.id, p.archived_at, p.prepaid, p.spend_limit,
+                         p.prompt_retention, p.concurrency_limit,
+                         EXISTS (SELECT 1 FROM rate_limits WHERE project_id = p.id) AS rated,
+                         (SELECT spend_limit FROM o) AS organization_limit
+                     FROM balances b JOIN projects p ON p.id = b.project_id WHERE b.project_id = ANY($1)
+                     ORDER BY b.project_id FOR UPDATE OF b",
+                )
+                .bind(projects)
+                .bind(for_all)
+                .fetch_all(connection)
+                .await?
+            }
+            Either::Sqlite(connection) => {
+                sqlx::query_as(
+                    "SELECT b.project_id, b.posted, b.held, p.id, p.archived_at, p.prepaid, p.spend_limit,
+                         p.prompt_retention, p.concurrency_limit,
+                         EXISTS (SELECT 1 FROM rate_limits WHERE project_id = p.id) AS rated,
+                         (SELECT spend_limit FROM organization WHERE id = 1 AND $2) AS organization_limit
+                     FROM balances b JOIN projects p ON p.id = b.project_id
+                     WHERE b.project_id IN (SELECT unhex(value) FROM json_each($1)) ORDER BY b.project_id",
+                )
+                .bind(json_list(projects))
+                .bind(for_all)
+                .fetch_all(connection)
+                .await?
+            }
+        })
     }
 
     /// The idempotency keys among `wanted` (project and key) that are there, also expired ones.

@@ -80,9 +80,15 @@ fn statements() -> Vec<(String, bool, bool)> {
         if let Some(at) = source.find("macro_rules! limit_rows ") {
             let concat = at + source[at..].find("concat!").unwrap();
             let parts = literals_of_call(&source[concat + "concat!".len()..]);
-            assert_eq!(parts.len(), 4, "{parts:?}");
-            for (list, postgres) in [("= ANY($1)", true), ("IN (SELECT unhex(value) FROM json_each($1))", false)] {
-                found.insert((format!("{}{list}", parts.join(list)), postgres, !postgres));
+            // The first list is that of the keys.
+            let [keys, rest @ ..] = &parts[..] else { panic!("{parts:?}") };
+            assert_eq!(rest.len(), 4, "{rest:?}");
+            let sqlite = |n: u32| format!("IN (SELECT unhex(value) FROM json_each(${n}))");
+            for (list, of_keys, postgres) in
+                [("= ANY($1)".into(), "= ANY($6)".into(), true), (sqlite(1), sqlite(6), false)]
+            {
+                let whole: String = format!("{keys}{of_keys}{}{list}", rest.join(&list));
+                found.insert((whole, postgres, !postgres));
             }
         }
         for (at, call) in source.match_indices("select_by_ids!") {

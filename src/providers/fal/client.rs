@@ -72,6 +72,8 @@ pub struct Fal {
     pub(super) queue_url: Url,
     /// Scheme, host and port of `queue_url`, without a trailing slash.
     queue_origin: String,
+    /// The same as an address.
+    queue_root: Url,
     pub(super) run_url: String,
     pub(super) rest_url: String,
     pub(super) public_url: Option<String>,
@@ -91,9 +93,11 @@ impl Fal {
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         let queue_url = Url::parse(&settings.queue_url)?;
+        let queue_origin = queue_url.origin().ascii_serialization();
         Ok(Self {
             client,
-            queue_origin: queue_url.origin().ascii_serialization(),
+            queue_root: Url::parse(&queue_origin)?,
+            queue_origin,
             queue_url,
             run_url: settings.run_url.trim_end_matches('/').to_owned(),
             rest_url: settings.rest_url.clone(),
@@ -105,10 +109,26 @@ impl Fal {
     }
 
     pub(super) fn request(&self, method: Method, url: &str, key: &Key) -> RequestBuilder {
-        let request = self.client.request(method, url);
+        let request = match self.at_queue(url) {
+            Some(url) => self.client.request(method, url),
+            None => self.client.request(method, url),
+        };
         let request =
             traces::headers_out().into_iter().fold(request, |request, (name, value)| request.header(name, value));
         request.header(AUTHORIZATION, key.header.clone()).header(ACCEPT, HeaderValue::from_static("application/json"))
+    }
+
+    /// An address of the queue whose plain path is put behind the queue's origin, which need not be taken apart again for
+    /// each request; `None` for every other address.
+    fn at_queue(&self, address: &str) -> Option<Url> {
+        let path = address.strip_prefix(&self.queue_origin)?;
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.');
+        if !path.starts_with('/') || path.starts_with("//") || !path.bytes().all(is_plain) {
+            return None;
+        }
+        let mut url = self.queue_root.clone();
+        url.set_path(path);
+        Some(url)
     }
 
     /// The address of a request at the queue: `{owner}/{alias}` only, whatever sub-path was called.
@@ -432,6 +452,28 @@ mod tests {
         assert_eq!(application_of("fal-ai/flux/dev"), "fal-ai/flux");
         assert_eq!(application_of("fal-ai/flux-realism"), "fal-ai/flux-realism");
         assert_eq!(application_of("workflows/me/app/x"), "workflows/me/app");
+    }
+
+    #[test]
+    fn an_address_put_together_is_the_one_taken_apart() {
+        let fal = fal();
+        for path in ["/fal-ai/flux/requests/1/status", "/fal-ai/../x", "/", "/a//b", "/fal_ai/v1.1/"] {
+            let address = format!("https://queue.fal.run{path}");
+            assert_eq!(fal.at_queue(&address), Url::parse(&address).ok(), "{address}");
+        }
+        for other in [
+            "https://queue.fal.run",
+            "https://queue.fal.run//evil.example/x",
+            "https://queue.fal.run/x?logs=1",
+            "https://queue.fal.run/x#y",
+            "https://queue.fal.run.evil.example/x",
+            "https://queue.fal.run@evil.example/x",
+            "https://queue.fal.run:444/x",
+            "https://queue.fal.run/%2e%2e/x",
+            "https://queue.fal.run\\evil",
+        ] {
+            assert_eq!(fal.at_queue(other), None, "{other}");
+        }
     }
 
     #[test]
