@@ -156,16 +156,17 @@ pub struct Gateway {
     _folder: TempDir,
 }
 
-/// The binary that these tests were built with, also while another build puts a newer one in its place.
+/// The binary that these tests were built with, also while another build puts a newer one in its place; or the one that
+/// `IMAGEGATE_TEST_PROGRAM` names, for trying the build that is measured or released.
 fn binary() -> String {
     static BINARY: std::sync::OnceLock<std::fs::File> = std::sync::OnceLock::new();
-    let path = env!("CARGO_BIN_EXE_imagegate");
+    let path = tools::setting("IMAGEGATE_TEST_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_imagegate").to_owned());
     if cfg!(target_os = "linux") {
         use std::os::fd::AsRawFd;
-        let file = BINARY.get_or_init(|| std::fs::File::open(path).unwrap());
+        let file = BINARY.get_or_init(|| std::fs::File::open(&path).unwrap());
         return format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     }
-    path.to_owned()
+    path
 }
 
 /// How to start a gateway.
