@@ -4,8 +4,8 @@
 #
 #   ./bench.sh                     about two minutes after building
 #   ./bench.sh --quick             the loads of 16 and 64 clients for two seconds each: half a minute
-#   ./bench.sh --full              every load of the tables, overload, 16 MB answers, 10,000 waiting requests
-#   ./bench.sh --extras            only overload, 16 MB answers and 10,000 waiting requests
+#   ./bench.sh --full              every load of the tables, overload, 16 MB answers and inputs, 10,000 waiting requests
+#   ./bench.sh --extras            only overload, 16 MB answers and inputs, 10,000 waiting requests
 #   ./bench.sh --rounds 3          medians of three rounds
 #   ./bench.sh --soak 60           memory at 64 clients, a line each minute
 #   ./bench.sh --rows floor,gateway --seconds 10

@@ -2,7 +2,7 @@
 //!
 //! `fal ADDRESS` listens there. An image takes the milliseconds that `POST /__set?delay_ms=N` said last.
 //! `POST /run/{app}` answers with the image. `POST /{app}` submits, `GET …/requests/{id}/status` and `GET …/requests/{id}` follow, `PUT …/cancel` is too late.
-//! `GET /files/{bytes}` is a file of so many bytes; `POST /__set?file_bytes=N` makes results point to one.
+//! `POST /storage/upload/initiate` names a place for a file, which `PUT /files/…` takes. `GET /files/{bytes}` is a file of so many bytes; `POST /__set?file_bytes=N` makes results point to one.
 //! `GET /__count` tells how many submits, looks and results there were.
 
 use std::collections::HashMap;
@@ -131,8 +131,12 @@ impl Fal {
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let (head, body) = request.into_parts();
-        if body.collect().await.is_err() {
-            return Ok(json(StatusCode::BAD_REQUEST, "{}"));
+        // A file of megabytes is read and let go piece by piece: its memory is not what is measured.
+        let mut body = body;
+        while let Some(piece) = body.frame().await {
+            if piece.is_err() {
+                return Ok(json(StatusCode::BAD_REQUEST, "{}"));
+            }
         }
         let path = head.uri.path().trim_matches('/');
         Ok(match (head.method, path) {
@@ -149,6 +153,11 @@ impl Fal {
                 answer
             }
             (Method::POST, path) if path.starts_with("run/") => self.run().await,
+            (Method::POST, "storage/upload/initiate") => {
+                let file = format!("{}/files/1", self.base);
+                json(StatusCode::OK, format!("{{\"upload_url\":\"{file}\",\"file_url\":\"{file}\"}}"))
+            }
+            (Method::PUT, path) if path.starts_with("files/") => json(StatusCode::OK, "{}"),
             (Method::POST, app) => self.submit(app),
             (_, path) => {
                 let Some((app, rest)) = path.split_once("/requests/") else {

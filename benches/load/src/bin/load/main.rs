@@ -231,24 +231,27 @@ impl Driver {
         Ok(())
     }
 
-    /// Answers of 16 MB in base64: memory for each that is under way.
-    async fn answer_large(&self) -> Result<(), Fault> {
-        self.set_fal("delay_ms=0&file_bytes=0").await?;
-        let subject = self.bench.subject(Kind::Gateway).await?;
-        let pid = subject.pids().first().copied().unwrap_or_default();
-        self.set_fal("file_bytes=12582912").await?;
-        for clients in [1, 4, 16] {
-            machine::forget_peak(pid);
-            let before = machine::memory(pid);
-            let script = self.bench.script(&subject, true);
-            let tally = client::repeat(&subject.addresses, &script, clients, Duration::from_secs(self.seconds)).await;
-            let more = machine::peak_memory(pid) - before;
-            println!(
-                "answers of 16 MiB in base64, {clients} at once: {:.1}/s, {more:.0} MiB more than before at the most, {:.0} MiB each; statuses {:?}",
-                tally.rate(),
-                more / clients as f64,
-                tally.statuses,
-            );
+    /// Answers and inputs of 16 MB in base64: memory for each that is under way.
+    async fn pass_large(&self) -> Result<(), Fault> {
+        for (what, file_bytes) in [("answers", 12_582_912), ("inputs", 0)] {
+            self.set_fal("delay_ms=0&file_bytes=0").await?;
+            let subject = self.bench.subject(Kind::Gateway).await?;
+            let pid = subject.pids().first().copied().unwrap_or_default();
+            self.set_fal(&format!("file_bytes={file_bytes}")).await?;
+            let (answers, inputs) = (self.bench.script(&subject, true), self.bench.large_input(&subject));
+            let script = if file_bytes > 0 { answers } else { inputs };
+            for clients in [1, 4, 16] {
+                machine::forget_peak(pid);
+                let (before, seconds) = (machine::memory(pid), Duration::from_secs(self.seconds));
+                let tally = client::repeat(&subject.addresses, &script, clients, seconds).await;
+                let more = machine::peak_memory(pid) - before;
+                println!(
+                    "{what} of 16 MiB in base64, {clients} at once: {:.1}/s, {more:.0} MiB more than before at the most, {:.0} MiB each; statuses {:?}",
+                    tally.rate(),
+                    more / clients as f64,
+                    tally.statuses,
+                );
+            }
         }
         self.set_fal("file_bytes=0").await
     }
@@ -402,7 +405,7 @@ async fn main() -> Result<(), Fault> {
     if arguments.extras && arguments.rows.contains(&Kind::Gateway) {
         println!();
         driver.overload().await?;
-        driver.answer_large().await?;
+        driver.pass_large().await?;
         driver.wait_in_thousands(10_000).await?;
     }
     Ok(())

@@ -147,6 +147,18 @@ impl Bench {
         Script::Request(request("POST", "/v1/images/generations", &subject.addresses[0], &key, &body).into())
     }
 
+    /// A request for the gateway with an embedded picture of 12 MiB, 16 MiB in base64.
+    pub fn large_input(&self, subject: &Subject) -> Script {
+        // What a header tells of a PNG of 1024 × 1024, and zeros, which nobody decodes on the way.
+        let header = "iVBORw0KGgoAAAANSUhEUgAABAAAAAQACAIAAADwf7zUAL8AAElEQVR4";
+        let zeros = "A".repeat(16 * 1024 * 1024 - header.len());
+        let body = format!(
+            r#"{{"model":"flux/dev/image-to-image","prompt":"a harbour","image_url":"data:image/png;base64,{header}{zeros}"}}"#
+        );
+        let key = format!("authorization: Bearer {KEY}\r\n");
+        Script::Request(request("POST", "/v1/images/generations", &subject.addresses[0], &key, &body).into())
+    }
+
     /// Starts what is to be measured, with a new database, and gives it limits that it must keep and never reaches.
     pub async fn subject(&self, kind: Kind) -> Result<Subject, Box<dyn std::error::Error>> {
         let address = free_address()?;
