@@ -62,6 +62,8 @@ impl Gateway {
         let start_within = job.deadline_at.since(self.clock.now());
         match provider.submit(&prepared, attempt, start_within).instrument(step).await {
             Ok(ticket) => {
+                // It may hold megabytes, and whoever waits needs it no more.
+                drop(prepared);
                 self.remember(attempt, &ticket).await;
                 self.look_and_follow(job, provider, ticket).instrument(info_span!("await")).await
             }

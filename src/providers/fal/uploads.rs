@@ -33,15 +33,27 @@ pub(super) async fn uploaded(
     for (name, value) in body {
         find(value, format!("/{}", escaped(name)), &mut places);
     }
-    let mut changed = Value::Object(body.clone());
-    for place in places {
-        let Some(slot) = changed.pointer_mut(&place) else { continue };
-        let file_url = upload(client, rest_url, key, slot.as_str().unwrap_or_default()).await?;
-        *slot = Value::String(file_url);
+    let light = body.iter().map(|(name, value)| (name.clone(), without_data(value))).collect();
+    let mut changed = Value::Object(light);
+    for (place, uri) in places {
+        let file_url = upload(client, rest_url, key, uri).await?;
+        if let Some(slot) = changed.pointer_mut(&place) {
+            *slot = Value::String(file_url);
+        }
     }
     match changed {
         Value::Object(changed) => Ok(Some(changed)),
         _ => Ok(None),
+    }
+}
+
+/// A copy with nothing in place of large data URIs.
+fn without_data(value: &Value) -> Value {
+    match value {
+        Value::String(text) if is_data(text) => Value::Null,
+        Value::Array(items) => items.iter().map(without_data).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, field)| (name.clone(), without_data(field))).collect(),
+        other => other.clone(),
     }
 }
 
@@ -59,10 +71,10 @@ fn is_data(text: &str) -> bool {
     text.len() > UPLOADED_ABOVE && text.starts_with("data:")
 }
 
-/// JSON pointers to the large data URIs.
-fn find(value: &Value, place: String, places: &mut Vec<String>) {
+/// The large data URIs, each with the JSON pointer to it.
+fn find<'v>(value: &'v Value, place: String, places: &mut Vec<(String, &'v str)>) {
     match value {
-        Value::String(text) if is_data(text) => places.push(place),
+        Value::String(text) if is_data(text) => places.push((place, text)),
         Value::Array(items) => {
             for (at, item) in items.iter().enumerate() {
                 find(item, format!("{place}/{at}"), places);
