@@ -427,22 +427,45 @@ pub async fn image_answer(
     ignored: &[String],
     prompt: Option<&str>,
 ) -> Result<ImageAnswer, Problem> {
-    let wants_base64 = switches.response_format == ResponseFormat::B64Json;
     let base = public_base(services, request);
     let mut images = image_views(&delivery.images, |url| public(services, &base, url));
-    if wants_base64 || switches.sync_mode {
-        let fetches = delivery.images.iter().map(|image| fetch(services, &image.url));
-        let files = try_join_all(fetches).await.map_err(|fault| errors::media_problem(finished.id, &fault))?;
-        for (image, file) in images.iter_mut().zip(files) {
-            let encoded = STANDARD.encode(&file);
-            if switches.sync_mode {
-                let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
-                image.url = format!("data:{kind};base64,{encoded}");
-            }
-            image.b64_json = wants_base64.then_some(encoded);
-        }
-    }
+    let how =
+        Embedding { as_base64: switches.response_format == ResponseFormat::B64Json, as_data_uris: switches.sync_mode };
+    embed(services, finished.id, delivery, &mut images, how).await?;
     Ok(ImageAnswer::of(finished, images, delivery, ignored, prompt))
+}
+
+/// Which forms of the images themselves an answer has.
+#[derive(Debug, Clone, Copy)]
+pub struct Embedding {
+    /// `b64_json` has them.
+    pub as_base64: bool,
+    /// `url` is a data URI.
+    pub as_data_uris: bool,
+}
+
+/// Fetches the images of a delivery, all at once, into their views. Nothing to do where no form of them is wanted.
+pub async fn embed(
+    services: &Services,
+    id: GenerationId,
+    delivery: &Delivery,
+    images: &mut [ImageView],
+    how: Embedding,
+) -> Result<(), Problem> {
+    if !how.as_base64 && !how.as_data_uris {
+        return Ok(());
+    }
+    let fetches = delivery.images.iter().map(|image| fetch(services, &image.url));
+    let files = try_join_all(fetches).await.map_err(|fault| errors::media_problem(id, &fault))?;
+    for (image, file) in images.iter_mut().zip(files) {
+        let encoded = STANDARD.encode(&file);
+        if how.as_data_uris {
+            let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
+            image.url = format!("data:{kind};base64,{encoded}");
+        }
+        image.b64_json = how.as_base64.then_some(encoded);
+    }
+    Ok(())
 }
 
 /// The headers that tell what a generation cost and which it is, ours and AIML's.

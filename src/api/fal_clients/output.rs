@@ -1,14 +1,10 @@
 //! A delivery in the shape of the model's own output, as fal's clients read it.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::Visit;
 use super::refusal::Refusal;
-use crate::api::answer::{Produced, image_views};
-use crate::api::errors::media_problem;
-use crate::api::fetch;
+use crate::api::answer::{Embedding, Produced, embed, image_views};
 use crate::api::places::public;
 use crate::catalogue::Model;
 use crate::domain::GenerationId;
@@ -34,14 +30,8 @@ pub async fn output(
     let services = &visit.services;
     let base = visit.base();
     let mut images = image_views(&delivery.images, |url| public(services, &base, url));
-    if wanted.sync_mode {
-        for (image, made) in images.iter_mut().zip(&delivery.images) {
-            let fetched = fetch(services, &made.url).await;
-            let file = fetched.map_err(|fault| media_problem(id, &fault))?;
-            let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
-            image.url = format!("data:{kind};base64,{}", STANDARD.encode(&file));
-        }
-    }
+    let how = Embedding { as_base64: false, as_data_uris: wanted.sync_mode };
+    embed(services, id, delivery, &mut images, how).await?;
     let produced = Produced::of(images, delivery, wanted.prompt);
     let Ok(Value::Object(mut output)) = serde_json::to_value(&produced) else { return Ok(Map::new()) };
     // Where OpenAI's clients look for the images.

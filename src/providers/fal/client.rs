@@ -1,6 +1,5 @@
 //! The I/O with fal's queue: look often, read the result, cancel. The submit, which must happen once, is in `submit.rs`.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +8,13 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use tokio::time::Instant;
-use tracing::{error, warn};
-use url::Url;
+use tracing::error;
 
 use super::breaker::Breakers;
 use super::failure::{self, Answer};
 use super::hooks::Hooks;
 use super::keys::{Key, Keys};
+use super::queue::Queue;
 use super::{translate, uploads, wire};
 use crate::catalogue::Order;
 use crate::providers::media::cause_of;
@@ -69,11 +68,7 @@ pub enum FalError {
 /// fal.ai's queue.
 pub struct Fal {
     pub(super) client: Client,
-    pub(super) queue_url: Url,
-    /// Scheme, host and port of `queue_url`, without a trailing slash.
-    queue_origin: String,
-    /// The same as an address.
-    queue_root: Url,
+    pub(super) queue: Queue,
     pub(super) run_url: String,
     pub(super) rest_url: String,
     pub(super) public_url: Option<String>,
@@ -92,13 +87,9 @@ impl Fal {
             .pool_max_idle_per_host(1024)
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        let queue_url = Url::parse(&settings.queue_url)?;
-        let queue_origin = queue_url.origin().ascii_serialization();
         Ok(Self {
             client,
-            queue_root: Url::parse(&queue_origin)?,
-            queue_origin,
-            queue_url,
+            queue: Queue::new(&settings.queue_url)?,
             run_url: settings.run_url.trim_end_matches('/').to_owned(),
             rest_url: settings.rest_url.clone(),
             public_url: settings.public_url.clone(),
@@ -109,64 +100,13 @@ impl Fal {
     }
 
     pub(super) fn request(&self, method: Method, url: &str, key: &Key) -> RequestBuilder {
-        let request = match self.at_queue(url) {
+        let request = match self.queue.plain(url) {
             Some(url) => self.client.request(method, url),
             None => self.client.request(method, url),
         };
         let request =
             traces::headers_out().into_iter().fold(request, |request, (name, value)| request.header(name, value));
         request.header(AUTHORIZATION, key.header.clone()).header(ACCEPT, HeaderValue::from_static("application/json"))
-    }
-
-    /// An address of the queue whose plain path is put behind the queue's origin, which need not be taken apart again for
-    /// each request; `None` for every other address.
-    fn at_queue(&self, address: &str) -> Option<Url> {
-        let path = address.strip_prefix(&self.queue_origin)?;
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.');
-        if !path.starts_with('/') || path.starts_with("//") || !path.bytes().all(is_plain) {
-            return None;
-        }
-        let mut url = self.queue_root.clone();
-        url.set_path(path);
-        Some(url)
-    }
-
-    /// The address of a request at the queue: `{owner}/{alias}` only, whatever sub-path was called.
-    fn request_url(&self, endpoint: &str, request_id: &str) -> String {
-        let base = self.queue_url.as_str().trim_end_matches('/');
-        format!("{base}/{}/requests/{request_id}", application_of(endpoint))
-    }
-
-    /// An address that fal gave, if it is on fal's queue; else the one that fal's rule makes. Our key goes nowhere else.
-    fn trusted(&self, given: Option<String>, otherwise: impl Fn() -> String) -> String {
-        match given {
-            Some(given) if self.is_ours(&given) => given,
-            Some(given) => {
-                let host =
-                    Url::parse(&given).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default();
-                warn!(host, "fal names an address on another host; using the queue's own");
-                otherwise()
-            }
-            None => otherwise(),
-        }
-    }
-
-    fn is_ours(&self, address: &str) -> bool {
-        // What begins with the origin and a slash has it; anything else is taken apart.
-        address.strip_prefix(&self.queue_origin).is_some_and(|rest| rest.starts_with('/'))
-            || Url::parse(address).is_ok_and(|url| url.origin() == self.queue_url.origin())
-    }
-
-    pub(super) fn ticket_of(&self, endpoint: &str, label: &str, answer: wire::Submitted) -> Ticket {
-        let base = || self.request_url(endpoint, &answer.request_id);
-        Ticket {
-            endpoint: endpoint.to_owned(),
-            credential: label.to_owned(),
-            status_url: self.trusted(answer.status_url, || format!("{}/status", base())),
-            response_url: self.trusted(answer.response_url, base),
-            cancel_url: self.trusted(answer.cancel_url, || format!("{}/cancel", base())),
-            request_id: answer.request_id,
-        }
     }
 
     async fn read(&self, url: &str, ticket: &Ticket) -> Result<(StatusCode, HeaderMap, Bytes), LookError> {
@@ -183,7 +123,7 @@ impl Fal {
     }
 
     async fn read_result(&self, ticket: &Ticket, state: wire::Status) -> Result<Look, LookError> {
-        let url = self.address_for(ticket, state.response_url.as_deref().unwrap_or(&ticket.response_url));
+        let url = self.queue.address_for(ticket, state.response_url.as_deref().unwrap_or(&ticket.response_url));
         let (status, headers, body) = self.read(&url, ticket).await?;
         let told_failed = state.error.as_ref().is_some_and(|error| !error.is_null()) || state.error_type.is_some();
         let failed = || Ok(Look::Failed(Box::new(read_failure(status, &headers, &body))));
@@ -212,20 +152,6 @@ impl Fal {
             400..=499 => failed(),
             other => Err(LookError::NotUnderstood(format!("status {other} on the result"))),
         }
-    }
-
-    /// A ticket's address, moved to the present queue when it was written for another one (a stand-in that came back
-    /// on another port).
-    fn address_for<'a>(&self, ticket: &Ticket, address: &'a str) -> Cow<'a, str> {
-        if self.is_ours(address) {
-            return Cow::Borrowed(address);
-        }
-        let base = self.request_url(&ticket.endpoint, &ticket.request_id);
-        Cow::Owned(match address.rsplit('/').next() {
-            Some("status") => format!("{base}/status"),
-            Some("cancel") => format!("{base}/cancel"),
-            _ => base,
-        })
     }
 }
 
@@ -260,7 +186,7 @@ impl Provider for Fal {
     }
 
     async fn standing(&self, ticket: &Ticket) -> Result<Standing, LookError> {
-        let url = format!("{}?logs=1", self.address_for(ticket, &ticket.status_url));
+        let url = format!("{}?logs=1", self.queue.address_for(ticket, &ticket.status_url));
         let (status, _, body) = self.read(&url, ticket).await?;
         match status.as_u16() {
             200..=299 => wire::read_standing(&body).map_err(LookError::NotUnderstood),
@@ -280,7 +206,7 @@ impl Provider for Fal {
     }
 
     async fn cancel(&self, ticket: &Ticket) -> Result<CancelAnswer, LookError> {
-        let url = self.address_for(ticket, &ticket.cancel_url);
+        let url = self.queue.address_for(ticket, &ticket.cancel_url);
         let response = self
             .request(Method::PUT, &url, self.keys.of(&ticket.credential))
             .timeout(READ_TIMEOUT)
@@ -314,7 +240,7 @@ impl Provider for Fal {
             status_url: None,
             cancel_url: None,
         };
-        self.ticket_of(endpoint, label, answer)
+        self.queue.ticket_of(endpoint, label, answer)
     }
 
     fn health(&self) -> Health {
@@ -324,7 +250,7 @@ impl Provider for Fal {
 
 impl Fal {
     async fn look_once(&self, ticket: &Ticket) -> Result<Look, LookError> {
-        let (status, _, body) = self.read(&self.address_for(ticket, &ticket.status_url), ticket).await?;
+        let (status, _, body) = self.read(&self.queue.address_for(ticket, &ticket.status_url), ticket).await?;
         match status.as_u16() {
             200..=299 => {}
             404 => return Err(LookError::Unknown),
@@ -422,99 +348,4 @@ pub(super) async fn read_limited(mut response: reqwest::Response) -> Result<Byte
         body.extend_from_slice(&piece);
     }
     Ok(if body.is_empty() { first } else { body.freeze() })
-}
-
-/// `fal-ai/flux/dev` → `fal-ai/flux`; with the namespaces `workflows` and `comfy`, one segment more.
-fn application_of(endpoint: &str) -> String {
-    let namespaced = matches!(endpoint.split('/').next(), Some("workflows" | "comfy"));
-    endpoint.split('/').take(if namespaced { 3 } else { 2 }).collect::<Vec<_>>().join("/")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fal() -> Fal {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        Fal::new(&Settings {
-            queue_url: "https://queue.fal.run".into(),
-            run_url: "https://fal.run".into(),
-            rest_url: "https://rest.fal.ai".into(),
-            keys: vec![("a:b".into(), 2), ("c:d".into(), 1)],
-            key_concurrency: None,
-            public_url: None,
-        })
-        .unwrap()
-    }
-
-    #[test]
-    fn a_requests_address_has_the_owner_and_alias_only() {
-        assert_eq!(application_of("fal-ai/flux/dev"), "fal-ai/flux");
-        assert_eq!(application_of("fal-ai/flux-realism"), "fal-ai/flux-realism");
-        assert_eq!(application_of("workflows/me/app/x"), "workflows/me/app");
-    }
-
-    #[test]
-    fn an_address_put_together_is_the_one_taken_apart() {
-        let fal = fal();
-        for path in ["/fal-ai/flux/requests/1/status", "/fal-ai/../x", "/", "/a//b", "/fal_ai/v1.1/"] {
-            let address = format!("https://queue.fal.run{path}");
-            assert_eq!(fal.at_queue(&address), Url::parse(&address).ok(), "{address}");
-        }
-        for other in [
-            "https://queue.fal.run",
-            "https://queue.fal.run//evil.example/x",
-            "https://queue.fal.run/x?logs=1",
-            "https://queue.fal.run/x#y",
-            "https://queue.fal.run.evil.example/x",
-            "https://queue.fal.run@evil.example/x",
-            "https://queue.fal.run:444/x",
-            "https://queue.fal.run/%2e%2e/x",
-            "https://queue.fal.run\\evil",
-        ] {
-            assert_eq!(fal.at_queue(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn our_key_is_sent_to_the_queue_only() {
-        let fal = fal();
-        let given = |host: &str| Some(format!("https://{host}/fal-ai/flux/requests/1"));
-        let ticket = fal.ticket_of(
-            "fal-ai/flux/dev",
-            "label",
-            wire::Submitted {
-                request_id: "1".into(),
-                response_url: given("evil.example"),
-                status_url: given("queue.fal.run.evil.example"),
-                cancel_url: given("queue.fal.run"),
-            },
-        );
-        assert_eq!(ticket.response_url, "https://queue.fal.run/fal-ai/flux/requests/1");
-        assert_eq!(ticket.status_url, "https://queue.fal.run/fal-ai/flux/requests/1/status");
-        assert_eq!(ticket.cancel_url, "https://queue.fal.run/fal-ai/flux/requests/1");
-    }
-
-    #[test]
-    fn a_ticket_of_another_queue_is_asked_for_at_the_present_one() {
-        let fal = fal();
-        let ticket = Ticket {
-            endpoint: "fal-ai/flux/dev".into(),
-            credential: "gone".into(),
-            request_id: "7".into(),
-            status_url: "http://127.0.0.1:4711/fal-ai/flux/requests/7/status".into(),
-            response_url: "http://127.0.0.1:4711/fal-ai/flux/requests/7".into(),
-            cancel_url: "http://127.0.0.1:4711/fal-ai/flux/requests/7/cancel".into(),
-        };
-        assert_eq!(fal.address_for(&ticket, &ticket.status_url), "https://queue.fal.run/fal-ai/flux/requests/7/status");
-        assert_eq!(fal.address_for(&ticket, &ticket.response_url), "https://queue.fal.run/fal-ai/flux/requests/7");
-    }
-
-    #[test]
-    fn a_submit_that_names_no_addresses_is_asked_for_by_fals_rule() {
-        let ticket = fal().ticket("fal-ai/recraft/v2/text-to-image", "9", &HookHint::default());
-        assert_eq!(ticket.status_url, "https://queue.fal.run/fal-ai/recraft/requests/9/status");
-        assert_eq!(ticket.response_url, "https://queue.fal.run/fal-ai/recraft/requests/9");
-        assert_eq!(ticket.cancel_url, "https://queue.fal.run/fal-ai/recraft/requests/9/cancel");
-    }
 }

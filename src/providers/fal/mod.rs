@@ -6,6 +6,7 @@ mod client;
 mod failure;
 mod hooks;
 mod keys;
+mod queue;
 mod stream;
 mod submit;
 pub mod translate;

@@ -165,12 +165,12 @@ impl Fal {
         if status.is_success() {
             let answer = answer
                 .map_err(|fault| Fault::Unclear(format!("the answer to the submit has no request id: {fault}")))?;
-            return Ok(self.ticket_of(&prepared.endpoint, &key.label, answer));
+            return Ok(self.queue.ticket_of(&prepared.endpoint, &key.label, answer));
         }
         if status.is_server_error() && !given_up_by_fal(headers) {
             // One that names a request has perhaps taken it: then its state tells.
             if let Ok(answer) = answer {
-                return Ok(self.ticket_of(&prepared.endpoint, &key.label, answer));
+                return Ok(self.queue.ticket_of(&prepared.endpoint, &key.label, answer));
             }
             if status != StatusCode::SERVICE_UNAVAILABLE || headers.contains_key("x-fal-request-id") {
                 return Err(unclear());
@@ -186,7 +186,7 @@ impl Fal {
 
     /// The address of a submit. Where fal can call us it carries our hook, with what is needed to find the request again.
     fn submit_url(&self, prepared: &Prepared, key: &Key, attempt: Attempt) -> String {
-        let url = format!("{}/{}", self.queue_url.as_str().trim_end_matches('/'), prepared.endpoint);
+        let url = self.queue.submit_url(&prepared.endpoint);
         let Some(public) = &self.public_url else { return url };
         let mut hook = format!("{public}/fal/webhooks/{}", attempt.generation);
         let mut hints = Vec::new();
