@@ -7,7 +7,7 @@ use super::error::LedgerError;
 use super::month::Month;
 use crate::domain::{GenerationId, Money, ProjectId, Timestamp};
 use crate::store::{
-    AuditRecord, BalanceChange, LedgerAccount, MonthlyCharge, NewTransaction, Store, StoreError, SumChanges,
+    AuditRecord, BalanceChange, Batch, Entries, MonthlyCharge, NewTransaction, Store, StoreError, SumChanges,
     TransactionKind, WriteTransaction, within,
 };
 
@@ -96,23 +96,22 @@ async fn credit_once(store: &Store, credit: &Credit) -> Decided {
     if let Some(moved) = transaction.moved(credit.id).await? {
         return Ok(if moved == amount { Ok(Applied::Already) } else { Err(LedgerError::SameIdOtherAmount) });
     }
-    transaction
-        .insert_transactions(&[NewTransaction {
-            id: credit.id,
-            kind: match credit.kind {
-                CreditKind::TopUp => TransactionKind::TopUp,
-                CreditKind::Correction => TransactionKind::Correction,
-            },
-            project_id: project,
-            generation_id: None,
-            reason: credit.reason.clone(),
-            author: Some(credit.author.clone()),
-            created_at: credit.at,
-            entries: vec![(LedgerAccount::Project, amount), (LedgerAccount::Funding, -amount)],
-        }])
-        .await?;
-    let balances = vec![(project, BalanceChange { posted: amount, held: 0 })];
-    transaction.change_sums(&SumChanges { balances, ..SumChanges::default() }).await?;
+    let booked = NewTransaction {
+        id: credit.id,
+        kind: match credit.kind {
+            CreditKind::TopUp => TransactionKind::TopUp,
+            CreditKind::Correction => TransactionKind::Correction,
+        },
+        project_id: project,
+        generation_id: None,
+        reason: credit.reason.clone(),
+        author: Some(credit.author.clone()),
+        created_at: credit.at,
+        entries: Entries { project: amount, funding: -amount, ..Entries::default() },
+    };
+    let balances = vec![(project, BalanceChange { posted: amount, ..BalanceChange::default() })];
+    let sums = SumChanges { balances, ..SumChanges::default() };
+    transaction.write_batch(&Batch { transactions: vec![booked], sums, ..Batch::default() }).await?;
     if let Some(entry) = &credit.audit {
         transaction.insert_audit(entry).await?;
     }
@@ -166,25 +165,23 @@ async fn give_back(
     api_key_id: Uuid,
 ) -> Result<(), StoreError> {
     let amount = refund.amount.nanos();
-    transaction
-        .insert_transactions(&[NewTransaction {
-            id: refund.id,
-            kind: TransactionKind::Refund,
-            project_id,
-            generation_id: Some(refund.generation.uuid()),
-            reason: refund.reason.clone(),
-            author: Some(refund.author.clone()),
-            created_at: refund.at,
-            entries: vec![(LedgerAccount::Project, amount), (LedgerAccount::Revenue, -amount)],
-        }])
-        .await?;
+    let booked = NewTransaction {
+        id: refund.id,
+        kind: TransactionKind::Refund,
+        project_id,
+        generation_id: Some(refund.generation.uuid()),
+        reason: refund.reason.clone(),
+        author: Some(refund.author.clone()),
+        created_at: refund.at,
+        entries: Entries { project: amount, revenue: -amount, ..Entries::default() },
+    };
     let month = Month::of(refund.at);
     let charge = MonthlyCharge { project_id, starts_at: month.start(), ends_at: month.next().start(), spent: -amount };
-    let changes = SumChanges {
-        balances: vec![(project_id, BalanceChange { posted: amount, held: 0 })],
-        keys: vec![(api_key_id, BalanceChange { posted: -amount, held: 0 })],
+    let sums = SumChanges {
+        balances: vec![(project_id, BalanceChange { posted: amount, ..BalanceChange::default() })],
+        keys: vec![(api_key_id, BalanceChange { posted: -amount, ..BalanceChange::default() })],
         months: vec![charge],
         counts: Vec::new(),
     };
-    transaction.change_sums(&changes).await
+    transaction.write_batch(&Batch { transactions: vec![booked], sums, ..Batch::default() }).await
 }

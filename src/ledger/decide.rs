@@ -11,8 +11,8 @@ use super::limits::{LimitReached, RateLimits, Rates, check_concurrency};
 use super::month::Month;
 use crate::domain::{GenerationId, Money, Timestamp};
 use crate::store::{
-    BalanceRow, Existing, FinalState, Finish, GenerationState, KeyTerms, LedgerAccount, LimitRows, NewTransaction,
-    OpenRow, ProjectTerms, Reservation, Submitted, TransactionKind,
+    BalanceRow, Entries, Existing, FinalState, Finish, GenerationState, KeyTerms, LimitRows, NewTransaction, OpenRow,
+    ProjectTerms, Reservation, Submitted, TransactionKind,
 };
 
 /// What is known of those who want to reserve, kept up to date from one decision of a batch to the next.
@@ -23,8 +23,6 @@ pub(super) struct Standing {
     pub(super) months: HashMap<(Uuid, i64), i64>,
     pub(super) keys: HashMap<Uuid, KeyTerms>,
     pub(super) idempotency: HashMap<(Uuid, String), Existing>,
-    /// How many generations of a project are open; only of those with such a limit.
-    pub(super) open: HashMap<Uuid, i64>,
     pub(super) rates: Rates,
     pub(super) organization: Option<Organization>,
 }
@@ -68,7 +66,6 @@ impl Standing {
         self.organization = organization.map(|limit| Organization::of(limit, &rows));
         self.keys = rows.keys.into_iter().map(|row| (row.id, row)).collect();
         self.months.extend(rows.months.into_iter().map(|row| ((row.project_id, row.starts_at), row.spent)));
-        self.open = rows.open.into_iter().collect();
         self.rates = Rates::new(rows.rates, rows.counts);
     }
 
@@ -94,7 +91,7 @@ impl Standing {
         self.check_money(r, project, key)?;
         let limited = |reached: LimitReached| ReserveError::LimitReached(Box::new(reached));
         let rates = self.rates.check(r).map_err(limited)?;
-        let open = self.open.get(&r.project_id.uuid()).copied().unwrap_or(0);
+        let open = self.balances.get(&r.project_id.uuid()).map_or(0, |balance| balance.open_generations);
         check_concurrency(project.concurrency_limit, open).map_err(limited)?;
         let prompt_until = (project.prompt_retention > 0).then(|| {
             let retention = u64::try_from(project.prompt_retention).unwrap_or(0);
@@ -160,12 +157,12 @@ impl Standing {
         if rated {
             self.rates.count(r);
         }
-        *self.open.entry(project).or_default() += 1;
         if let Some(organization) = &mut self.organization {
             organization.held = organization.held.saturating_add(r.hold.nanos());
         }
         if let Some(balance) = self.balances.get_mut(&project) {
             balance.held = balance.held.saturating_add(r.hold.nanos());
+            balance.open_generations += 1;
         }
         if let Some(key) = self.keys.get_mut(&r.api_key_id.uuid()) {
             key.held = key.held.saturating_add(r.hold.nanos());
@@ -189,6 +186,7 @@ impl Standing {
         let price = finish.price.nanos();
         if let Some(balance) = self.balances.get_mut(&row.project_id) {
             balance.held = balance.held.saturating_sub(row.hold);
+            balance.open_generations -= 1;
             balance.posted = balance.posted.saturating_sub(price);
         }
         if let Some(key) = self.keys.get_mut(&row.api_key_id) {
@@ -196,9 +194,6 @@ impl Standing {
             key.spent = key.spent.saturating_add(price);
         }
         let month = Month::of(finish.settled_at).start().micros();
-        if let Some(open) = self.open.get_mut(&row.project_id) {
-            *open -= 1;
-        }
         if let Some(organization) = &mut self.organization {
             organization.held = organization.held.saturating_sub(row.hold);
             *organization.months.entry(month).or_default() += price;
@@ -275,16 +270,9 @@ pub(super) fn finish(row: Option<&mut OpenRow>, f: &Finish) -> Result<Applied, L
 /// What a finish books: nothing where neither price nor cost is above zero.
 pub(super) fn settlement(row: &OpenRow, f: &Finish) -> Option<NewTransaction> {
     let (price, cost) = (f.price.nanos(), f.cost.nanos());
-    let entries: Vec<_> = [
-        (LedgerAccount::Project, -price),
-        (LedgerAccount::Revenue, price),
-        (LedgerAccount::CostOfSales, cost),
-        (LedgerAccount::Provider, -cost),
-    ]
-    .into_iter()
-    .filter(|(_, amount)| *amount != 0)
-    .collect();
-    (!entries.is_empty()).then(|| NewTransaction {
+    let entries =
+        Entries { project: -price, revenue: price, cost_of_sales: cost, provider: -cost, ..Entries::default() };
+    (price != 0 || cost != 0).then(|| NewTransaction {
         id: row.id,
         kind: TransactionKind::Settlement,
         project_id: row.project_id,

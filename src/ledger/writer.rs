@@ -20,7 +20,7 @@ use super::month::Month;
 use crate::domain::{GenerationId, Timestamp};
 use crate::meters::SharedMeters;
 use crate::store::{
-    Asked, BalanceChange, CountRow, Finish, Idempotency, Lane, MonthlyCharge, NewTransaction, OpenRow, ProjectTerms,
+    Asked, BalanceChange, Batch, CountRow, Finish, Idempotency, Lane, MonthlyCharge, OpenRow, ProjectTerms,
     Reservation, Store, StoreError, Submitted, SumChanges, Webhook, WriteTransaction, within,
 };
 
@@ -226,15 +226,12 @@ async fn commit(store: &Store, lane: &mut Lane, batch: &[Command]) -> Result<Vec
 /// What a batch has decided to write.
 #[derive(Default)]
 struct Writes<'b> {
-    generations: Vec<(&'b Reservation, Option<Timestamp>)>,
+    rows: Batch<'b>,
     idempotency: BTreeMap<(Uuid, &'b str), (&'b Reservation, &'b Idempotency)>,
     unanswered: Vec<(&'b Reservation, &'b [u8; 32])>,
     webhooks: Vec<(&'b Reservation, &'b Webhook)>,
     clients: Vec<(GenerationId, Option<Timestamp>)>,
-    attempts: Vec<&'b Submitted>,
     started: Vec<(GenerationId, Timestamp)>,
-    finished: Vec<&'b Finish>,
-    transactions: Vec<NewTransaction>,
     released: Vec<Uuid>,
     balances: BTreeMap<Uuid, BalanceChange>,
     keys: BTreeMap<Uuid, BalanceChange>,
@@ -316,13 +313,12 @@ async fn read_standing(
         }
     }
     let list = |ids: BTreeSet<Uuid>| ids.into_iter().collect::<Vec<_>>();
-    if !paying.is_empty() {
-        for row in transaction.lock_projects(&list(paying), earliest.is_some()).await? {
+    // Ends alone are decided on their generations; the sums that they change are then locked in the order of their ids, too.
+    if let Some(earliest) = earliest {
+        for row in transaction.lock_projects(&list(paying)).await? {
             standing.projects.insert(row.terms.id, row.terms);
             standing.balances.insert(row.balance.project_id, row.balance);
         }
-    }
-    if let Some(earliest) = earliest {
         read_limits(transaction, &mut standing, &list(projects), &list(keys), earliest).await?;
     }
     if !idempotency.is_empty() {
@@ -349,7 +345,6 @@ async fn read_limits(
     let asked = Asked {
         months_from: any(|terms| terms.spend_limit.is_some()).then_some(month),
         organization_from: organization.map(|_| month),
-        open: any(|terms| terms.concurrency_limit.is_some()),
         counts_since: any(|terms| terms.rated).then(|| earliest.seconds() - WINDOW_SECONDS),
     };
     standing.add_limits(transaction.limits(projects, keys, asked).await?, organization);
@@ -359,7 +354,7 @@ async fn read_limits(
 impl<'b> Writes<'b> {
     fn reserve(&mut self, standing: &mut Standing, r: &'b Reservation) -> Result<Reserved, ReserveError> {
         let allowed = standing.reserve(r)?;
-        self.generations.push((r, allowed.prompt_until));
+        self.rows.generations.push((r, allowed.prompt_until));
         if allowed.rates.is_some() {
             let key = (r.project_id.uuid(), r.created_at.seconds(), r.model.as_str());
             let (requests, images) = self.counts.entry(key).or_default();
@@ -373,7 +368,9 @@ impl<'b> Writes<'b> {
         self.webhooks.extend(r.webhook.as_ref().map(|webhook| (r, webhook)));
         self.unanswered.extend(r.resend_digest.as_ref().map(|digest| (r, digest)));
         let hold = r.hold.nanos();
-        self.balances.entry(r.project_id.uuid()).or_default().held += hold;
+        let project = self.balances.entry(r.project_id.uuid()).or_default();
+        project.held += hold;
+        project.open += 1;
         self.keys.entry(r.api_key_id.uuid()).or_default().held += hold;
         Ok(Reserved { rates: allowed.rates.unwrap_or_default() })
     }
@@ -382,7 +379,7 @@ impl<'b> Writes<'b> {
         match decide::submit(row, s)? {
             Submit::Recorded => Ok(Applied::Already),
             Submit::Record => {
-                self.attempts.push(s);
+                self.rows.attempts.push(s);
                 Ok(Applied::Now)
             }
         }
@@ -406,14 +403,15 @@ impl<'b> Writes<'b> {
             return Ok(applied);
         };
         standing.settle(row, f);
-        self.finished.push(f);
-        self.transactions.extend(decide::settlement(row, f));
+        self.rows.finished.push(f);
+        self.rows.transactions.extend(decide::settlement(row, f));
         if f.release_idempotency_key {
             self.released.push(row.id);
         }
         let price = f.price.nanos();
         let project = self.balances.entry(row.project_id).or_default();
         project.held -= row.hold;
+        project.open -= 1;
         project.posted -= price;
         let key = self.keys.entry(row.api_key_id).or_default();
         key.held -= row.hold;
@@ -424,13 +422,35 @@ impl<'b> Writes<'b> {
         Ok(Applied::Now)
     }
 
-    async fn write(self, transaction: &mut WriteTransaction) -> Result<(), StoreError> {
+    async fn write(mut self, transaction: &mut WriteTransaction) -> Result<(), StoreError> {
         if !self.released.is_empty() {
             transaction.release_idempotency(&self.released).await?;
         }
-        if !self.generations.is_empty() {
-            transaction.insert_generations(&self.generations).await?;
+        // Asked of what was queued before this batch: a generation may be started and finished in one.
+        if !self.started.is_empty() {
+            transaction.start_generations(&self.started).await?;
         }
+        transaction.replace_attempts(&self.rows.attempts).await?;
+        let counts = self.counts.into_iter().map(|((project_id, second, model), (requests, images))| CountRow {
+            project_id,
+            model: model.to_owned(),
+            second,
+            requests,
+            images,
+        });
+        let months = self.months.into_iter().map(|((project_id, month), spent)| MonthlyCharge {
+            project_id,
+            starts_at: month.start(),
+            ends_at: month.next().start(),
+            spent,
+        });
+        self.rows.sums = SumChanges {
+            balances: self.balances.into_iter().collect(),
+            keys: self.keys.into_iter().collect(),
+            months: months.collect(),
+            counts: counts.collect(),
+        };
+        transaction.write_batch(&self.rows).await?;
         if !self.idempotency.is_empty() {
             let rows: Vec<_> = self.idempotency.into_values().collect();
             transaction.put_idempotency(&rows).await?;
@@ -447,37 +467,6 @@ impl<'b> Writes<'b> {
                 None => transaction.answer_request(id).await?,
             }
         }
-        if !self.attempts.is_empty() {
-            transaction.insert_attempts(&self.attempts).await?;
-        }
-        if !self.started.is_empty() {
-            transaction.start_generations(&self.started).await?;
-        }
-        if !self.finished.is_empty() {
-            transaction.finish_generations(&self.finished).await?;
-        }
-        if !self.transactions.is_empty() {
-            transaction.insert_transactions(&self.transactions).await?;
-        }
-        let counts = self.counts.into_iter().map(|((project_id, second, model), (requests, images))| CountRow {
-            project_id,
-            model: model.to_owned(),
-            second,
-            requests,
-            images,
-        });
-        let months = self.months.into_iter().map(|((project_id, month), spent)| MonthlyCharge {
-            project_id,
-            starts_at: month.start(),
-            ends_at: month.next().start(),
-            spent,
-        });
-        let changes = SumChanges {
-            balances: self.balances.into_iter().collect(),
-            keys: self.keys.into_iter().collect(),
-            months: months.collect(),
-            counts: counts.collect(),
-        };
-        transaction.change_sums(&changes).await
+        Ok(())
     }
 }

@@ -59,10 +59,9 @@ pub(super) const COSTS: Source = Source {
     size: "g.size",
     sums: "CAST(0 AS BIGINT) AS requests, CAST(0 AS BIGINT) AS failures,
          CAST(SUM(CASE WHEN t.kind = 'settlement' THEN g.images ELSE 0 END) AS BIGINT) AS images,
-         CAST(0 AS BIGINT) AS megapixels, CAST(SUM(e.amount) AS BIGINT) AS price, CAST(0 AS BIGINT) AS cost",
+         CAST(0 AS BIGINT) AS megapixels, CAST(SUM(t.revenue) AS BIGINT) AS price, CAST(0 AS BIGINT) AS cost",
     tables: "ledger_transactions t
-         JOIN ledger_entries e ON e.transaction_id = t.id AND e.account = 'revenue'
-         JOIN generations g ON g.id = t.generation_id WHERE TRUE",
+         JOIN generations g ON g.id = t.generation_id WHERE t.revenue <> 0",
     having: "",
 };
 

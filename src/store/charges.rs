@@ -127,12 +127,11 @@ impl Store {
             let mut reader = self.reader().await?;
             Ok(on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, Row>(
-                    "SELECT t.id, t.kind, t.created_at, COALESCE(e.amount, 0) AS amount, t.generation_id, g.state,
+                    "SELECT t.id, t.kind, t.created_at, t.revenue AS amount, t.generation_id, g.state,
                          g.project_id, g.api_key_id, g.end_user, g.model, g.source, g.size,
                          COALESCE(g.images, 0) AS images, COALESCE(g.megapixels, 0) AS megapixels,
                          COALESCE(g.cost, 0) AS cost
                      FROM ledger_transactions t JOIN generations g ON g.id = t.generation_id
-                     LEFT JOIN ledger_entries e ON e.transaction_id = t.id AND e.account = 'revenue'
                      WHERE t.created_at >= $1 AND t.created_at < $2 AND (t.created_at > $1 OR t.id > $3)
                          AND t.project_id = COALESCE($4, t.project_id)
                      ORDER BY t.created_at, t.id LIMIT $5")
@@ -163,7 +162,9 @@ impl Store {
                     .fetch_all(&mut *connection).await?;
                 let Some(last) = ids.last().copied() else { return Ok((Vec::new(), None)) };
                 let rows = sqlx::query_as::<_, BilledAttempt>(
-                    "SELECT a.provider_request_id, a.generation_id, a.endpoint, a.cost, a.ended_at
+                    "SELECT a.provider_request_id, a.generation_id, a.endpoint,
+                         CASE WHEN a.replaced_at IS NULL THEN g.cost END AS cost,
+                         COALESCE(a.replaced_at, g.settled_at) AS ended_at
                      FROM attempts a JOIN generations g ON g.id = a.generation_id
                      WHERE a.generation_id > $3 AND a.generation_id <= $4
                          AND g.settled_at >= $1 AND g.settled_at < $2
@@ -184,8 +185,11 @@ impl Store {
             let rows = within(self.options().read_timeout, async {
                 Ok(on_both!(reader.connection(), connection =>
                     sqlx::query_as::<_, BilledAttempt>(
-                        "SELECT provider_request_id, generation_id, endpoint, cost, ended_at
-                         FROM attempts WHERE provider_request_id = $1")
+                        "SELECT a.provider_request_id, a.generation_id, a.endpoint,
+                             CASE WHEN a.replaced_at IS NULL THEN g.cost END AS cost,
+                             COALESCE(a.replaced_at, g.settled_at) AS ended_at
+                         FROM attempts a JOIN generations g ON g.id = a.generation_id
+                         WHERE a.provider_request_id = $1")
                         .bind(request.as_str()).fetch_all(connection).await)?)
             })
             .await?;

@@ -18,19 +18,55 @@ pub(crate) struct NewTransaction {
     pub(crate) reason: String,
     pub(crate) author: Option<String>,
     pub(crate) created_at: Timestamp,
-    /// One entry for each account.
-    pub(crate) entries: Vec<(LedgerAccount, i64)>,
+    pub(crate) entries: Entries,
+}
+
+/// What a ledger transaction adds to each account, in nano-dollars.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Entries {
+    pub(crate) project: i64,
+    pub(crate) revenue: i64,
+    pub(crate) cost_of_sales: i64,
+    pub(crate) provider: i64,
+    pub(crate) funding: i64,
 }
 
 #[derive(FromRow)]
-struct EntryRow {
-    transaction_id: Uuid,
+struct TransactionRow {
+    id: Uuid,
     kind: String,
-    account: String,
-    amount: i64,
     reason: String,
     author: Option<String>,
     created_at: i64,
+    project: i64,
+    revenue: i64,
+    cost_of_sales: i64,
+    provider: i64,
+    funding: i64,
+}
+
+impl TransactionRow {
+    /// Its entries, in the order of their accounts' names.
+    fn entries(&self) -> Result<Vec<LedgerEntry>, StoreError> {
+        let kind: TransactionKind = self.kind.parse()?;
+        let entry = |(account, amount): (LedgerAccount, i64)| LedgerEntry {
+            transaction_id: self.id,
+            kind,
+            account,
+            amount: Money::from_nanos(amount),
+            reason: self.reason.clone(),
+            author: self.author.clone(),
+            created_at: Timestamp::from_micros(self.created_at),
+        };
+        let accounts = [
+            (LedgerAccount::CostOfSales, self.cost_of_sales),
+            (LedgerAccount::Funding, self.funding),
+            (LedgerAccount::Project, self.project),
+            (LedgerAccount::Provider, self.provider),
+            (LedgerAccount::Revenue, self.revenue),
+        ];
+        Ok(accounts.into_iter().filter(|(_, amount)| *amount != 0).map(entry).collect())
+    }
 }
 
 #[derive(FromRow)]
@@ -47,8 +83,7 @@ impl WriteTransaction {
     pub(crate) async fn moved(&mut self, id: Uuid) -> Result<Option<i64>, StoreError> {
         Ok(on_both!(self.connection(), connection =>
             sqlx::query_scalar::<_, i64>(
-                "SELECT COALESCE(e.amount, 0) FROM ledger_transactions t
-                 LEFT JOIN ledger_entries e ON e.transaction_id = t.id AND e.account = 'project' WHERE t.id = $1")
+                "SELECT project FROM ledger_transactions WHERE id = $1")
                 .bind(id).fetch_optional(connection).await)?)
     }
 
@@ -56,9 +91,8 @@ impl WriteTransaction {
     pub(crate) async fn charged(&mut self, generation: GenerationId) -> Result<Money, StoreError> {
         Ok(Money::from_nanos(on_both!(self.connection(), connection =>
             sqlx::query_scalar::<_, i64>(
-                "SELECT CAST(COALESCE(SUM(e.amount), 0) AS BIGINT)
-                 FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
-                 WHERE t.generation_id = $1 AND e.account = 'revenue'")
+                "SELECT CAST(COALESCE(SUM(revenue), 0) AS BIGINT) FROM ledger_transactions
+                 WHERE id = $1 OR (generation_id = $1 AND kind = 'refund')")
                 .bind(generation.uuid()).fetch_one(connection).await)?))
     }
 }
@@ -92,9 +126,8 @@ impl Store {
             let mut reader = self.reader().await?;
             Ok(on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, (Uuid, Uuid, i64, i64, String)>(
-                    "SELECT h.generation_id, h.project_id, h.amount, h.opened_at, g.state
-                     FROM holds h JOIN generations g ON g.id = h.generation_id
-                     WHERE h.ended_at IS NULL ORDER BY h.generation_id LIMIT $1")
+                    "SELECT id, project_id, hold, created_at, state FROM generations
+                     WHERE state IN ('queued', 'running') ORDER BY id LIMIT $1")
                     .bind(i64::from(limit)).fetch_all(connection).await)?)
         })
         .await?;
@@ -116,25 +149,14 @@ impl Store {
         let rows = within(self.options().read_timeout, async {
             let mut reader = self.reader().await?;
             Ok(on_both!(reader.connection(), connection =>
-                sqlx::query_as::<_, EntryRow>(
-                    "SELECT t.id AS transaction_id, t.kind, e.account, e.amount, t.reason, t.author, t.created_at
-                     FROM ledger_transactions t JOIN ledger_entries e ON e.transaction_id = t.id
-                     WHERE t.generation_id = $1 ORDER BY t.created_at, t.id, e.account")
+                sqlx::query_as::<_, TransactionRow>(
+                    "SELECT id, kind, reason, author, created_at, project, revenue, cost_of_sales, provider, funding
+                     FROM ledger_transactions WHERE id = $1 OR (generation_id = $1 AND kind = 'refund')
+                     ORDER BY created_at, id")
                     .bind(generation.uuid()).fetch_all(connection).await)?)
         })
         .await?;
-        rows.into_iter()
-            .map(|row| {
-                Ok(LedgerEntry {
-                    transaction_id: row.transaction_id,
-                    kind: row.kind.parse()?,
-                    account: row.account.parse()?,
-                    amount: Money::from_nanos(row.amount),
-                    reason: row.reason,
-                    author: row.author,
-                    created_at: Timestamp::from_micros(row.created_at),
-                })
-            })
-            .collect()
+        let entries: Result<Vec<_>, _> = rows.iter().map(TransactionRow::entries).collect();
+        Ok(entries?.concat())
     }
 }

@@ -11,7 +11,7 @@ use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId, RequestId, 
 /// The largest page of a list.
 const LARGEST_PAGE: u32 = 1000;
 
-/// A generation with its hold and its latest attempt.
+/// A generation with its latest attempt, which ends with it.
 macro_rules! select_generations {
     ($rest:literal) => {
         concat!(
@@ -19,11 +19,12 @@ macro_rules! select_generations {
                  g.endpoint, g.num_images, g.size, g.parameters, g.prompt, g.end_user, g.cancel_if_client_leaves,
                  g.created_at, g.deadline_at, g.started_at, g.settled_at, g.price, g.cost, g.cost_source,
                  g.billable_units, g.unit_price, g.images, g.megapixels, g.answer, g.error, g.reason,
-                 h.amount AS hold, a.n AS attempt_n, a.endpoint AS attempt_endpoint, a.credential,
+                 g.hold, a.n AS attempt_n, a.endpoint AS attempt_endpoint, a.credential,
                  a.provider_request_id, a.status_url, a.response_url, a.cancel_url, a.submitted_at,
-                 a.ended_at AS attempt_ended_at, a.outcome AS attempt_outcome
-             FROM generations g JOIN holds h ON h.generation_id = g.id
-             LEFT JOIN attempts a ON a.generation_id = g.id
+                 COALESCE(a.replaced_at, g.settled_at) AS attempt_ended_at,
+                 CASE WHEN a.replaced_at IS NOT NULL THEN 'replaced' WHEN g.settled_at IS NOT NULL THEN g.state END
+                     AS attempt_outcome
+             FROM generations g LEFT JOIN attempts a ON a.generation_id = g.id
                  AND a.n = (SELECT MAX(n) FROM attempts WHERE generation_id = g.id)",
             $rest
         )
@@ -255,10 +256,13 @@ impl Store {
             let mut reader = self.reader().await?;
             Ok(on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, AttemptColumns>(
-                    "SELECT n AS attempt_n, endpoint AS attempt_endpoint, credential, provider_request_id, status_url,
-                         response_url, cancel_url, submitted_at, ended_at AS attempt_ended_at,
-                         outcome AS attempt_outcome
-                     FROM attempts WHERE generation_id = $1 ORDER BY n")
+                    "SELECT a.n AS attempt_n, a.endpoint AS attempt_endpoint, a.credential, a.provider_request_id,
+                         a.status_url, a.response_url, a.cancel_url, a.submitted_at,
+                         COALESCE(a.replaced_at, g.settled_at) AS attempt_ended_at,
+                         CASE WHEN a.replaced_at IS NOT NULL THEN 'replaced' WHEN g.settled_at IS NOT NULL THEN g.state END
+                             AS attempt_outcome
+                     FROM attempts a JOIN generations g ON g.id = a.generation_id
+                     WHERE a.generation_id = $1 ORDER BY a.n")
                     .bind(id.uuid()).fetch_all(connection).await)?)
         })
         .await?;

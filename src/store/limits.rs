@@ -41,8 +41,6 @@ pub(crate) struct Asked {
     pub(crate) months_from: Option<Timestamp>,
     /// The same of all projects together, and what all hold.
     pub(crate) organization_from: Option<Timestamp>,
-    /// How many generations of each project are open.
-    pub(crate) open: bool,
     /// Rate limits, and what was reserved under them since this second.
     pub(crate) counts_since: Option<i64>,
 }
@@ -68,8 +66,6 @@ pub(crate) struct LimitRows {
     pub(crate) all_months: Vec<(i64, i64)>,
     /// What all projects together hold.
     pub(crate) all_held: i64,
-    /// How many generations of a project are open.
-    pub(crate) open: Vec<(Uuid, i64)>,
     pub(crate) rates: Vec<RateRow>,
     pub(crate) counts: Vec<CountRow>,
 }
@@ -89,8 +85,7 @@ struct AnyRow {
 }
 
 /// One statement, because each is a round trip and a settlement must be seen whole: it moves money from what is held to
-/// what was spent. `$1` is the list of projects, `$6` that of keys; `$2` to `$4` are null, and `$5` false, for what is
-/// not asked. The first part gives the columns their types.
+/// what was spent. `$1` is the list of projects, `$5` that of keys; `$2` to `$4` are null for what is not asked. The first part gives the columns their types.
 macro_rules! limit_rows {
     ($are_listed:literal, $is_listed:literal) => {
         concat!(
@@ -108,11 +103,6 @@ macro_rules! limit_rows {
              UNION ALL
              SELECT 'all_held', NULL, NULL, '', CAST(SUM(held) AS BIGINT), NULL, NULL, NULL, NULL
              FROM balances WHERE CAST($3 AS BIGINT) IS NOT NULL
-             UNION ALL
-             SELECT 'open', project_id, NULL, '', COUNT(*), NULL, NULL, NULL, NULL
-             FROM holds WHERE $5 AND ended_at IS NULL AND project_id ",
-            $is_listed,
-            " GROUP BY project_id
              UNION ALL
              SELECT 'rate', project_id, NULL, model, requests_per_minute, images_per_minute, NULL, NULL, NULL
              FROM rate_limits WHERE CAST($4 AS BIGINT) IS NOT NULL AND project_id ",
@@ -150,26 +140,24 @@ impl WriteTransaction {
         let organization = asked.organization_from.map(Timestamp::micros);
         let rows: Vec<AnyRow> = match self.connection() {
             Either::Postgres(connection) => {
-                sqlx::query_as(limit_rows!("= ANY($6)", "= ANY($1)"))
+                sqlx::query_as(limit_rows!("= ANY($5)", "= ANY($1)"))
                     .bind(projects)
                     .bind(months)
                     .bind(organization)
                     .bind(asked.counts_since)
-                    .bind(asked.open)
                     .bind(keys)
                     .fetch_all(connection)
                     .await?
             }
             Either::Sqlite(connection) => {
                 sqlx::query_as(limit_rows!(
-                    "IN (SELECT unhex(value) FROM json_each($6))",
+                    "IN (SELECT unhex(value) FROM json_each($5))",
                     "IN (SELECT unhex(value) FROM json_each($1))"
                 ))
                 .bind(json_list(projects))
                 .bind(months)
                 .bind(organization)
                 .bind(asked.counts_since)
-                .bind(asked.open)
                 .bind(json_list(keys))
                 .fetch_all(connection)
                 .await?
@@ -198,7 +186,6 @@ fn sort(rows: Vec<AnyRow>) -> LimitRows {
             })),
             ("all_months", _) => sorted.all_months.push((first, second)),
             ("all_held", _) => sorted.all_held = first,
-            ("open", Some(project_id)) => sorted.open.push((project_id, first)),
             ("rate", Some(project_id)) => {
                 sorted.rates.push(RateRow { project_id, model, requests_per_minute: a, images_per_minute: b });
             }

@@ -36,6 +36,7 @@ mod verify;
 mod watching;
 mod webhooks;
 mod words;
+mod writing;
 
 use std::sync::Arc;
 
@@ -61,7 +62,7 @@ pub use words::{
 };
 
 pub(crate) use connection::{Lane, WriteTransaction, within};
-pub(crate) use credits::NewTransaction;
+pub(crate) use credits::{Entries, NewTransaction};
 pub(crate) use finishing::OpenRow;
 pub(crate) use keys::{ACCOUNTS, NewKeyRow, StoredKey};
 pub(crate) use limits::{Asked, CountRow, KeyTerms, LimitRows, RateRow};
@@ -69,6 +70,7 @@ pub(crate) use resends::UnansweredRow;
 pub(crate) use reserving::{BalanceRow, Existing, ProjectTerms};
 pub(crate) use sums::{BalanceChange, MonthlyCharge, SumChanges};
 pub(crate) use webhooks::WebhookNext;
+pub(crate) use writing::Batch;
 
 /// The database. Cheap to clone; all clones share the connections.
 ///

@@ -17,6 +17,8 @@ pub(crate) struct BalanceRow {
     pub(crate) project_id: Uuid,
     pub(crate) posted: i64,
     pub(crate) held: i64,
+    /// How many of its generations are open.
+    pub(crate) open_generations: i64,
 }
 
 /// What a project may do.
@@ -60,27 +62,22 @@ impl WriteTransaction {
         Ok(select_by_ids!(
             self.connection(),
             BalanceRow,
-            "SELECT project_id, posted, held FROM balances WHERE project_id",
+            "SELECT project_id, posted, held, open_generations FROM balances WHERE project_id",
             projects,
             "ORDER BY project_id",
             " FOR UPDATE"
         )?)
     }
 
-    /// Like [`Self::lock_balances`], with what the projects may do as it stands when this is asked. With `for_all` the
-    /// organization's spend limit, where there is one, is read and locked as well, which keeps every other reservation
-    /// waiting; every writer asks for both at once, so that no two wait for each other.
-    pub(crate) async fn lock_projects(
-        &mut self,
-        projects: &[Uuid],
-        for_all: bool,
-    ) -> Result<Vec<StandingRow>, StoreError> {
+    /// Like [`Self::lock_balances`], with what the projects may do as it stands when this is asked. The organization's
+    /// spend limit, where there is one, is read and locked as well, which keeps every other reservation waiting; every
+    /// writer asks for both at once, so that no two wait for each other.
+    pub(crate) async fn lock_projects(&mut self, projects: &[Uuid]) -> Result<Vec<StandingRow>, StoreError> {
         Ok(match self.connection() {
             Either::Postgres(connection) => {
                 sqlx::query_as(
-                    "WITH o AS (SELECT spend_limit FROM organization WHERE id = 1 AND spend_limit IS NOT NULL AND $2
-                         FOR UPDATE)
-                     SELECT b.project_id, b.posted, b.held, p.id, p.archived_at, p.prepaid, p.spend_limit,
+                    "WITH o AS (SELECT spend_limit FROM organization WHERE id = 1 AND spend_limit IS NOT NULL FOR UPDATE)
+                     SELECT b.project_id, b.posted, b.held, b.open_generations, p.id, p.archived_at, p.prepaid, p.spend_limit,
                          p.prompt_retention, p.concurrency_limit,
                          EXISTS (SELECT 1 FROM rate_limits WHERE project_id = p.id) AS rated,
                          (SELECT spend_limit FROM o) AS organization_limit
@@ -88,21 +85,19 @@ impl WriteTransaction {
                      ORDER BY b.project_id FOR UPDATE OF b",
                 )
                 .bind(projects)
-                .bind(for_all)
                 .fetch_all(connection)
                 .await?
             }
             Either::Sqlite(connection) => {
                 sqlx::query_as(
-                    "SELECT b.project_id, b.posted, b.held, p.id, p.archived_at, p.prepaid, p.spend_limit,
+                    "SELECT b.project_id, b.posted, b.held, b.open_generations, p.id, p.archived_at, p.prepaid, p.spend_limit,
                          p.prompt_retention, p.concurrency_limit,
                          EXISTS (SELECT 1 FROM rate_limits WHERE project_id = p.id) AS rated,
-                         (SELECT spend_limit FROM organization WHERE id = 1 AND $2) AS organization_limit
+                         (SELECT spend_limit FROM organization WHERE id = 1) AS organization_limit
                      FROM balances b JOIN projects p ON p.id = b.project_id
                      WHERE b.project_id IN (SELECT unhex(value) FROM json_each($1)) ORDER BY b.project_id",
                 )
                 .bind(json_list(projects))
-                .bind(for_all)
                 .fetch_all(connection)
                 .await?
             }
@@ -141,18 +136,6 @@ impl WriteTransaction {
                 }
                 Ok(found)
             }
-        }
-    }
-
-    /// Records generations as queued, with their open holds. The second value of a pair is when its prompt is to be
-    /// forgotten; without it the prompt is not stored.
-    pub(crate) async fn insert_generations(
-        &mut self,
-        rows: &[(&Reservation, Option<Timestamp>)],
-    ) -> Result<(), StoreError> {
-        match self.connection() {
-            Either::Postgres(connection) => insert_generations_postgres(connection, rows).await,
-            Either::Sqlite(connection) => insert_generations_sqlite(connection, rows).await,
         }
     }
 
@@ -218,10 +201,11 @@ pub(super) fn column<'r, R, T>(rows: &'r [R], value: impl Fn(&'r R) -> T) -> Vec
     rows.iter().map(value).collect()
 }
 
-type NewGeneration<'r> = (&'r Reservation, Option<Timestamp>);
+/// A reservation, and when its prompt is to be forgotten; without that the prompt is not stored.
+pub(crate) type NewGeneration<'r> = (&'r Reservation, Option<Timestamp>);
 
 /// The prompt as it is stored: only where it is kept, and without the character that PostgreSQL cannot hold.
-fn stored_prompt<'r>((reservation, forget_at): &NewGeneration<'r>) -> Option<Cow<'r, str>> {
+pub(super) fn stored_prompt<'r>((reservation, forget_at): &NewGeneration<'r>) -> Option<Cow<'r, str>> {
     forget_at.and(reservation.prompt.as_deref()).map(without_nul)
 }
 
@@ -230,56 +214,8 @@ pub(super) fn without_nul(text: &str) -> Cow<'_, str> {
     if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
 }
 
-async fn insert_generations_postgres(
-    connection: &mut sqlx::PgConnection,
-    rows: &[NewGeneration<'_>],
-) -> Result<(), StoreError> {
-    let (generations, holds): (i64, i64) = sqlx::query_as(
-        "WITH n AS (
-             SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[],
-                 $8::text[], $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::bigint[],
-                 $15::text[], $16::boolean[], $17::bigint[], $18::bigint[], $19::bigint[])
-             AS n (id, project_id, api_key_id, request_id, owner, source, model, provider, endpoint, num_images, size,
-                 parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at, deadline_at,
-                 hold)),
-         g AS (
-             INSERT INTO generations (id, project_id, api_key_id, request_id, state, owner, source, model, provider,
-                 endpoint, num_images, size, parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves,
-                 created_at, deadline_at)
-             SELECT id, project_id, api_key_id, request_id, 'queued', owner, source, model, provider,
-                 endpoint, num_images, size, parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves,
-                 created_at, deadline_at FROM n RETURNING 1),
-         h AS (
-             INSERT INTO holds (generation_id, project_id, api_key_id, amount, opened_at)
-             SELECT id, project_id, api_key_id, hold, created_at FROM n RETURNING 1)
-         SELECT (SELECT COUNT(*) FROM g), (SELECT COUNT(*) FROM h)",
-    )
-    .bind(column(rows, |(r, _)| r.id.uuid()))
-    .bind(column(rows, |(r, _)| r.project_id.uuid()))
-    .bind(column(rows, |(r, _)| r.api_key_id.uuid()))
-    .bind(column(rows, |(r, _)| r.request_id.uuid()))
-    .bind(column(rows, |(r, _)| r.owner))
-    .bind(column(rows, |(r, _)| r.source.as_str()))
-    .bind(column(rows, |(r, _)| r.model.as_str()))
-    .bind(column(rows, |(r, _)| r.provider.as_str()))
-    .bind(column(rows, |(r, _)| r.endpoint.as_str()))
-    .bind(column(rows, |(r, _)| i64::from(r.num_images)))
-    .bind(column(rows, |(r, _)| r.size.as_deref()))
-    .bind(column(rows, |(r, _)| r.parameters.as_str()))
-    .bind(column(rows, stored_prompt))
-    .bind(column(rows, |row| stored_prompt(row).and(row.1).map(Timestamp::micros)))
-    .bind(column(rows, |(r, _)| r.user.as_deref().map(without_nul)))
-    .bind(column(rows, |(r, _)| r.cancel_if_client_leaves))
-    .bind(column(rows, |(r, _)| r.created_at.micros()))
-    .bind(column(rows, |(r, _)| r.deadline_at.micros()))
-    .bind(column(rows, |(r, _)| r.hold.nanos()))
-    .fetch_one(connection)
-    .await?;
-    must_touch("generations", generations.unsigned_abs(), rows.len())?;
-    must_touch("holds", holds.unsigned_abs(), rows.len())
-}
-
-async fn insert_generations_sqlite(
+/// Records generations as queued, with their holds.
+pub(super) async fn insert_generations_sqlite(
     connection: &mut sqlx::SqliteConnection,
     rows: &[NewGeneration<'_>],
 ) -> Result<(), StoreError> {
@@ -290,8 +226,8 @@ async fn insert_generations_sqlite(
         sqlx::query(
             "INSERT INTO generations (id, project_id, api_key_id, request_id, state, owner, source, model, provider,
                  endpoint, num_images, size, parameters, prompt, prompt_expires_at, end_user,
-                 cancel_if_client_leaves, created_at, deadline_at)
-             VALUES ($1, $2, $3, $4, 'queued', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+                 cancel_if_client_leaves, created_at, deadline_at, hold)
+             VALUES ($1, $2, $3, $4, 'queued', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
         )
         .bind(r.id.uuid())
         .bind(r.project_id.uuid())
@@ -311,16 +247,7 @@ async fn insert_generations_sqlite(
         .bind(r.cancel_if_client_leaves)
         .bind(r.created_at.micros())
         .bind(r.deadline_at.micros())
-        .execute(&mut *connection)
-        .await?;
-        sqlx::query(
-            "INSERT INTO holds (generation_id, project_id, api_key_id, amount, opened_at) VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(r.id.uuid())
-        .bind(r.project_id.uuid())
-        .bind(r.api_key_id.uuid())
         .bind(r.hold.nanos())
-        .bind(r.created_at.micros())
         .execute(&mut *connection)
         .await?;
     }

@@ -75,6 +75,25 @@ impl Store {
         Ok(touched)
     }
 
+    /// Runs many statements in one transaction, as a migration does.
+    pub(crate) async fn run(&self, sql: &str) {
+        let mut transaction: WriteTransaction = self.begin().await.unwrap();
+        let sql = sql.to_owned();
+        on_both!(transaction.connection(), connection =>
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(connection).await.map(drop))
+        .unwrap();
+        transaction.commit().await.unwrap();
+    }
+
+    /// The texts that a query gives.
+    pub(crate) async fn texts(&self, sql: &str) -> Vec<String> {
+        let mut reader = self.reader().await.unwrap();
+        let sql = sql.to_owned();
+        on_both!(reader.connection(), connection =>
+            sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(sql)).fetch_all(connection).await)
+        .unwrap()
+    }
+
     /// The one number that a query gives.
     pub(crate) async fn number(&self, sql: &str) -> i64 {
         let mut reader = self.reader().await.unwrap();

@@ -1,5 +1,6 @@
 //! The tables themselves: migrations, what the triggers refuse, what an address may be.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::testing::{TestDatabase, on_both_databases};
@@ -23,7 +24,7 @@ async fn refused(store: &Store, sql: &str, why: &str) {
     }
 }
 
-fn top_up(project: ProjectId, entries: Vec<(LedgerAccount, i64)>) -> NewTransaction {
+fn top_up(project: ProjectId, entries: Entries) -> NewTransaction {
     NewTransaction {
         id: SystemIds.uuid(),
         kind: TransactionKind::TopUp,
@@ -38,7 +39,7 @@ fn top_up(project: ProjectId, entries: Vec<(LedgerAccount, i64)>) -> NewTransact
 
 async fn book(store: &Store, row: NewTransaction) -> Result<(), StoreError> {
     let mut transaction = store.begin().await?;
-    transaction.insert_transactions(&[row]).await?;
+    transaction.write_batch(&Batch { transactions: vec![row], ..Batch::default() }).await?;
     transaction.commit().await
 }
 
@@ -46,46 +47,40 @@ on_both_databases! {
     async fn the_ledger_refuses_to_be_changed(database) {
         let store = database.store().await;
         let (project, _) = store.add_project(NOW).await;
-        let entries = vec![(LedgerAccount::Project, 5), (LedgerAccount::Funding, -5)];
-        book(&store, top_up(project, entries)).await.unwrap();
+        book(&store, top_up(project, Entries { project: 5, funding: -5, ..Entries::default() })).await.unwrap();
         for sql in [
-            "UPDATE ledger_entries SET amount = amount + 1",
-            "DELETE FROM ledger_entries",
+            "UPDATE ledger_transactions SET project = project + 1, funding = funding - 1",
             "UPDATE ledger_transactions SET reason = 'another'",
             "DELETE FROM ledger_transactions",
         ] {
             refused(&store, sql, "append-only").await;
         }
+        // A way to read them an entry a row, and none to write them.
+        for sql in [
+            "UPDATE ledger_entries SET amount = amount + 1",
+            "DELETE FROM ledger_entries",
+            "INSERT INTO ledger_entries (transaction_id, account, amount) SELECT id, 'revenue', 1 FROM projects",
+        ] {
+            assert!(store.execute(sql).await.is_err(), "{sql}");
+        }
         assert_eq!(store.number("SELECT COUNT(*) FROM ledger_entries").await, 2);
+        assert_eq!(store.number("SELECT amount FROM ledger_entries WHERE account = 'funding'").await, -5);
     }
 
     async fn the_ledger_refuses_what_does_not_sum_to_zero(database) {
         let store = database.store().await;
         let (project, _) = store.add_project(NOW).await;
-        for entries in [
-            vec![(LedgerAccount::Project, 5), (LedgerAccount::Funding, -4)],
-            vec![(LedgerAccount::Project, 5)],
-            vec![],
+        for (entries, constraint) in [
+            (Entries { project: 5, funding: -4, ..Entries::default() }, "ledger_transactions_balanced"),
+            (Entries { project: 5, ..Entries::default() }, "ledger_transactions_balanced"),
+            (Entries::default(), "ledger_transactions_not_empty"),
         ] {
             let result = book(&store, top_up(project, entries)).await;
-            assert!(matches!(result, Err(StoreError::Refused(_))), "{result:?}");
+            let Err(StoreError::Refused(reason)) = result else { panic!("{result:?}") };
+            assert!(reason.contains(constraint), "{reason}");
         }
         assert_eq!(store.number("SELECT COUNT(*) FROM ledger_transactions").await, 0);
         assert_eq!(store.number("SELECT COUNT(*) FROM ledger_entries").await, 0);
-    }
-
-    async fn a_closed_ledger_transaction_takes_no_more_entries_and_none_stands_alone(database) {
-        let store = database.store().await;
-        let (project, _) = store.add_project(NOW).await;
-        let entries = vec![(LedgerAccount::Project, 5), (LedgerAccount::Funding, -5)];
-        book(&store, top_up(project, entries)).await.unwrap();
-        let more = "INSERT INTO ledger_entries (transaction_id, account, amount)
-                    SELECT id, 'revenue', 1 FROM ledger_transactions";
-        refused(&store, more, "closed").await;
-        let alone = "INSERT INTO ledger_entries (transaction_id, account, amount)
-                     SELECT id, 'revenue', 1 FROM projects";
-        let result = store.execute(alone).await;
-        assert!(matches!(result, Err(StoreError::Refused(_))), "{result:?}");
     }
 
     async fn impossible_states_are_refused_by_name(database) {
@@ -114,6 +109,65 @@ on_both_databases! {
         assert_eq!(usize::try_from(applied).unwrap(), migrations("postgres").len());
         assert_eq!(stores[1].number("SELECT number FROM changes WHERE name = 'accounts'").await, 0);
         stores[2].migrate().await.unwrap();
+    }
+
+    async fn books_with_a_row_for_each_hold_and_entry_are_taken_over(database) {
+        const ROWS_BEFORE: &str = "
+            INSERT INTO projects (id, name, created_at) VALUES (@1, 'p', 1);
+            INSERT INTO api_keys (id, kind, project_id, name, hash, prefix, origin, created_at)
+                VALUES (@2, 'project', @1, 'k', @HASH, '', 'api', 1);
+            INSERT INTO balances (project_id, posted, held) VALUES (@1, 90, 25);
+            INSERT INTO key_balances (api_key_id, spent, held) VALUES (@2, 6, 25);
+            INSERT INTO monthly_spend (project_id, starts_at, ends_at, spent) VALUES (@1, 0, 2678400000000, 6);
+            INSERT INTO generations (id, project_id, api_key_id, request_id, state, owner, source, model, provider, endpoint,
+                num_images, parameters, cancel_if_client_leaves, created_at, deadline_at)
+                VALUES (@3, @1, @2, @3, 'queued', @3, 's', 'm', 'fal', 'e', 1, '{}', FALSE, 5, 9),
+                    (@4, @1, @2, @4, 'queued', @4, 's', 'm', 'fal', 'e', 1, '{}', FALSE, 5, 9);
+            INSERT INTO holds (generation_id, project_id, api_key_id, amount, opened_at) VALUES (@3, @1, @2, 25, 5);
+            INSERT INTO holds (generation_id, project_id, api_key_id, amount, opened_at, ended_at, outcome)
+                VALUES (@4, @1, @2, 30, 5, 7, 'settled');
+            INSERT INTO attempts (generation_id, n, endpoint, credential, provider_request_id, status_url, response_url,
+                cancel_url, submitted_at, ended_at, outcome, cost) VALUES
+                (@4, 1, 'e', 'c', 'r1', 's', 'r', 'c', 5, 6, 'replaced', NULL),
+                (@4, 2, 'e', 'c', 'r2', 's', 'r', 'c', 6, 7, 'succeeded', 8);
+            INSERT INTO ledger_entries (transaction_id, account, amount) VALUES (@4, 'project', -10), (@4, 'revenue', 10),
+                (@4, 'cost_of_sales', 8), (@4, 'provider', -8);
+            INSERT INTO ledger_transactions (id, kind, project_id, generation_id, reason, created_at)
+                VALUES (@4, 'settlement', @1, @4, 'delivered', 7);
+            UPDATE generations SET state = 'succeeded', settled_at = 7, price = 10, cost = 8, cost_source = 'billed',
+                images = 1, megapixels = 1, reason = 'delivered' WHERE id = @4;
+            INSERT INTO ledger_entries (transaction_id, account, amount) VALUES (@5, 'project', 4), (@5, 'revenue', -4);
+            INSERT INTO ledger_transactions (id, kind, project_id, generation_id, reason, author, created_at)
+                VALUES (@5, 'refund', @1, @4, 'sorry', 'ada', 8);
+            INSERT INTO ledger_entries (transaction_id, account, amount) VALUES (@6, 'project', 96), (@6, 'funding', -96);
+            INSERT INTO ledger_transactions (id, kind, project_id, reason, author, created_at)
+                VALUES (@6, 'top_up', @1, 'paid', 'ada', 8);";
+        let store = database.open().await;
+        let (folder, quote) = if store.is_postgres() { ("postgres", "'") } else { ("sqlite", "x'") };
+        let all = migrations(folder);
+        let at = all.iter().position(|text| text.starts_with("-- Fewer rows for each request")).unwrap();
+        for text in &all[..at] {
+            store.run(text).await;
+        }
+        let mut rows = ROWS_BEFORE.to_owned();
+        for n in 1..=6_u128 {
+            let id = uuid::Uuid::from_u128(n);
+            rows = rows.replace(&format!("@{n}"), &format!("{quote}{}'", id.simple()));
+        }
+        let hash = if store.is_postgres() { "sha256('')" } else { "zeroblob(32)" };
+        store.run(&rows.replace("@HASH", hash)).await;
+        for text in &all[at..] {
+            store.run(text).await;
+        }
+        assert_eq!(store.verify().await.unwrap(), []);
+        assert_eq!(store.number("SELECT CAST(SUM(hold) AS BIGINT) FROM generations").await, 55);
+        assert_eq!(store.number("SELECT open_generations FROM balances").await, 1);
+        assert_eq!(store.number("SELECT COUNT(*) FROM ledger_entries").await, 8);
+        assert_eq!(store.number("SELECT CAST(SUM(refunded) AS BIGINT) FROM usage_days").await, 4);
+        let generation = GenerationId::from_uuid(uuid::Uuid::from_u128(4));
+        let ends: Vec<_> = store.attempts(generation).await.unwrap().into_iter().map(|a| (a.ended_at, a.outcome)).collect();
+        let at = |micros| Some(Timestamp::from_micros(micros));
+        assert_eq!(ends, [(at(6), Some(AttemptOutcome::Replaced)), (at(7), Some(AttemptOutcome::Succeeded))]);
     }
 
     async fn a_database_of_another_version_is_not_touched(database) {
@@ -200,6 +254,30 @@ async fn a_folder_that_cannot_be_made_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgres_a_month_of_generations_can_be_dropped_and_the_ledger_stays() {
+    let store = TestDatabase::postgres().await.store().await;
+    let (project, key) = store.add_project(NOW).await;
+    let (project, key) = (project.uuid(), key.uuid());
+    store
+        .run(&format!(
+            "INSERT INTO generations (id, project_id, api_key_id, request_id, state, owner, source, model, provider, endpoint,
+                 num_images, parameters, cancel_if_client_leaves, created_at, deadline_at, hold, settled_at, price, cost,
+                 cost_source, images, megapixels, reason)
+             VALUES ('{project}', '{project}', '{key}', '{key}', 'succeeded', '{key}', 's', 'm', 'fal', 'e', 1, '{{}}', FALSE, 5,
+                 9, 9, 7, 5, 4, 'billed', 1, 1, '');
+             INSERT INTO attempts (generation_id, n, endpoint, credential, provider_request_id, status_url, response_url,
+                 cancel_url, submitted_at)
+             VALUES ('{project}', 1, 'e', 'c', 'r', 's', 'r', 'c', 6);
+             INSERT INTO ledger_transactions (id, kind, project_id, generation_id, reason, created_at, project, revenue)
+             VALUES ('{project}', 'settlement', '{project}', '{project}', '', 7, -5, 5);
+             ALTER TABLE generations DETACH PARTITION generations_default;
+             DROP TABLE generations_default"
+        ))
+        .await;
+    assert_eq!(store.number("SELECT amount FROM ledger_entries WHERE account = 'revenue'").await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_postgres_every_constraint_carries_the_name_of_its_table() {
     let store = TestDatabase::postgres().await.store().await;
     let others = "SELECT COUNT(*) FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid
@@ -209,17 +287,25 @@ async fn on_postgres_every_constraint_carries_the_name_of_its_table() {
     assert_eq!(store.number(others).await, 0);
 }
 
-#[test]
-fn both_databases_have_the_same_constraints_and_indexes() {
-    let names = |database: &str| -> Vec<String> {
-        let text = migrations(database).join("\n");
-        let words: Vec<_> = text.split_whitespace().collect();
-        let named = words.windows(2).filter(|pair| matches!(pair[0], "CONSTRAINT" | "INDEX" | "TABLE"));
-        // The words of what one of the two alone needs: partitions, a trigger's table, a comment's sentence.
-        let own = ["generations_default", "AS"];
-        named.map(|pair| pair[1].to_owned()).filter(|name| !own.contains(&name.as_str())).collect()
-    };
-    let (postgres, sqlite) = (names("postgres"), names("sqlite"));
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_databases_have_the_same_constraints_and_indexes() {
+    const ON_POSTGRES: &str = "
+        SELECT c.conname::text FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid
+        WHERE c.connamespace = 'public'::regnamespace AND c.contype IN ('p', 'u', 'f', 'c')
+            AND NOT t.relispartition AND t.relname NOT LIKE '\\_sqlx%' AND c.conparentid = 0
+        UNION ALL
+        SELECT i.relname::text FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid
+        WHERE i.relnamespace = 'public'::regnamespace AND NOT t.relispartition AND t.relname NOT LIKE '\\_sqlx%'
+            AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conindid = x.indexrelid AND c.contype IN ('p', 'u'))";
+    const ON_SQLITE: &str =
+        "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name NOT LIKE '\\_sqlx%' ESCAPE '\\'";
+    let postgres: BTreeSet<String> =
+        TestDatabase::postgres().await.store().await.texts(ON_POSTGRES).await.into_iter().collect();
+    // SQLite knows the names of its constraints from the text of the table only.
+    let definitions = TestDatabase::sqlite().store().await.texts(ON_SQLITE).await.join("\n");
+    let words: Vec<_> = definitions.split_whitespace().collect();
+    let named = words.windows(2).filter(|pair| matches!(pair[0], "CONSTRAINT" | "INDEX"));
+    let sqlite: BTreeSet<String> = named.map(|pair| pair[1].to_owned()).collect();
     assert!(sqlite.len() > 80, "{}", sqlite.len());
     assert_eq!(postgres, sqlite);
 }

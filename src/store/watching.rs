@@ -46,9 +46,9 @@ impl Store {
             let mut reader = self.reader().await?;
             Ok(on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, (i64, i64, i64, i64, Option<i64>, Option<i64>)>(
-                    "SELECT COUNT(*), COUNT(*) FILTER (WHERE opened_at <= $1), COUNT(*) FILTER (WHERE opened_at <= $2),
-                            COUNT(*) FILTER (WHERE opened_at <= $3), MIN(opened_at), CAST(SUM(amount) AS BIGINT)
-                     FROM holds WHERE ended_at IS NULL")
+                    "SELECT COUNT(*), COUNT(*) FILTER (WHERE created_at <= $1), COUNT(*) FILTER (WHERE created_at <= $2),
+                            COUNT(*) FILTER (WHERE created_at <= $3), MIN(created_at), CAST(SUM(hold) AS BIGINT)
+                     FROM generations WHERE state IN ('queued', 'running')")
                     .bind(minute).bind(five).bind(hour).fetch_one(connection).await)?)
         })
         .await?;

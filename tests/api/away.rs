@@ -186,7 +186,9 @@ async fn a_role_that_may_only_work_serves_and_cannot_touch_the_past() {
     let credits = gateway.admin(Method::POST, "/admin/v1/projects/default/credits").json(&credit).send().await.unwrap();
     read(credits, StatusCode::CREATED).await;
     assert_eq!(gateway.stop().await, 0);
-    for past in ["DELETE FROM ledger_entries", "UPDATE ledger_transactions SET reason = 'x'", "DROP TABLE holds"] {
+    for past in
+        ["DELETE FROM ledger_transactions", "UPDATE ledger_transactions SET reason = 'x'", "DROP TABLE attempts"]
+    {
         let mut connection = sqlx::PgConnection::connect(url.as_str()).await.unwrap();
         let error = sqlx::raw_sql(past).execute(&mut connection).await.unwrap_err().to_string();
         assert!(error.contains("permission denied") || error.contains("must be owner"), "{past}: {error}");

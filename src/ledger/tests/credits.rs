@@ -99,9 +99,9 @@ on_both_databases! {
             ("UPDATE usage_days SET images = images + 1", "UPDATE usage_days SET images = images - 1", "the usage of a project on a day (the first number that differs)"),
             ("UPDATE usage_day_models SET cost = cost + 1", "UPDATE usage_day_models SET cost = cost - 1", "the usage of a project on a day by model (its price, of any number that differs)"),
             (
-                "UPDATE holds SET ended_at = 1, outcome = 'released' WHERE ended_at IS NULL",
-                "UPDATE holds SET ended_at = NULL, outcome = NULL WHERE ended_at = 1",
-                "the number of open holds (as open generations)",
+                "UPDATE balances SET open_generations = open_generations + 1",
+                "UPDATE balances SET open_generations = open_generations - 1",
+                "the number of open generations of a project",
             ),
         ] {
             assert_eq!(desk.store.execute(harm).await.unwrap(), 1);

@@ -1,7 +1,7 @@
 //! Drives and measures: each subject under several loads, then one table of what it took.
 //!
 //! `load --gateway FILE --server postgres://USER@HOST:PORT/ --postmaster PID --work DIR [--full] [--rows a,b]
-//!  [--extras] [--quick] [--rounds N] [--seconds N] [--soak MINUTES]`. `bench.sh` builds everything, starts PostgreSQL and calls this.
+//!  [--extras] [--quick] [--rounds N] [--seconds N] [--load CLIENTS:MILLISECONDS] [--soak MINUTES]`. `bench.sh` builds everything, starts PostgreSQL and calls this.
 //!
 //! Processor time is user + system of the process and all below it, divided by the good answers: it hardly depends on
 //! who else uses the machine. Latencies do; compare them within one run only.
@@ -32,6 +32,8 @@ struct Arguments {
     rounds: u32,
     seconds: u64,
     soak: Option<u64>,
+    /// One load instead of those of the tables.
+    load: Option<(usize, u64)>,
 }
 
 impl Arguments {
@@ -48,6 +50,7 @@ impl Arguments {
             rounds: 1,
             seconds: 4,
             soak: None,
+            load: None,
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(name) = arguments.next() {
@@ -74,6 +77,10 @@ impl Arguments {
             "--rounds" => self.rounds = value.parse()?,
             "--seconds" => self.seconds = value.parse()?,
             "--soak" => self.soak = Some(value.parse()?),
+            "--load" => {
+                let (clients, delay) = value.split_once(':').ok_or("a load is CLIENTS:MILLISECONDS")?;
+                self.load = Some((clients.parse()?, delay.parse()?));
+            }
             "--rows" => {
                 for name in value.split(',') {
                     let kind = Kind::ALL.iter().find(|(known, _)| *known == name);
@@ -87,6 +94,9 @@ impl Arguments {
 
     /// Clients, and milliseconds that an image takes.
     fn loads(&self) -> Vec<(usize, u64)> {
+        if let Some(load) = self.load {
+            return vec![load];
+        }
         match self.full {
             false => vec![(16, 0), (64, 0), (64, 20)],
             true => [1, 16, 64, 256, 1000].into_iter().flat_map(|clients| [(clients, 0), (clients, 20)]).collect(),
