@@ -253,3 +253,30 @@ async fn an_uploaded_image_can_be_used_as_input() {
     let said = python(script, &format!("{} {} {data}", house.gateway.base, crate::support::PROJECT_KEY)).await;
     assert_eq!(said.trim(), r#"["file-", "file", "cat.png", "processed", "http"]"#);
 }
+
+#[tokio::test]
+async fn a_storage_that_takes_no_file_is_told_in_both_faces() {
+    for (status, told, code) in [
+        (500, StatusCode::SERVICE_UNAVAILABLE, "service_unavailable"),
+        // Our own key is refused: nothing that the client could change.
+        (401, StatusCode::BAD_GATEWAY, "upstream_error"),
+    ] {
+        let house = House::with(Database::Sqlite, Duration::ZERO, &[]).await;
+        house.misbehave(json!({"at": "storage", "do": {"status": status}})).await;
+        let form = Form::new().part("file", Part::bytes(png()).file_name("cat.png"));
+        let answer = house.gateway.project(Method::POST, "/v1/files").multipart(form).send().await.unwrap();
+        let answer = read(answer, told).await;
+        assert_eq!(answer["error"]["code"], code, "{answer}");
+        assert_eq!(answer["error"]["message"], "the provider's storage does not take files now", "{answer}");
+        let place = house
+            .gateway
+            .project(Method::POST, "/fal/proxy")
+            .header("x-fal-target-url", "https://rest.fal.ai/storage/upload/initiate?storage_type=fal-cdn-v3")
+            .json(&json!({"content_type": "image/png", "file_name": "cat.png"}))
+            .send()
+            .await
+            .unwrap();
+        let answer = read(place, told).await;
+        assert_eq!(answer["detail"], "fal's storage does not take files now", "{answer}");
+    }
+}
