@@ -11,7 +11,7 @@ use super::connection::{BEGIN_IN_LANE, Either, WriteTransaction, on_both};
 use super::testing::on_both_databases;
 
 /// Files whose statements are put together at run time or read everything on purpose; other tests run them.
-const OTHERWISE: &[&str] = &["buckets.rs", "verify.rs", "testing.rs", "tests.rs", "statements.rs"];
+const OTHERWISE: &[&str] = &["buckets.rs", "verify.rs", "writing.rs", "testing.rs", "tests.rs", "statements.rs"];
 
 /// What lies between the quotes of a text that begins at the first of them, and what follows.
 fn literal(text: &str) -> Option<(&str, &str)> {
@@ -119,6 +119,8 @@ fn statements() -> Vec<(String, bool, bool)> {
             found.insert((text.to_owned(), !sqlite, !postgres.iter().any(|word| text.contains(word))));
         }
     }
+    // Put together from parts, of which a batch has some or all.
+    found.insert((super::writing::whole_statement(), true, false));
     found.into_iter().collect()
 }
 

@@ -1,5 +1,7 @@
 //! What a batch of the books writes: on PostgreSQL all of it in one statement, since each statement is a round trip.
 
+use sqlx::{Encode, PgConnection, Postgres, QueryBuilder, Row, Type};
+
 use super::connection::{Either, WriteTransaction};
 use super::credits::NewTransaction;
 use super::error::must_touch;
@@ -58,169 +60,248 @@ impl Batch<'_> {
     }
 }
 
-/// How many rows each part of the statement has written.
-#[derive(sqlx::FromRow)]
-struct Touched {
-    generations: i64,
-    attempts: i64,
-    finished: i64,
-    transactions: i64,
-    balances: i64,
-    keys: i64,
-    months: i64,
-    counts: i64,
+/// One statement of several parts, each of which writes the rows that its columns have.
+struct Statement {
+    query: QueryBuilder<Postgres>,
+    /// The table of each part, and how many rows it must write.
+    parts: Vec<(&'static str, usize)>,
+    /// Whether the present part has a column already.
+    goes_on: bool,
 }
 
-async fn write_postgres(connection: &mut sqlx::PgConnection, batch: &Batch<'_>) -> Result<(), StoreError> {
-    let Batch { generations, attempts, finished, transactions, sums } = batch;
-    let SumChanges { balances, keys, months, counts } = sums;
-    let touched: Touched = sqlx::query_as(
-        "WITH n AS (
-             INSERT INTO generations (id, project_id, api_key_id, request_id, state, owner, source, model, provider,
-                 endpoint, num_images, size, parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves,
-                 created_at, deadline_at, hold)
-             SELECT id, project_id, api_key_id, request_id, 'queued', owner, source, model, provider, endpoint,
-                 num_images, size, parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at,
-                 deadline_at, hold
-             FROM UNNEST($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[],
-                 $8::text[], $9::text[], $10::bigint[], $11::text[], $12::text[], $13::text[], $14::bigint[],
-                 $15::text[], $16::boolean[], $17::bigint[], $18::bigint[], $19::bigint[])
-             AS n (id, project_id, api_key_id, request_id, owner, source, model, provider, endpoint, num_images, size,
-                 parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at, deadline_at,
-                 hold) RETURNING 1),
-         a AS (
-             INSERT INTO attempts (generation_id, n, endpoint, credential, provider_request_id, status_url,
-                 response_url, cancel_url, submitted_at, replaced_at)
-             SELECT * FROM UNNEST($20::uuid[], $21::bigint[], $22::text[], $23::text[], $24::text[], $25::text[],
-                 $26::text[], $27::text[], $28::bigint[], $29::bigint[]) RETURNING 1),
-         g AS (
-             UPDATE generations g SET state = f.state, settled_at = f.settled_at, price = f.price, cost = f.cost,
-                 cost_source = f.cost_source, billable_units = f.billable_units, unit_price = f.unit_price,
-                 images = f.images, megapixels = f.megapixels, answer = f.answer, error = f.error, reason = f.reason,
-                 model = COALESCE(f.model, g.model)
-             FROM UNNEST($30::uuid[], $31::text[], $32::bigint[], $33::bigint[], $34::bigint[], $35::text[],
-                 $36::bigint[], $37::bigint[], $38::bigint[], $39::bigint[], $40::text[], $41::text[], $42::text[],
-                 $43::text[])
-             AS f (id, state, settled_at, price, cost, cost_source, billable_units, unit_price, images, megapixels,
-                 answer, error, reason, model)
-             WHERE g.id = f.id AND g.settled_at IS NULL RETURNING 1),
-         t AS (
-             INSERT INTO ledger_transactions (id, kind, project_id, generation_id, reason, author, created_at, project,
-                 revenue, cost_of_sales, provider, funding)
-             SELECT * FROM UNNEST($44::uuid[], $45::text[], $46::uuid[], $47::uuid[], $48::text[], $49::text[],
-                 $50::bigint[], $51::bigint[], $52::bigint[], $53::bigint[], $54::bigint[], $55::bigint[]) RETURNING 1),
-         b AS (
-             UPDATE balances b SET posted = b.posted + c.posted, held = b.held + c.held,
-                 open_generations = b.open_generations + c.open
-             FROM UNNEST($56::uuid[], $57::bigint[], $58::bigint[], $59::bigint[]) AS c (id, posted, held, open)
-             WHERE b.project_id = c.id RETURNING 1),
-         k AS (
-             UPDATE key_balances k SET spent = k.spent + c.spent, held = k.held + c.held
-             FROM UNNEST($60::uuid[], $61::bigint[], $62::bigint[]) AS c (id, spent, held)
-             WHERE k.api_key_id = c.id RETURNING 1),
-         m AS (
-             INSERT INTO monthly_spend (project_id, starts_at, ends_at, spent)
-             SELECT * FROM UNNEST($63::uuid[], $64::bigint[], $65::bigint[], $66::bigint[])
-             ON CONFLICT (project_id, starts_at) DO UPDATE SET spent = monthly_spend.spent + excluded.spent
-             RETURNING 1),
-         r AS (
-             INSERT INTO request_counts (project_id, second, model, requests, images)
-             SELECT * FROM UNNEST($67::uuid[], $68::bigint[], $69::text[], $70::bigint[], $71::bigint[])
-             ON CONFLICT (project_id, second, model) DO UPDATE
-             SET requests = request_counts.requests + excluded.requests,
-                 images = request_counts.images + excluded.images
-             RETURNING 1)
-         SELECT (SELECT COUNT(*) FROM n) AS generations, (SELECT COUNT(*) FROM a) AS attempts,
-             (SELECT COUNT(*) FROM g) AS finished, (SELECT COUNT(*) FROM t) AS transactions,
-             (SELECT COUNT(*) FROM b) AS balances, (SELECT COUNT(*) FROM k) AS keys,
-             (SELECT COUNT(*) FROM m) AS months, (SELECT COUNT(*) FROM r) AS counts",
-    )
-    .bind(column(generations, |(r, _)| r.id.uuid()))
-    .bind(column(generations, |(r, _)| r.project_id.uuid()))
-    .bind(column(generations, |(r, _)| r.api_key_id.uuid()))
-    .bind(column(generations, |(r, _)| r.request_id.uuid()))
-    .bind(column(generations, |(r, _)| r.owner))
-    .bind(column(generations, |(r, _)| r.source.as_str()))
-    .bind(column(generations, |(r, _)| r.model.as_str()))
-    .bind(column(generations, |(r, _)| r.provider.as_str()))
-    .bind(column(generations, |(r, _)| r.endpoint.as_str()))
-    .bind(column(generations, |(r, _)| i64::from(r.num_images)))
-    .bind(column(generations, |(r, _)| r.size.as_deref()))
-    .bind(column(generations, |(r, _)| r.parameters.as_str()))
-    .bind(column(generations, stored_prompt))
-    .bind(column(generations, |row| stored_prompt(row).and(row.1).map(Timestamp::micros)))
-    .bind(column(generations, |(r, _)| r.user.as_deref().map(without_nul)))
-    .bind(column(generations, |(r, _)| r.cancel_if_client_leaves))
-    .bind(column(generations, |(r, _)| r.created_at.micros()))
-    .bind(column(generations, |(r, _)| r.deadline_at.micros()))
-    .bind(column(generations, |(r, _)| r.hold.nanos()))
-    .bind(column(attempts, |s| s.generation.uuid()))
-    .bind(column(attempts, |s| i64::from(s.attempt)))
-    .bind(column(attempts, |s| s.endpoint.as_str()))
-    .bind(column(attempts, |s| s.credential.as_str()))
-    .bind(column(attempts, |s| s.provider_request_id.as_str()))
-    .bind(column(attempts, |s| s.status_url.as_str()))
-    .bind(column(attempts, |s| s.response_url.as_str()))
-    .bind(column(attempts, |s| s.cancel_url.as_str()))
-    .bind(column(attempts, |s| s.submitted_at.micros()))
-    .bind(column(attempts, |s| replaced_at(attempts, s)))
-    .bind(column(finished, |f| f.generation.uuid()))
-    .bind(column(finished, |f| f.state.as_str()))
-    .bind(column(finished, |f| f.settled_at.micros()))
-    .bind(column(finished, |f| f.price.nanos()))
-    .bind(column(finished, |f| f.cost.nanos()))
-    .bind(column(finished, |f| f.cost_source.as_str()))
-    .bind(column(finished, |f| f.billable_units.map(Fixed::billionths)))
-    .bind(column(finished, |f| f.unit_price.map(Fixed::billionths)))
-    .bind(column(finished, |f| i64::from(f.images)))
-    .bind(column(finished, |f| f.megapixels.billionths()))
-    .bind(column(finished, |f| f.answer.as_deref().map(without_nul)))
-    .bind(column(finished, |f| f.error.as_deref().map(without_nul)))
-    .bind(column(finished, |f| without_nul(&f.reason)))
-    .bind(column(finished, |f| f.model.as_deref().map(without_nul)))
-    .bind(column(transactions, |t| t.id))
-    .bind(column(transactions, |t| t.kind.as_str()))
-    .bind(column(transactions, |t| t.project_id))
-    .bind(column(transactions, |t| t.generation_id))
-    .bind(column(transactions, |t| without_nul(&t.reason)))
-    .bind(column(transactions, |t| t.author.as_deref().map(without_nul)))
-    .bind(column(transactions, |t| t.created_at.micros()))
-    .bind(column(transactions, |t| t.entries.project))
-    .bind(column(transactions, |t| t.entries.revenue))
-    .bind(column(transactions, |t| t.entries.cost_of_sales))
-    .bind(column(transactions, |t| t.entries.provider))
-    .bind(column(transactions, |t| t.entries.funding))
-    .bind(column(balances, |(id, _)| *id))
-    .bind(column(balances, |(_, change)| change.posted))
-    .bind(column(balances, |(_, change)| change.held))
-    .bind(column(balances, |(_, change)| change.open))
-    .bind(column(keys, |(id, _)| *id))
-    .bind(column(keys, |(_, change)| change.posted))
-    .bind(column(keys, |(_, change)| change.held))
-    .bind(column(months, |month| month.project_id))
-    .bind(column(months, |month| month.starts_at.micros()))
-    .bind(column(months, |month| month.ends_at.micros()))
-    .bind(column(months, |month| month.spent))
-    .bind(column(counts, |count| count.project_id))
-    .bind(column(counts, |count| count.second))
-    .bind(column(counts, |count| count.model.as_str()))
-    .bind(column(counts, |count| count.requests))
-    .bind(column(counts, |count| count.images))
-    .fetch_one(connection)
-    .await?;
-    for (table, touched, wanted) in [
-        ("generations", touched.generations, generations.len()),
-        ("attempts", touched.attempts, attempts.len()),
-        ("generations", touched.finished, finished.len()),
-        ("ledger_transactions", touched.transactions, transactions.len()),
-        ("balances", touched.balances, balances.len()),
-        ("key_balances", touched.keys, keys.len()),
-        ("monthly_spend", touched.months, months.len()),
-        ("request_counts", touched.counts, counts.len()),
-    ] {
-        must_touch(table, touched.unsigned_abs(), wanted)?;
+impl Statement {
+    /// Begins a part: what is before its columns.
+    fn part(&mut self, table: &'static str, rows: usize, head: &'static str) {
+        let before = if self.parts.is_empty() { "WITH" } else { "," };
+        self.query.push(before).push(" p").push(self.parts.len()).push(" AS (").push(head).push(" FROM UNNEST(");
+        self.parts.push((table, rows));
+        self.goes_on = false;
+    }
+
+    /// A column of the part's rows.
+    fn column<'t, T>(&mut self, kind: &'static str, values: Vec<T>)
+    where
+        Vec<T>: Encode<'t, Postgres> + Type<Postgres>,
+    {
+        if std::mem::replace(&mut self.goes_on, true) {
+            self.query.push(", ");
+        }
+        self.query.push_bind(values).push("::").push(kind).push("[]");
+    }
+
+    /// Ends a part: what is behind its columns.
+    fn end(&mut self, tail: &'static str) {
+        self.query.push(") ").push(tail).push(" RETURNING 1)");
+    }
+
+    /// Ends the statement: how many rows each part has written.
+    fn counts(&mut self) {
+        for at in 0..self.parts.len() {
+            self.query.push(if at == 0 { " SELECT" } else { "," }).push(" (SELECT COUNT(*) FROM p").push(at).push(")");
+        }
+    }
+}
+
+async fn write_postgres(connection: &mut PgConnection, batch: &Batch<'_>) -> Result<(), StoreError> {
+    let mut statement = compose(batch, false);
+    let row = statement.query.build().fetch_one(connection).await?;
+    for (at, (table, wanted)) in statement.parts.iter().enumerate() {
+        let written: i64 = row.try_get(at)?;
+        must_touch(table, written.unsigned_abs(), *wanted)?;
     }
     Ok(())
+}
+
+/// The statement for a batch: the parts that it has rows for, or `all` of them.
+fn compose(batch: &Batch<'_>, all: bool) -> Statement {
+    let mut statement = Statement { query: QueryBuilder::new(""), parts: Vec::new(), goes_on: false };
+    let Batch { generations, attempts, finished, transactions, sums } = batch;
+    if all || !generations.is_empty() {
+        add_generations(&mut statement, generations);
+    }
+    if all || !attempts.is_empty() {
+        add_attempts(&mut statement, attempts);
+    }
+    if all || !finished.is_empty() {
+        add_ends(&mut statement, finished);
+    }
+    if all || !transactions.is_empty() {
+        add_transactions(&mut statement, transactions);
+    }
+    add_sums(&mut statement, sums, all);
+    statement.counts();
+    statement
+}
+
+/// The text of the statement with all its parts, for tests.
+#[cfg(test)]
+pub(super) fn whole_statement() -> String {
+    compose(&Batch::default(), true).query.into_string()
+}
+
+fn add_generations(statement: &mut Statement, rows: &[NewGeneration<'_>]) {
+    statement.part(
+        "generations",
+        rows.len(),
+        "INSERT INTO generations (id, project_id, api_key_id, request_id, state, owner, source, model, provider, endpoint,
+             num_images, size, parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at,
+             deadline_at, hold)
+         SELECT id, project_id, api_key_id, request_id, 'queued', owner, source, model, provider, endpoint, num_images,
+             size, parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at, deadline_at, hold",
+    );
+    statement.column("uuid", column(rows, |(r, _)| r.id.uuid()));
+    statement.column("uuid", column(rows, |(r, _)| r.project_id.uuid()));
+    statement.column("uuid", column(rows, |(r, _)| r.api_key_id.uuid()));
+    statement.column("uuid", column(rows, |(r, _)| r.request_id.uuid()));
+    statement.column("uuid", column(rows, |(r, _)| r.owner));
+    statement.column("text", column(rows, |(r, _)| r.source.as_str()));
+    statement.column("text", column(rows, |(r, _)| r.model.as_str()));
+    statement.column("text", column(rows, |(r, _)| r.provider.as_str()));
+    statement.column("text", column(rows, |(r, _)| r.endpoint.as_str()));
+    statement.column("bigint", column(rows, |(r, _)| i64::from(r.num_images)));
+    statement.column("text", column(rows, |(r, _)| r.size.as_deref()));
+    statement.column("text", column(rows, |(r, _)| r.parameters.as_str()));
+    statement.column("text", column(rows, stored_prompt));
+    statement.column("bigint", column(rows, |row| stored_prompt(row).and(row.1).map(Timestamp::micros)));
+    statement.column("text", column(rows, |(r, _)| r.user.as_deref().map(without_nul)));
+    statement.column("boolean", column(rows, |(r, _)| r.cancel_if_client_leaves));
+    statement.column("bigint", column(rows, |(r, _)| r.created_at.micros()));
+    statement.column("bigint", column(rows, |(r, _)| r.deadline_at.micros()));
+    statement.column("bigint", column(rows, |(r, _)| r.hold.nanos()));
+    statement.end(
+        "AS n (id, project_id, api_key_id, request_id, owner, source, model, provider, endpoint, num_images, size, parameters,
+             prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at, deadline_at, hold)",
+    );
+}
+
+fn add_attempts(statement: &mut Statement, rows: &[&Submitted]) {
+    statement.part(
+        "attempts",
+        rows.len(),
+        "INSERT INTO attempts (generation_id, n, endpoint, credential, provider_request_id, status_url, response_url,
+             cancel_url, submitted_at, replaced_at)
+         SELECT *",
+    );
+    statement.column("uuid", column(rows, |s| s.generation.uuid()));
+    statement.column("bigint", column(rows, |s| i64::from(s.attempt)));
+    statement.column("text", column(rows, |s| s.endpoint.as_str()));
+    statement.column("text", column(rows, |s| s.credential.as_str()));
+    statement.column("text", column(rows, |s| s.provider_request_id.as_str()));
+    statement.column("text", column(rows, |s| s.status_url.as_str()));
+    statement.column("text", column(rows, |s| s.response_url.as_str()));
+    statement.column("text", column(rows, |s| s.cancel_url.as_str()));
+    statement.column("bigint", column(rows, |s| s.submitted_at.micros()));
+    statement.column("bigint", column(rows, |s| replaced_at(rows, s)));
+    statement.end("");
+}
+
+fn add_ends(statement: &mut Statement, rows: &[&Finish]) {
+    statement.part(
+        "generations",
+        rows.len(),
+        "UPDATE generations g SET state = f.state, settled_at = f.settled_at, price = f.price, cost = f.cost,
+             cost_source = f.cost_source, billable_units = f.billable_units, unit_price = f.unit_price, images = f.images,
+             megapixels = f.megapixels, answer = f.answer, error = f.error, reason = f.reason,
+             model = COALESCE(f.model, g.model)",
+    );
+    statement.column("uuid", column(rows, |f| f.generation.uuid()));
+    statement.column("text", column(rows, |f| f.state.as_str()));
+    statement.column("bigint", column(rows, |f| f.settled_at.micros()));
+    statement.column("bigint", column(rows, |f| f.price.nanos()));
+    statement.column("bigint", column(rows, |f| f.cost.nanos()));
+    statement.column("text", column(rows, |f| f.cost_source.as_str()));
+    statement.column("bigint", column(rows, |f| f.billable_units.map(Fixed::billionths)));
+    statement.column("bigint", column(rows, |f| f.unit_price.map(Fixed::billionths)));
+    statement.column("bigint", column(rows, |f| i64::from(f.images)));
+    statement.column("bigint", column(rows, |f| f.megapixels.billionths()));
+    statement.column("text", column(rows, |f| f.answer.as_deref().map(without_nul)));
+    statement.column("text", column(rows, |f| f.error.as_deref().map(without_nul)));
+    statement.column("text", column(rows, |f| without_nul(&f.reason)));
+    statement.column("text", column(rows, |f| f.model.as_deref().map(without_nul)));
+    statement.end(
+        "AS f (id, state, settled_at, price, cost, cost_source, billable_units, unit_price, images, megapixels, answer, error,
+             reason, model)
+         WHERE g.id = f.id AND g.settled_at IS NULL",
+    );
+}
+
+fn add_transactions(statement: &mut Statement, rows: &[NewTransaction]) {
+    statement.part(
+        "ledger_transactions",
+        rows.len(),
+        "INSERT INTO ledger_transactions (id, kind, project_id, generation_id, reason, author, created_at, project, revenue,
+             cost_of_sales, provider, funding)
+         SELECT *",
+    );
+    statement.column("uuid", column(rows, |t| t.id));
+    statement.column("text", column(rows, |t| t.kind.as_str()));
+    statement.column("uuid", column(rows, |t| t.project_id));
+    statement.column("uuid", column(rows, |t| t.generation_id));
+    statement.column("text", column(rows, |t| without_nul(&t.reason)));
+    statement.column("text", column(rows, |t| t.author.as_deref().map(without_nul)));
+    statement.column("bigint", column(rows, |t| t.created_at.micros()));
+    statement.column("bigint", column(rows, |t| t.entries.project));
+    statement.column("bigint", column(rows, |t| t.entries.revenue));
+    statement.column("bigint", column(rows, |t| t.entries.cost_of_sales));
+    statement.column("bigint", column(rows, |t| t.entries.provider));
+    statement.column("bigint", column(rows, |t| t.entries.funding));
+    statement.end("");
+}
+
+fn add_sums(statement: &mut Statement, sums: &SumChanges, all: bool) {
+    let SumChanges { balances, keys, months, counts } = sums;
+    if all || !balances.is_empty() {
+        statement.part(
+            "balances",
+            balances.len(),
+            "UPDATE balances b SET posted = b.posted + c.posted, held = b.held + c.held,
+                 open_generations = b.open_generations + c.open",
+        );
+        statement.column("uuid", column(balances, |(id, _)| *id));
+        statement.column("bigint", column(balances, |(_, change)| change.posted));
+        statement.column("bigint", column(balances, |(_, change)| change.held));
+        statement.column("bigint", column(balances, |(_, change)| change.open));
+        statement.end("AS c (id, posted, held, open) WHERE b.project_id = c.id");
+    }
+    if all || !keys.is_empty() {
+        statement.part(
+            "key_balances",
+            keys.len(),
+            "UPDATE key_balances k SET spent = k.spent + c.spent, held = k.held + c.held",
+        );
+        statement.column("uuid", column(keys, |(id, _)| *id));
+        statement.column("bigint", column(keys, |(_, change)| change.posted));
+        statement.column("bigint", column(keys, |(_, change)| change.held));
+        statement.end("AS c (id, spent, held) WHERE k.api_key_id = c.id");
+    }
+    if all || !months.is_empty() {
+        statement.part(
+            "monthly_spend",
+            months.len(),
+            "INSERT INTO monthly_spend (project_id, starts_at, ends_at, spent) SELECT *",
+        );
+        statement.column("uuid", column(months, |month| month.project_id));
+        statement.column("bigint", column(months, |month| month.starts_at.micros()));
+        statement.column("bigint", column(months, |month| month.ends_at.micros()));
+        statement.column("bigint", column(months, |month| month.spent));
+        statement.end("ON CONFLICT (project_id, starts_at) DO UPDATE SET spent = monthly_spend.spent + excluded.spent");
+    }
+    if all || !counts.is_empty() {
+        statement.part(
+            "request_counts",
+            counts.len(),
+            "INSERT INTO request_counts (project_id, second, model, requests, images) SELECT *",
+        );
+        statement.column("uuid", column(counts, |count| count.project_id));
+        statement.column("bigint", column(counts, |count| count.second));
+        statement.column("text", column(counts, |count| count.model.as_str()));
+        statement.column("bigint", column(counts, |count| count.requests));
+        statement.column("bigint", column(counts, |count| count.images));
+        statement.end(
+            "ON CONFLICT (project_id, second, model) DO UPDATE
+             SET requests = request_counts.requests + excluded.requests, images = request_counts.images + excluded.images",
+        );
+    }
 }
 
 /// When an attempt was replaced by another one of the same batch, in microseconds.
