@@ -4,15 +4,12 @@ use std::sync::Arc;
 
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpRequest, HttpResponseBuilder};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use futures_util::future::try_join_all;
 use serde::Serialize;
 use serde_json::{Map, Number, Value};
 use utoipa::ToSchema;
 
-use super::places::{public, public_base};
-use super::{Services, errors, fetch};
+use super::Services;
+use super::places::{Embedding, embed, public, public_base};
 use crate::catalogue::{ResponseFormat, Switches};
 use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId};
 use crate::gateway::{Finished, cost_drift};
@@ -433,39 +430,6 @@ pub async fn image_answer(
         Embedding { as_base64: switches.response_format == ResponseFormat::B64Json, as_data_uris: switches.sync_mode };
     embed(services, finished.id, delivery, &mut images, how).await?;
     Ok(ImageAnswer::of(finished, images, delivery, ignored, prompt))
-}
-
-/// Which forms of the images themselves an answer has.
-#[derive(Debug, Clone, Copy)]
-pub struct Embedding {
-    /// `b64_json` has them.
-    pub as_base64: bool,
-    /// `url` is a data URI.
-    pub as_data_uris: bool,
-}
-
-/// Fetches the images of a delivery, all at once, into their views. Nothing to do where no form of them is wanted.
-pub async fn embed(
-    services: &Services,
-    id: GenerationId,
-    delivery: &Delivery,
-    images: &mut [ImageView],
-    how: Embedding,
-) -> Result<(), Problem> {
-    if !how.as_base64 && !how.as_data_uris {
-        return Ok(());
-    }
-    let fetches = delivery.images.iter().map(|image| fetch(services, &image.url));
-    let files = try_join_all(fetches).await.map_err(|fault| errors::media_problem(id, &fault))?;
-    for (image, file) in images.iter_mut().zip(files) {
-        let encoded = STANDARD.encode(&file);
-        if how.as_data_uris {
-            let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
-            image.url = format!("data:{kind};base64,{encoded}");
-        }
-        image.b64_json = how.as_base64.then_some(encoded);
-    }
-    Ok(())
 }
 
 /// The headers that tell what a generation cost and which it is, ours and AIML's.

@@ -1,10 +1,17 @@
-//! Where files lie, for the client and for us.
+//! Where files lie, for the client and for us, and what is fetched from there.
 
 use actix_web::HttpRequest;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 
+use super::answer::ImageView;
+use super::errors::media_problem;
 use super::{Services, Upstream};
-use crate::providers::MediaError;
+use crate::domain::GenerationId;
+use crate::http::Problem;
+use crate::providers::{Delivery, MediaError};
 use crate::storage::KEPT;
 
 /// The path of one of the stand-in's files, whatever port it had when the file was made.
@@ -51,4 +58,37 @@ pub fn public_base(services: &Services, request: &HttpRequest) -> String {
         let connection = request.connection_info();
         format!("{}://{}", connection.scheme(), connection.host())
     })
+}
+
+/// Which forms of the images themselves an answer has.
+#[derive(Debug, Clone, Copy)]
+pub struct Embedding {
+    /// `b64_json` has them.
+    pub as_base64: bool,
+    /// `url` is a data URI.
+    pub as_data_uris: bool,
+}
+
+/// Fetches the images of a delivery, all at once, into their views. Nothing to do where no form of them is wanted.
+pub async fn embed(
+    services: &Services,
+    id: GenerationId,
+    delivery: &Delivery,
+    images: &mut [ImageView],
+    how: Embedding,
+) -> Result<(), Problem> {
+    if !how.as_base64 && !how.as_data_uris {
+        return Ok(());
+    }
+    let fetches = delivery.images.iter().map(|image| fetch(services, &image.url));
+    let files = try_join_all(fetches).await.map_err(|fault| media_problem(id, &fault))?;
+    for (image, file) in images.iter_mut().zip(files) {
+        let encoded = STANDARD.encode(&file);
+        if how.as_data_uris {
+            let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
+            image.url = format!("data:{kind};base64,{encoded}");
+        }
+        image.b64_json = how.as_base64.then_some(encoded);
+    }
+    Ok(())
 }

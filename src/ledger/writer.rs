@@ -430,7 +430,6 @@ impl<'b> Writes<'b> {
         if !self.started.is_empty() {
             transaction.start_generations(&self.started).await?;
         }
-        transaction.replace_attempts(&self.rows.attempts).await?;
         let counts = self.counts.into_iter().map(|((project_id, second, model), (requests, images))| CountRow {
             project_id,
             model: model.to_owned(),
@@ -451,6 +450,7 @@ impl<'b> Writes<'b> {
             counts: counts.collect(),
         };
         transaction.write_batch(&self.rows).await?;
+        transaction.replace_attempts(&self.rows.attempts).await?;
         if !self.idempotency.is_empty() {
             let rows: Vec<_> = self.idempotency.into_values().collect();
             transaction.put_idempotency(&rows).await?;

@@ -22,7 +22,7 @@ pub(crate) struct NewTransaction {
 }
 
 /// What a ledger transaction adds to each account, in nano-dollars.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, FromRow)]
 pub(crate) struct Entries {
     pub(crate) project: i64,
     pub(crate) revenue: i64,
@@ -38,11 +38,8 @@ struct TransactionRow {
     reason: String,
     author: Option<String>,
     created_at: i64,
-    project: i64,
-    revenue: i64,
-    cost_of_sales: i64,
-    provider: i64,
-    funding: i64,
+    #[sqlx(flatten)]
+    entries: Entries,
 }
 
 impl TransactionRow {
@@ -58,12 +55,13 @@ impl TransactionRow {
             author: self.author.clone(),
             created_at: Timestamp::from_micros(self.created_at),
         };
+        let Entries { project, revenue, cost_of_sales, provider, funding } = self.entries;
         let accounts = [
-            (LedgerAccount::CostOfSales, self.cost_of_sales),
-            (LedgerAccount::Funding, self.funding),
-            (LedgerAccount::Project, self.project),
-            (LedgerAccount::Provider, self.provider),
-            (LedgerAccount::Revenue, self.revenue),
+            (LedgerAccount::CostOfSales, cost_of_sales),
+            (LedgerAccount::Funding, funding),
+            (LedgerAccount::Project, project),
+            (LedgerAccount::Provider, provider),
+            (LedgerAccount::Revenue, revenue),
         ];
         Ok(accounts.into_iter().filter(|(_, amount)| *amount != 0).map(entry).collect())
     }

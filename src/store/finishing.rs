@@ -10,7 +10,6 @@ use super::credits::NewTransaction;
 use super::error::must_touch;
 use super::reserving::{column, without_nul};
 use super::rows::{Finish, Submitted};
-use super::writing::replaced_at;
 use crate::domain::{Fixed, GenerationId, Timestamp};
 
 /// What must be known of a generation to decide what may happen to it.
@@ -63,7 +62,7 @@ impl WriteTransaction {
         })
     }
 
-    /// Marks the attempts that others replace, before those are written.
+    /// Marks the attempts that these replace, which are written already: one batch may have both.
     pub(crate) async fn replace_attempts(&mut self, rows: &[&Submitted]) -> Result<(), StoreError> {
         for row in rows.iter().filter(|row| row.attempt > 1) {
             on_both!(self.connection(), connection =>
@@ -116,8 +115,8 @@ pub(super) async fn insert_attempts_sqlite(
     for s in rows {
         sqlx::query(
             "INSERT INTO attempts (generation_id, n, endpoint, credential, provider_request_id, status_url,
-                 response_url, cancel_url, submitted_at, replaced_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                 response_url, cancel_url, submitted_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(s.generation.uuid())
         .bind(i64::from(s.attempt))
@@ -128,7 +127,6 @@ pub(super) async fn insert_attempts_sqlite(
         .bind(s.response_url.as_str())
         .bind(s.cancel_url.as_str())
         .bind(s.submitted_at.micros())
-        .bind(replaced_at(rows, s))
         .execute(&mut *connection)
         .await?;
     }

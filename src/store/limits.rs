@@ -85,7 +85,8 @@ struct AnyRow {
 }
 
 /// One statement, because each is a round trip and a settlement must be seen whole: it moves money from what is held to
-/// what was spent. `$1` is the list of projects, `$5` that of keys; `$2` to `$4` are null for what is not asked. The first part gives the columns their types.
+/// what was spent. `$1` is the list of projects, `$5` that of keys; `$2` to `$4` are null for what is not asked. The first
+/// part gives the columns their types.
 macro_rules! limit_rows {
     ($are_listed:literal, $is_listed:literal) => {
         concat!(

@@ -179,7 +179,7 @@ fn add_attempts(statement: &mut Statement, rows: &[&Submitted]) {
         "attempts",
         rows.len(),
         "INSERT INTO attempts (generation_id, n, endpoint, credential, provider_request_id, status_url, response_url,
-             cancel_url, submitted_at, replaced_at)
+             cancel_url, submitted_at)
          SELECT *",
     );
     statement.column("uuid", column(rows, |s| s.generation.uuid()));
@@ -191,7 +191,6 @@ fn add_attempts(statement: &mut Statement, rows: &[&Submitted]) {
     statement.column("text", column(rows, |s| s.response_url.as_str()));
     statement.column("text", column(rows, |s| s.cancel_url.as_str()));
     statement.column("bigint", column(rows, |s| s.submitted_at.micros()));
-    statement.column("bigint", column(rows, |s| replaced_at(rows, s)));
     statement.end("");
 }
 
@@ -302,10 +301,4 @@ fn add_sums(statement: &mut Statement, sums: &SumChanges, all: bool) {
              SET requests = request_counts.requests + excluded.requests, images = request_counts.images + excluded.images",
         );
     }
-}
-
-/// When an attempt was replaced by another one of the same batch, in microseconds.
-pub(super) fn replaced_at(attempts: &[&Submitted], attempt: &Submitted) -> Option<i64> {
-    let later = |s: &&&Submitted| s.generation == attempt.generation && s.attempt > attempt.attempt;
-    attempts.iter().filter(later).map(|s| s.submitted_at.micros()).min()
 }

@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use super::Visit;
 use super::refusal::Refusal;
-use crate::api::answer::{Embedding, Produced, embed, image_views};
-use crate::api::places::public;
+use crate::api::answer::{Produced, image_views};
+use crate::api::places::{Embedding, embed, public};
 use crate::catalogue::Model;
 use crate::domain::GenerationId;
 use crate::providers::Delivery;

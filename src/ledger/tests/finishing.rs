@@ -148,6 +148,20 @@ on_both_databases! {
         desk.close().await;
     }
 
+    async fn attempts_that_are_written_together_replace_each_other(database) {
+        let desk = Desk::open(&database).await;
+        let id = desk.reserve(dollars("1")).await;
+        // As after a time without the database: both wait, and share a batch.
+        let (first, second) = (desk.submitted(id, 1), desk.submitted(id, 2));
+        let (first, second) = tokio::join!(desk.books.submitted(first), desk.books.submitted(second));
+        assert_eq!((first, second), (Ok(()), Ok(())));
+        desk.books.finish(delivered(id, dollars("1"), dollars("0.5"))).await.unwrap();
+        let outcomes: Vec<_> =
+            desk.books.attempts(id).await.unwrap().into_iter().map(|attempt| attempt.outcome).collect();
+        assert_eq!(outcomes, [Some(AttemptOutcome::Replaced), Some(AttemptOutcome::Succeeded)]);
+        desk.close().await;
+    }
+
     async fn a_fallback_replaces_the_attempt_before_it(database) {
         let desk = Desk::open(&database).await;
         let id = desk.reserve(dollars("0.05")).await;

@@ -130,9 +130,8 @@ impl Fal {
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
-        let (head, body) = request.into_parts();
+        let (head, mut body) = request.into_parts();
         // A file of megabytes is read and let go piece by piece: its memory is not what is measured.
-        let mut body = body;
         while let Some(piece) = body.frame().await {
             if piece.is_err() {
                 return Ok(json(StatusCode::BAD_REQUEST, "{}"));

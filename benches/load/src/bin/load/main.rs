@@ -248,8 +248,8 @@ impl Driver {
             let subject = self.bench.subject(Kind::Gateway).await?;
             let pid = subject.pids().first().copied().unwrap_or_default();
             self.set_fal(&format!("file_bytes={file_bytes}")).await?;
-            let (answers, inputs) = (self.bench.script(&subject, true), self.bench.large_input(&subject));
-            let script = if file_bytes > 0 { answers } else { inputs };
+            let script =
+                if file_bytes > 0 { self.bench.script(&subject, true) } else { self.bench.large_input(&subject) };
             for clients in [1, 4, 16] {
                 machine::forget_peak(pid);
                 let (before, seconds) = (machine::memory(pid), Duration::from_secs(self.seconds));
