@@ -9,6 +9,7 @@
 #   ./bench.sh --rounds 3          medians of three rounds
 #   ./bench.sh --soak 60           memory at 64 clients, a line each minute
 #   ./bench.sh --rows floor,gateway --seconds 10
+#   ./bench.sh --load 64:20        only 64 clients, with images that take 20 ms
 #
 # IMAGEGATE_BENCH_PROFILE=measure takes a build that is quicker to make; IMAGEGATE_BENCH_WORK is a folder on the disk to
 # measure on.
