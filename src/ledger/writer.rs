@@ -21,7 +21,7 @@ use crate::domain::{GenerationId, Timestamp};
 use crate::meters::SharedMeters;
 use crate::store::{
     Asked, BalanceChange, Batch, CountRow, Finish, Idempotency, Lane, MonthlyCharge, OpenRow, ProjectTerms,
-    Reservation, Store, StoreError, Submitted, SumChanges, Webhook, WriteTransaction, within,
+    Reservation, Store, StoreError, Submitted, SumChanges, WriteTransaction, within,
 };
 
 /// The most calls that one transaction takes.
@@ -228,9 +228,7 @@ async fn commit(store: &Store, lane: &mut Lane, batch: &[Command]) -> Result<Vec
 struct Writes<'b> {
     rows: Batch<'b>,
     idempotency: BTreeMap<(Uuid, &'b str), (&'b Reservation, &'b Idempotency)>,
-    unanswered: Vec<(&'b Reservation, &'b [u8; 32])>,
-    webhooks: Vec<(&'b Reservation, &'b Webhook)>,
-    clients: Vec<(GenerationId, Option<Timestamp>)>,
+    left: Vec<(GenerationId, Timestamp)>,
     started: Vec<(GenerationId, Timestamp)>,
     released: Vec<Uuid>,
     balances: BTreeMap<Uuid, BalanceChange>,
@@ -250,7 +248,10 @@ async fn apply(transaction: &mut WriteTransaction, batch: &[Command]) -> Result<
             Command::Submitted(s, _) => Answer::Other(writes.submit(generations.get_mut(&s.generation.uuid()), s)),
             Command::Running(id, at, _) => Answer::Other(writes.start(generations.get_mut(&id.uuid()), *id, *at)),
             Command::Client(id, left_at, _) => {
-                writes.clients.push((*id, *left_at));
+                match left_at {
+                    Some(at) => writes.left.push((*id, *at)),
+                    None => writes.rows.answered.push(*id),
+                }
                 Answer::Other(Ok(Applied::Now))
             }
             Command::Finish(f, _) => {
@@ -365,8 +366,8 @@ impl<'b> Writes<'b> {
             // The last one of a name wins: an expired one may have been replaced within this batch.
             self.idempotency.insert((r.project_id.uuid(), &idempotency.key), (r, idempotency));
         }
-        self.webhooks.extend(r.webhook.as_ref().map(|webhook| (r, webhook)));
-        self.unanswered.extend(r.resend_digest.as_ref().map(|digest| (r, digest)));
+        self.rows.webhooks.extend(r.webhook.as_ref().map(|webhook| (r, webhook)));
+        self.rows.unanswered.extend(r.resend_digest.as_ref().map(|digest| (r, digest)));
         let hold = r.hold.nanos();
         let project = self.balances.entry(r.project_id.uuid()).or_default();
         project.held += hold;
@@ -449,23 +450,12 @@ impl<'b> Writes<'b> {
             months: months.collect(),
             counts: counts.collect(),
         };
+        self.rows.idempotency = self.idempotency.into_values().collect();
         transaction.write_batch(&self.rows).await?;
         transaction.replace_attempts(&self.rows.attempts).await?;
-        if !self.idempotency.is_empty() {
-            let rows: Vec<_> = self.idempotency.into_values().collect();
-            transaction.put_idempotency(&rows).await?;
-        }
-        if !self.webhooks.is_empty() {
-            transaction.insert_webhooks(&self.webhooks).await?;
-        }
-        if !self.unanswered.is_empty() {
-            transaction.insert_unanswered(&self.unanswered).await?;
-        }
-        for (id, left_at) in self.clients {
-            match left_at {
-                Some(at) => transaction.leave_request(id, at).await?,
-                None => transaction.answer_request(id).await?,
-            }
+        // A client may leave in the very batch that records it.
+        if !self.left.is_empty() {
+            transaction.leave_requests(&self.left).await?;
         }
         Ok(())
     }

@@ -143,9 +143,12 @@ fn open_postgres(address: &str, options: &StoreOptions) -> Result<Pools<PgPool, 
     Ok(Pools {
         writers: pool(options.writers, options.write_timeout),
         readers: pool(options.readers, options.report_timeout),
-        connect: connect.clone(),
+        connect: connect.clone().statement_cache_capacity(LANE_STATEMENTS),
     })
 }
+
+/// How many statements a lane keeps prepared: a batch of the books is one statement, whose text depends on what is in it.
+const LANE_STATEMENTS: usize = 256;
 
 /// Says how long a statement may take. To be run after connecting, since poolers refuse unknown startup parameters. A
 /// replica that is stopped in the middle of a transaction must not keep its locks.

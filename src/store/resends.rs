@@ -1,6 +1,6 @@
 //! The statements about requests whose clients resend without a key: recorded, left, answered, joined.
 
-use sqlx::FromRow;
+use sqlx::{FromRow, SqliteConnection};
 use uuid::Uuid;
 
 use super::connection::{Either, WriteTransaction, on_both};
@@ -21,55 +21,30 @@ pub(crate) struct UnansweredRow {
 }
 
 impl WriteTransaction {
-    /// Records requests whose clients may resend.
-    pub(crate) async fn insert_unanswered(&mut self, rows: &[(&Reservation, &[u8; 32])]) -> Result<(), StoreError> {
-        let touched = match self.connection() {
-            Either::Postgres(connection) => sqlx::query(
-                "INSERT INTO unanswered_requests (generation_id, api_key_id, digest, replica, created_at)
-                 SELECT * FROM UNNEST($1::uuid[], $2::uuid[], $3::bytea[], $4::uuid[], $5::bigint[])",
-            )
-            .bind(column(rows, |(r, _)| r.id.uuid()))
-            .bind(column(rows, |(r, _)| r.api_key_id.uuid()))
-            .bind(column(rows, |(_, digest)| digest.to_vec()))
-            .bind(column(rows, |(r, _)| r.owner))
-            .bind(column(rows, |(r, _)| r.created_at.micros()))
-            .execute(connection)
-            .await?
-            .rows_affected(),
-            Either::Sqlite(connection) => {
-                let mut touched = 0;
-                for (r, digest) in rows {
-                    touched += sqlx::query(
-                        "INSERT INTO unanswered_requests (generation_id, api_key_id, digest, replica, created_at)
-                         VALUES ($1, $2, $3, $4, $5)",
-                    )
-                    .bind(r.id.uuid())
-                    .bind(r.api_key_id.uuid())
-                    .bind(digest.as_slice())
-                    .bind(r.owner)
-                    .bind(r.created_at.micros())
-                    .execute(&mut *connection)
-                    .await?
-                    .rows_affected();
-                }
-                touched
+    /// Records that nobody waits for these requests any more, each since when. One that was never recorded is fine.
+    pub(crate) async fn leave_requests(&mut self, rows: &[(GenerationId, Timestamp)]) -> Result<(), StoreError> {
+        match self.connection() {
+            Either::Postgres(connection) => {
+                sqlx::query(
+                    "UPDATE unanswered_requests u SET left_at = l.at FROM UNNEST($1::uuid[], $2::bigint[]) AS l (id, at)
+                     WHERE u.generation_id = l.id",
+                )
+                .bind(column(rows, |(id, _)| id.uuid()))
+                .bind(column(rows, |(_, at)| at.micros()))
+                .execute(connection)
+                .await?;
             }
-        };
-        must_touch("unanswered_requests", touched, rows.len())
-    }
-
-    /// Records that nobody waits for a request any more. One that was never recorded is fine.
-    pub(crate) async fn leave_request(&mut self, id: GenerationId, at: Timestamp) -> Result<(), StoreError> {
-        Ok(on_both!(self.connection(), connection =>
-            sqlx::query("UPDATE unanswered_requests SET left_at = $2 WHERE generation_id = $1")
-                .bind(id.uuid()).bind(at.micros()).execute(connection).await.map(drop))?)
-    }
-
-    /// Forgets a request that has its answer.
-    pub(crate) async fn answer_request(&mut self, id: GenerationId) -> Result<(), StoreError> {
-        Ok(on_both!(self.connection(), connection =>
-            sqlx::query("DELETE FROM unanswered_requests WHERE generation_id = $1")
-                .bind(id.uuid()).execute(connection).await.map(drop))?)
+            Either::Sqlite(connection) => {
+                for (id, at) in rows {
+                    sqlx::query("UPDATE unanswered_requests SET left_at = $2 WHERE generation_id = $1")
+                        .bind(id.uuid())
+                        .bind(at.micros())
+                        .execute(&mut *connection)
+                        .await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The requests of a key and hash that have no answer yet, oldest first; nobody else joins one meanwhile.
@@ -109,6 +84,39 @@ impl WriteTransaction {
                 .bind(id).bind(replica).execute(connection).await.map(|done| done.rows_affected()))?;
         must_touch("unanswered_requests", touched, 1)
     }
+}
+
+/// Records requests whose clients may resend.
+pub(super) async fn insert_unanswered_sqlite(
+    connection: &mut SqliteConnection,
+    rows: &[(&Reservation, &[u8; 32])],
+) -> Result<(), StoreError> {
+    for (r, digest) in rows {
+        let done = sqlx::query(
+            "INSERT INTO unanswered_requests (generation_id, api_key_id, digest, replica, created_at)
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(r.id.uuid())
+        .bind(r.api_key_id.uuid())
+        .bind(digest.as_slice())
+        .bind(r.owner)
+        .bind(r.created_at.micros())
+        .execute(&mut *connection)
+        .await?;
+        must_touch("unanswered_requests", done.rows_affected(), 1)?;
+    }
+    Ok(())
+}
+
+/// Forgets requests that have their answers. One that was never recorded is fine.
+pub(super) async fn answer_sqlite(connection: &mut SqliteConnection, ids: &[GenerationId]) -> Result<(), StoreError> {
+    for id in ids {
+        sqlx::query("DELETE FROM unanswered_requests WHERE generation_id = $1")
+            .bind(id.uuid())
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
 }
 
 impl Store {

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::StoreError;
-use super::connection::{Either, WriteTransaction, json_list, on_both, select_by_ids};
+use super::connection::{Either, WriteTransaction, json_list, select_by_ids};
 use super::error::must_touch;
 use super::rows::{Idempotency, Reservation};
+use super::{StoreError, resends};
 use crate::domain::{GenerationId, Timestamp};
 
 /// A project's kept sums.
@@ -139,58 +139,27 @@ impl WriteTransaction {
         }
     }
 
-    /// Writes idempotency keys, in place of expired ones of the same name.
-    pub(crate) async fn put_idempotency(&mut self, rows: &[(&Reservation, &Idempotency)]) -> Result<(), StoreError> {
-        let touched = match self.connection() {
-            Either::Postgres(connection) => sqlx::query(
-                "INSERT INTO idempotency_keys (project_id, key, digest, generation_id, created_at, expires_at)
-                 SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::bytea[], $4::uuid[], $5::bigint[], $6::bigint[])
-                 ON CONFLICT (project_id, key) DO UPDATE SET digest = excluded.digest,
-                     generation_id = excluded.generation_id, created_at = excluded.created_at,
-                     expires_at = excluded.expires_at",
-            )
-            .bind(column(rows, |(r, _)| r.project_id.uuid()))
-            .bind(column(rows, |(_, i)| i.key.as_str()))
-            .bind(column(rows, |(_, i)| i.digest.to_vec()))
-            .bind(column(rows, |(r, _)| r.id.uuid()))
-            .bind(column(rows, |(r, _)| r.created_at.micros()))
-            .bind(column(rows, |(_, i)| i.expires_at.micros()))
-            .execute(connection)
-            .await?
-            .rows_affected(),
-            Either::Sqlite(connection) => {
-                let mut touched = 0;
-                for (reservation, idempotency) in rows {
-                    touched += sqlx::query(
-                        "INSERT INTO idempotency_keys (project_id, key, digest, generation_id, created_at, expires_at)
-                         VALUES ($1, $2, $3, $4, $5, $6)
-                         ON CONFLICT (project_id, key) DO UPDATE SET digest = excluded.digest,
-                             generation_id = excluded.generation_id, created_at = excluded.created_at,
-                             expires_at = excluded.expires_at",
-                    )
-                    .bind(reservation.project_id.uuid())
-                    .bind(idempotency.key.as_str())
-                    .bind(idempotency.digest.as_slice())
-                    .bind(reservation.id.uuid())
-                    .bind(reservation.created_at.micros())
-                    .bind(idempotency.expires_at.micros())
-                    .execute(&mut *connection)
-                    .await?
-                    .rows_affected();
-                }
-                touched
-            }
-        };
-        must_touch("idempotency_keys", touched, rows.len())
-    }
-
     /// Frees the idempotency keys that lead to these generations, and has no resend join them.
     pub(crate) async fn release_idempotency(&mut self, generations: &[Uuid]) -> Result<(), StoreError> {
-        for generation in generations {
-            on_both!(self.connection(), connection =>
-                sqlx::query("DELETE FROM idempotency_keys WHERE generation_id = $1")
-                    .bind(generation).execute(connection).await.map(drop))?;
-            self.answer_request(GenerationId::from_uuid(*generation)).await?;
+        match self.connection() {
+            Either::Postgres(connection) => {
+                sqlx::query(
+                    "WITH resends AS (DELETE FROM unanswered_requests WHERE generation_id = ANY($1))
+                     DELETE FROM idempotency_keys WHERE generation_id = ANY($1)",
+                )
+                .bind(generations)
+                .execute(connection)
+                .await?;
+            }
+            Either::Sqlite(connection) => {
+                for generation in generations {
+                    sqlx::query("DELETE FROM idempotency_keys WHERE generation_id = $1")
+                        .bind(generation)
+                        .execute(&mut *connection)
+                        .await?;
+                    resends::answer_sqlite(connection, &[GenerationId::from_uuid(*generation)]).await?;
+                }
+            }
         }
         Ok(())
     }
@@ -250,6 +219,32 @@ pub(super) async fn insert_generations_sqlite(
         .bind(r.hold.nanos())
         .execute(&mut *connection)
         .await?;
+    }
+    Ok(())
+}
+
+/// Writes idempotency keys, in place of expired ones of the same name.
+pub(super) async fn put_idempotency_sqlite(
+    connection: &mut sqlx::SqliteConnection,
+    rows: &[(&Reservation, &Idempotency)],
+) -> Result<(), StoreError> {
+    for (reservation, idempotency) in rows {
+        let done = sqlx::query(
+            "INSERT INTO idempotency_keys (project_id, key, digest, generation_id, created_at, expires_at)
+             VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (project_id, key) DO UPDATE SET digest = excluded.digest,
+                 generation_id = excluded.generation_id, created_at = excluded.created_at,
+                 expires_at = excluded.expires_at",
+        )
+        .bind(reservation.project_id.uuid())
+        .bind(idempotency.key.as_str())
+        .bind(idempotency.digest.as_slice())
+        .bind(reservation.id.uuid())
+        .bind(reservation.created_at.micros())
+        .bind(idempotency.expires_at.micros())
+        .execute(&mut *connection)
+        .await?;
+        must_touch("idempotency_keys", done.rows_affected(), 1)?;
     }
     Ok(())
 }

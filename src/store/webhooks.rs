@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::{FromRow, QueryBuilder, SqliteConnection};
 use uuid::Uuid;
 
-use super::connection::{Either, WriteTransaction, on_both, within};
+use super::connection::{Either, on_both, within};
 use super::error::must_touch;
 use super::rows::{Cursor, Page, Reservation};
 use super::words::{WebhookForm, WebhookState};
@@ -170,22 +170,28 @@ macro_rules! select_webhooks {
     };
 }
 
-impl WriteTransaction {
-    /// Records the calls that reservations ask for.
-    pub(crate) async fn insert_webhooks(&mut self, rows: &[(&Reservation, &Webhook)]) -> Result<(), StoreError> {
-        for (reservation, webhook) in rows {
-            let touched = on_both!(self.connection(), connection =>
-                sqlx::query("INSERT INTO webhook_deliveries (id, generation_id, project_id, url, form, base_url,
-                                 created_at, next_at)
-                             VALUES ($1, $2, $3, $4, $5, $6, $7, $7)")
-                    .bind(webhook.id.uuid()).bind(reservation.id.uuid()).bind(reservation.project_id.uuid())
-                    .bind(webhook.url.as_str()).bind(webhook.form.as_str()).bind(webhook.base_url.as_str())
-                    .bind(reservation.created_at.micros())
-                    .execute(connection).await.map(|done| done.rows_affected()))?;
-            must_touch("webhook_deliveries", touched, 1)?;
-        }
-        Ok(())
+/// Records the calls that reservations ask for.
+pub(super) async fn insert_webhooks_sqlite(
+    connection: &mut SqliteConnection,
+    rows: &[(&Reservation, &Webhook)],
+) -> Result<(), StoreError> {
+    for (reservation, webhook) in rows {
+        let done = sqlx::query(
+            "INSERT INTO webhook_deliveries (id, generation_id, project_id, url, form, base_url, created_at, next_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $7)",
+        )
+        .bind(webhook.id.uuid())
+        .bind(reservation.id.uuid())
+        .bind(reservation.project_id.uuid())
+        .bind(webhook.url.as_str())
+        .bind(webhook.form.as_str())
+        .bind(webhook.base_url.as_str())
+        .bind(reservation.created_at.micros())
+        .execute(&mut *connection)
+        .await?;
+        must_touch("webhook_deliveries", done.rows_affected(), 1)?;
     }
+    Ok(())
 }
 
 impl Store {

@@ -5,10 +5,10 @@ use sqlx::{Encode, PgConnection, Postgres, QueryBuilder, Row, Type};
 use super::connection::{Either, WriteTransaction};
 use super::credits::NewTransaction;
 use super::error::must_touch;
-use super::rows::{Finish, Submitted};
+use super::rows::{Finish, Idempotency, Reservation, Submitted};
 use super::sums::SumChanges;
-use super::{StoreError, finishing, reserving, sums};
-use crate::domain::{Fixed, Timestamp};
+use super::{StoreError, Webhook, finishing, resends, reserving, sums, webhooks};
+use crate::domain::{Fixed, GenerationId, Timestamp};
 
 use super::reserving::{NewGeneration, column, stored_prompt, without_nul};
 
@@ -17,6 +17,12 @@ use super::reserving::{NewGeneration, column, stored_prompt, without_nul};
 pub(crate) struct Batch<'r> {
     /// Reservations, each with when its prompt is to be forgotten; without that the prompt is not stored.
     pub(crate) generations: Vec<NewGeneration<'r>>,
+    /// Idempotency keys of reservations, each name once; they take the place of expired ones of the same name.
+    pub(crate) idempotency: Vec<(&'r Reservation, &'r Idempotency)>,
+    /// Reservations with whom to call when they have ended.
+    pub(crate) webhooks: Vec<(&'r Reservation, &'r Webhook)>,
+    /// Reservations whose clients may send them again, each with the digest by which that is known.
+    pub(crate) unanswered: Vec<(&'r Reservation, &'r [u8; 32])>,
     /// Submits.
     pub(crate) attempts: Vec<&'r Submitted>,
     /// Ends of generations that are open.
@@ -25,6 +31,8 @@ pub(crate) struct Batch<'r> {
     pub(crate) transactions: Vec<NewTransaction>,
     /// What all of it changes in the kept sums.
     pub(crate) sums: SumChanges,
+    /// Generations of earlier batches whose clients have their answers.
+    pub(crate) answered: Vec<GenerationId>,
 }
 
 impl WriteTransaction {
@@ -41,10 +49,14 @@ impl WriteTransaction {
             Either::Postgres(connection) => write_postgres(connection, batch).await,
             Either::Sqlite(connection) => {
                 reserving::insert_generations_sqlite(connection, &batch.generations).await?;
+                reserving::put_idempotency_sqlite(connection, &batch.idempotency).await?;
+                webhooks::insert_webhooks_sqlite(connection, &batch.webhooks).await?;
+                resends::insert_unanswered_sqlite(connection, &batch.unanswered).await?;
                 finishing::insert_attempts_sqlite(connection, &batch.attempts).await?;
                 finishing::finish_sqlite(connection, &batch.finished).await?;
                 finishing::insert_transactions_sqlite(connection, &batch.transactions).await?;
-                sums::change_sqlite(connection, &batch.sums).await
+                sums::change_sqlite(connection, &batch.sums).await?;
+                resends::answer_sqlite(connection, &batch.answered).await
             }
         }
     }
@@ -57,14 +69,15 @@ impl Batch<'_> {
             && self.finished.is_empty()
             && self.transactions.is_empty()
             && self.sums.is_empty()
+            && self.answered.is_empty()
     }
 }
 
 /// One statement of several parts, each of which writes the rows that its columns have.
 struct Statement {
     query: QueryBuilder<Postgres>,
-    /// The table of each part, and how many rows it must write.
-    parts: Vec<(&'static str, usize)>,
+    /// The table of each part, and how many rows it must write; `None` where some may not be there.
+    parts: Vec<(&'static str, Option<usize>)>,
     /// Whether the present part has a column already.
     goes_on: bool,
 }
@@ -72,8 +85,17 @@ struct Statement {
 impl Statement {
     /// Begins a part: what is before its columns.
     fn part(&mut self, table: &'static str, rows: usize, head: &'static str) {
+        self.begin(table, Some(rows), head, " FROM UNNEST(");
+    }
+
+    /// Begins a part that removes the rows with the ids of its one column, as far as they are there.
+    fn removal(&mut self, table: &'static str, head: &'static str) {
+        self.begin(table, None, head, " = ANY(");
+    }
+
+    fn begin(&mut self, table: &'static str, rows: Option<usize>, head: &'static str, list: &'static str) {
         let before = if self.parts.is_empty() { "WITH" } else { "," };
-        self.query.push(before).push(" p").push(self.parts.len()).push(" AS (").push(head).push(" FROM UNNEST(");
+        self.query.push(before).push(" p").push(self.parts.len()).push(" AS (").push(head).push(list);
         self.parts.push((table, rows));
         self.goes_on = false;
     }
@@ -107,7 +129,9 @@ async fn write_postgres(connection: &mut PgConnection, batch: &Batch<'_>) -> Res
     let row = statement.query.build().fetch_one(connection).await?;
     for (at, (table, wanted)) in statement.parts.iter().enumerate() {
         let written: i64 = row.try_get(at)?;
-        must_touch(table, written.unsigned_abs(), *wanted)?;
+        if let Some(wanted) = wanted {
+            must_touch(table, written.unsigned_abs(), *wanted)?;
+        }
     }
     Ok(())
 }
@@ -115,9 +139,19 @@ async fn write_postgres(connection: &mut PgConnection, batch: &Batch<'_>) -> Res
 /// The statement for a batch: the parts that it has rows for, or `all` of them.
 fn compose(batch: &Batch<'_>, all: bool) -> Statement {
     let mut statement = Statement { query: QueryBuilder::new(""), parts: Vec::new(), goes_on: false };
-    let Batch { generations, attempts, finished, transactions, sums } = batch;
+    let Batch { generations, idempotency, webhooks, unanswered, attempts, finished, transactions, sums, answered } =
+        batch;
     if all || !generations.is_empty() {
         add_generations(&mut statement, generations);
+    }
+    if all || !idempotency.is_empty() {
+        add_idempotency(&mut statement, idempotency);
+    }
+    if all || !webhooks.is_empty() {
+        add_webhooks(&mut statement, webhooks);
+    }
+    if all || !unanswered.is_empty() {
+        add_unanswered(&mut statement, unanswered);
     }
     if all || !attempts.is_empty() {
         add_attempts(&mut statement, attempts);
@@ -129,6 +163,11 @@ fn compose(batch: &Batch<'_>, all: bool) -> Statement {
         add_transactions(&mut statement, transactions);
     }
     add_sums(&mut statement, sums, all);
+    if all || !answered.is_empty() {
+        statement.removal("unanswered_requests", "DELETE FROM unanswered_requests WHERE generation_id");
+        statement.column("uuid", column(answered, |id| id.uuid()));
+        statement.end("");
+    }
     statement.counts();
     statement
 }
@@ -172,6 +211,55 @@ fn add_generations(statement: &mut Statement, rows: &[NewGeneration<'_>]) {
         "AS n (id, project_id, api_key_id, request_id, owner, source, model, provider, endpoint, num_images, size, parameters,
              prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at, deadline_at, hold)",
     );
+}
+
+fn add_idempotency(statement: &mut Statement, rows: &[(&Reservation, &Idempotency)]) {
+    statement.part(
+        "idempotency_keys",
+        rows.len(),
+        "INSERT INTO idempotency_keys (project_id, key, digest, generation_id, created_at, expires_at) SELECT *",
+    );
+    statement.column("uuid", column(rows, |(r, _)| r.project_id.uuid()));
+    statement.column("text", column(rows, |(_, i)| i.key.as_str()));
+    statement.column("bytea", column(rows, |(_, i)| i.digest.as_slice()));
+    statement.column("uuid", column(rows, |(r, _)| r.id.uuid()));
+    statement.column("bigint", column(rows, |(r, _)| r.created_at.micros()));
+    statement.column("bigint", column(rows, |(_, i)| i.expires_at.micros()));
+    statement.end(
+        "ON CONFLICT (project_id, key) DO UPDATE SET digest = excluded.digest, generation_id = excluded.generation_id,
+             created_at = excluded.created_at, expires_at = excluded.expires_at",
+    );
+}
+
+fn add_webhooks(statement: &mut Statement, rows: &[(&Reservation, &Webhook)]) {
+    statement.part(
+        "webhook_deliveries",
+        rows.len(),
+        "INSERT INTO webhook_deliveries (id, generation_id, project_id, url, form, base_url, created_at, next_at)
+         SELECT id, generation_id, project_id, url, form, base_url, created_at, created_at",
+    );
+    statement.column("uuid", column(rows, |(_, w)| w.id.uuid()));
+    statement.column("uuid", column(rows, |(r, _)| r.id.uuid()));
+    statement.column("uuid", column(rows, |(r, _)| r.project_id.uuid()));
+    statement.column("text", column(rows, |(_, w)| w.url.as_str()));
+    statement.column("text", column(rows, |(_, w)| w.form.as_str()));
+    statement.column("text", column(rows, |(_, w)| w.base_url.as_str()));
+    statement.column("bigint", column(rows, |(r, _)| r.created_at.micros()));
+    statement.end("AS w (id, generation_id, project_id, url, form, base_url, created_at)");
+}
+
+fn add_unanswered(statement: &mut Statement, rows: &[(&Reservation, &[u8; 32])]) {
+    statement.part(
+        "unanswered_requests",
+        rows.len(),
+        "INSERT INTO unanswered_requests (generation_id, api_key_id, digest, replica, created_at) SELECT *",
+    );
+    statement.column("uuid", column(rows, |(r, _)| r.id.uuid()));
+    statement.column("uuid", column(rows, |(r, _)| r.api_key_id.uuid()));
+    statement.column("bytea", column(rows, |(_, digest)| digest.as_slice()));
+    statement.column("uuid", column(rows, |(r, _)| r.owner));
+    statement.column("bigint", column(rows, |(r, _)| r.created_at.micros()));
+    statement.end("");
 }
 
 fn add_attempts(statement: &mut Statement, rows: &[&Submitted]) {

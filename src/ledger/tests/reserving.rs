@@ -192,6 +192,40 @@ on_both_databases! {
         desk.close().await;
     }
 
+    async fn many_clients_that_leave_or_have_their_answers_at_once_are_told_apart(database) {
+        let desk = Desk::open(&database).await;
+        let asked = |digest: u8| Reservation { resend_digest: Some([digest; 32]), ..desk.reservation(Money::ZERO) };
+        let [left, answered, waiting, hasty, unknown] = [1, 2, 3, 4, 5].map(asked);
+        join_all([&left, &answered, &waiting].map(|r| desk.books.reserve(r.clone()))).await;
+        // One leaves in the very batch that records it, and one was never recorded.
+        let done = tokio::join!(
+            desk.books.reserve(hasty.clone()),
+            desk.books.client_left(hasty.id, NOW),
+            desk.books.client_left(left.id, NOW),
+            desk.books.client_answered(answered.id),
+            desk.books.client_left(unknown.id, NOW),
+            desk.books.client_answered(unknown.id),
+        );
+        assert_eq!(done, (Ok(Reserved::default()), Ok(()), Ok(()), Ok(()), Ok(()), Ok(())));
+        let found = async |digest: u8| {
+            let resend = Resend {
+                api_key_id: desk.key,
+                digest: [digest; 32],
+                replica: desk.owner,
+                came_at: NOW,
+                now: NOW,
+                stale_before: NOW,
+            };
+            desk.books.join_resent(&resend).await.unwrap()
+        };
+        assert_eq!(found(1).await, Found::Joined(left.id));
+        assert_eq!(found(2).await, Found::Nothing);
+        assert_eq!(found(3).await, Found::Attended);
+        assert_eq!(found(4).await, Found::Joined(hasty.id));
+        assert_eq!(found(5).await, Found::Nothing);
+        desk.close().await;
+    }
+
     async fn idempotency_is_checked_before_the_project_and_the_project_before_money(database) {
         let desk = Desk::open(&database).await;
         let first = Reservation { idempotency: Some(idempotency("k", 1, 60)), ..desk.reservation(dollars("0.1")) };

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 /// Longest wait for one answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub enum Script {
     /// One request and its answer.
     Request(Arc<[u8]>),
+    /// The same, each time with a new id in place of the nil one.
+    Keyed(Arc<[u8]>),
     /// fal's queue itself: submit, status until it is done, result. What a caller without a gateway would do.
     Queue { submit: Arc<[u8]>, path: Arc<str>, host: Arc<str> },
 }
@@ -221,6 +224,15 @@ async fn attempt(address: &str, script: &Script, connection: &mut Option<Connect
     match script {
         Script::Request(request) => {
             let answer = connection.exchange(request).await?;
+            Ok((answer.status, answer.has_retry_after))
+        }
+        Script::Keyed(request) => {
+            let nil = Uuid::nil().to_string();
+            let mut keyed = request.to_vec();
+            if let Some(at) = keyed.windows(nil.len()).position(|window| window == nil.as_bytes()) {
+                keyed[at..at + nil.len()].copy_from_slice(Uuid::now_v7().to_string().as_bytes());
+            }
+            let answer = connection.exchange(&keyed).await?;
             Ok((answer.status, answer.has_retry_after))
         }
         Script::Queue { submit, path, host } => follow(connection, submit, path, host).await,

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use uuid::Uuid;
 
 use super::client::{Connection as Http, Script, request};
 use super::machine;
@@ -41,6 +42,10 @@ pub enum Kind {
     Floor,
     /// The gateway on PostgreSQL, every limit switched on.
     Gateway,
+    /// The same, asked as OpenAI's SDKs ask: they say how often they have sent a request before.
+    GatewayForSdks,
+    /// The same, asked with a new `Idempotency-Key` each time.
+    GatewayWithKeys,
     /// Two of them on one database.
     TwoGateways,
     /// Three of them on one database.
@@ -51,12 +56,14 @@ pub enum Kind {
 
 impl Kind {
     /// The name in tables and arguments.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 10] = [
         ("direct", Self::Direct),
         ("floor-without-books", Self::FloorWithoutBooks),
         ("floor-one-call", Self::FloorOneCall),
         ("floor", Self::Floor),
         ("gateway", Self::Gateway),
+        ("gateway-sdks", Self::GatewayForSdks),
+        ("gateway-keys", Self::GatewayWithKeys),
         ("gateway-2", Self::TwoGateways),
         ("gateway-3", Self::ThreeGateways),
         ("gateway-sqlite", Self::GatewayOnSqlite),
@@ -143,8 +150,17 @@ impl Bench {
         }
         let format = if large { r#","response_format":"b64_json""# } else { "" };
         let body = format!(r#"{{"model":"flux/schnell",{WISH}{format}}}"#);
-        let key = format!("authorization: Bearer {KEY}\r\n");
-        Script::Request(request("POST", "/v1/images/generations", &subject.addresses[0], &key, &body).into())
+        let more = match subject.kind {
+            Kind::GatewayForSdks => "x-stainless-retry-count: 0\r\n".to_owned(),
+            Kind::GatewayWithKeys => format!("idempotency-key: {}\r\n", Uuid::nil()),
+            _ => String::new(),
+        };
+        let headers = format!("authorization: Bearer {KEY}\r\n{more}");
+        let request = request("POST", "/v1/images/generations", &subject.addresses[0], &headers, &body);
+        match subject.kind {
+            Kind::GatewayWithKeys => Script::Keyed(request.into()),
+            _ => Script::Request(request.into()),
+        }
     }
 
     /// A request for the gateway with an embedded picture of 12 MiB, 16 MiB in base64.
@@ -189,7 +205,12 @@ impl Bench {
                 subject.children.push(start(&self.programs.join("floor"), &arguments, &[], &log)?);
                 self.first_answer(&mut subject, begin).await?;
             }
-            Kind::Gateway | Kind::TwoGateways | Kind::ThreeGateways | Kind::GatewayOnSqlite => {
+            Kind::Gateway
+            | Kind::GatewayForSdks
+            | Kind::GatewayWithKeys
+            | Kind::TwoGateways
+            | Kind::ThreeGateways
+            | Kind::GatewayOnSqlite => {
                 let journal = self.work.join("journal").display().to_string();
                 let database = subject.database.clone();
                 let mut settings = [
@@ -228,7 +249,7 @@ impl Bench {
     }
 
     async fn first_answer(&self, subject: &mut Subject, begin: Instant) -> Result<(), Box<dyn std::error::Error>> {
-        let Script::Request(request) = self.script(subject, false) else { return Ok(()) };
+        let (Script::Request(request) | Script::Keyed(request)) = self.script(subject, false) else { return Ok(()) };
         let mut last = String::from("no answer");
         while begin.elapsed() < Duration::from_secs(60) {
             if let Ok(mut connection) = Http::open(&subject.addresses[0]).await
@@ -261,7 +282,7 @@ impl Bench {
     /// How many generations the books charge; nothing for what has no books on PostgreSQL.
     pub async fn charged(&self, subject: &Subject) -> Result<Option<u64>, sqlx::Error> {
         let count = match subject.kind {
-            Kind::Gateway | Kind::TwoGateways | Kind::ThreeGateways => {
+            Kind::Gateway | Kind::GatewayForSdks | Kind::GatewayWithKeys | Kind::TwoGateways | Kind::ThreeGateways => {
                 "SELECT COUNT(*) FROM ledger_transactions WHERE kind = 'settlement'"
             }
             Kind::Floor | Kind::FloorOneCall => "SELECT COUNT(*) FROM requests WHERE state = 'settled'",
