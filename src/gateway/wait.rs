@@ -82,10 +82,11 @@ impl Waiter {
     pub async fn look_and_follow(&self, job: Arc<Job>, provider: Arc<dyn Provider>, ticket: Ticket) -> Outcome {
         let (done, outcome) = oneshot::channel();
         let mut followed = Followed::new(job, provider, ticket, done);
-        let wait = if followed.wants_cancel(self.clock.now()) {
+        let now = self.clock.now();
+        let wait = if followed.wants_cancel(now) {
             Duration::ZERO
         } else {
-            let look = look(followed.provider.as_ref(), &followed.ticket).await;
+            let look = look(followed.provider.as_ref(), &followed.ticket, followed.patience(now)).await;
             match followed.after_look(look, self.clock.now()) {
                 Next::End(outcome) => return outcome,
                 Next::Again(wait) => wait,
@@ -108,10 +109,18 @@ impl Waiter {
     }
 }
 
-/// Looks once; a panic is an answer that is not understood.
-async fn look(provider: &dyn Provider, ticket: &Ticket) -> Result<Look, LookError> {
+/// Looks once, within a time if there is one; a panic is an answer that is not understood.
+async fn look(provider: &dyn Provider, ticket: &Ticket, within: Option<Duration>) -> Result<Look, LookError> {
     let broken = |_| Err(LookError::NotUnderstood("the look broke off".to_owned()));
-    AssertUnwindSafe(provider.look(ticket)).catch_unwind().await.unwrap_or_else(broken)
+    let looked = AssertUnwindSafe(provider.look(ticket)).catch_unwind();
+    let answer = match within {
+        Some(within) => tokio::time::timeout(within, looked).await,
+        None => Ok(looked.await),
+    };
+    match answer {
+        Ok(look) => look.unwrap_or_else(broken),
+        Err(_) => Err(LookError::Transient("no answer by the deadline".to_owned())),
+    }
 }
 
 /// One generation that waits.
@@ -209,10 +218,11 @@ impl WaitingRoom {
         }
         followed.next = None;
         let (provider, ticket) = (followed.provider.clone(), followed.ticket.clone());
-        let cancels = followed.wants_cancel(self.clock.now());
+        let now = self.clock.now();
+        let (cancels, patience) = (followed.wants_cancel(now), followed.patience(now));
         let question = async move {
             if !cancels {
-                return (id, Answer::Look(look(provider.as_ref(), &ticket).await));
+                return (id, Answer::Look(look(provider.as_ref(), &ticket, patience).await));
             }
             let broken = |_| Err(LookError::NotUnderstood("the cancellation broke off".to_owned()));
             let answer = AssertUnwindSafe(provider.cancel(&ticket)).catch_unwind().await;
@@ -273,6 +283,16 @@ impl Followed {
             }
     }
 
+    /// How long a look may take, so that whoever waits is told of the deadline when it comes; past it there is no hurry.
+    fn patience(&self, now: Timestamp) -> Option<Duration> {
+        (now < self.job.deadline_at).then(|| self.until_deadline(now))
+    }
+
+    /// What is left until the deadline, at least the shortest time between two looks.
+    fn until_deadline(&self, now: Timestamp) -> Duration {
+        self.job.deadline_at.since(now).max(LOOK_INTERVAL.0)
+    }
+
     fn after_look(&mut self, look: Result<Look, LookError>, now: Timestamp) -> Next {
         let faults = std::mem::take(&mut self.faults);
         match look {
@@ -289,15 +309,20 @@ impl Followed {
         if let Some(end) = self.past_deadline(now) {
             return end;
         }
-        if self.wants_cancel(now) {
-            return Next::Again(Duration::ZERO);
-        }
-        let to_deadline = self.job.deadline_at.since(now).max(LOOK_INTERVAL.0);
         let waited = self.since.elapsed();
         // The two lines cross at two seconds, where a look is due every tenth of a second.
         let wait = (waited / 20).max((waited / 10).saturating_sub(Duration::from_millis(100)));
         let wait = wait.clamp(LOOK_INTERVAL.0, LOOK_INTERVAL.1);
-        Next::Again(if now < self.job.deadline_at { wait.min(to_deadline) } else { wait })
+        self.again(wait, now)
+    }
+
+    /// After this time, but when the deadline comes at the latest, and at once where it is to be given up.
+    fn again(&self, wait: Duration, now: Timestamp) -> Next {
+        Next::Again(match self.wants_cancel(now) {
+            true => Duration::ZERO,
+            false if now < self.job.deadline_at => wait.min(self.until_deadline(now)),
+            false => wait,
+        })
     }
 
     /// Tells the watchers once the deadline has passed, and ends the following when the grace after it has too.
@@ -364,7 +389,7 @@ impl Followed {
         if let Some(end) = self.past_deadline(now) {
             return end;
         }
-        Next::Again(backoff(total, generation))
+        self.again(backoff(total, generation), now)
     }
 
     fn after_cancel(&mut self, answer: Result<CancelAnswer, LookError>) -> Next {

@@ -1,6 +1,6 @@
 //! Who pays when a client hangs up, cancels, or waits past the deadline.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::json;
@@ -12,6 +12,7 @@ on_both_databases!(
     with_an_idempotency_key_it_runs_on_and_is_fetched_by_the_same_key,
     a_delete_while_queued_is_free,
     past_its_deadline_the_answer_names_the_generation_which_is_given_up_or_charged,
+    the_deadline_is_kept_however_slow_or_strange_the_provider_is,
 );
 
 /// Long enough that the stand-in still has it queued when the client leaves.
@@ -77,5 +78,41 @@ async fn past_its_deadline_the_answer_names_the_generation_which_is_given_up_or_
         "expired" => assert_eq!((&row["price_usd"], pictures), (&json!("0.000000000"), 0)),
         "succeeded" => assert_eq!((&row["price_usd"], pictures), (&json!("0.035000000"), 1)),
         other => panic!("a generation past its deadline is `{other}`"),
+    }
+}
+
+async fn the_deadline_is_kept_however_slow_or_strange_the_provider_is(kind: Database) {
+    let house = House::with(kind, Duration::ZERO, &[("IMAGEGATE_DEADLINE", "2s")]).await;
+    let strange = json!({"status": 200, "body": {"status": "EXPLODED"}});
+    let unreadable = json!({"status": 200, "body": "garbage{"});
+    let faults = [
+        ("slow-result", json!({"at": "result", "times": 1, "do": {"hang_ms": 12_000}})),
+        ("slow-status", json!({"at": "status", "times": 1, "do": {"hang_ms": 12_000}})),
+        // Each of the waits between these looks is longer than the one before.
+        ("strange-status", json!({"at": "status", "times": 5, "do": strange})),
+        ("unreadable-result", json!({"at": "result", "times": 5, "do": unreadable})),
+    ];
+    for (word, rule) in &faults {
+        let mut rule = rule.clone();
+        rule["match"] = json!({"prompt_contains": word});
+        house.misbehave(rule).await;
+    }
+    let asks = faults.iter().map(|(word, _)| {
+        let house = &house;
+        async move {
+            let began = Instant::now();
+            let body = json!({"model": "flux/dev", "prompt": word, "image_size": "square"});
+            let answer = house.gateway.generate(&body).send().await.unwrap();
+            let took = began.elapsed();
+            let id = answer.headers()["x-imagegate-generation-id"].to_str().unwrap().to_owned();
+            let body = read(answer, StatusCode::GATEWAY_TIMEOUT).await;
+            assert_eq!(body["error"]["code"], "deadline_exceeded", "{word}");
+            assert!(took >= Duration::from_secs(2) && took < Duration::from_secs(4), "{word} took {took:?}");
+            // It was delivered all the same, is charged, and can be fetched.
+            (word, house.gateway.ended(&id).await)
+        }
+    });
+    for (word, row) in futures_util::future::join_all(asks).await {
+        assert_eq!((&row["state"], &row["price_usd"]), (&json!("succeeded"), &json!("0.025000000")), "{word}");
     }
 }
