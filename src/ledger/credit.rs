@@ -63,6 +63,10 @@ pub struct Refund {
     pub audit: Option<AuditRecord>,
 }
 
+/// The largest balance of a project that a credit leads to, in nano-dollars: a billion dollars, so that the sums of many
+/// projects stay within 64 bits.
+const LARGEST_BALANCE: u64 = 1_000_000_000 * 1_000_000_000;
+
 /// Within a transaction: what was decided, or why the database failed.
 type Decided = Result<Result<Applied, LedgerError>, StoreError>;
 
@@ -89,12 +93,16 @@ pub(super) async fn book_credit(store: &Store, credit: &Credit) -> Result<Applie
 async fn credit_once(store: &Store, credit: &Credit) -> Decided {
     let mut transaction = store.begin().await?;
     let project = credit.project_id.uuid();
-    if transaction.lock_balances(&[project]).await?.is_empty() {
+    let balances = transaction.lock_balances(&[project]).await?;
+    let Some(balance) = balances.first() else {
         return Ok(Err(LedgerError::UnknownProject));
-    }
+    };
     let amount = credit.amount.nanos();
     if let Some(moved) = transaction.moved(credit.id).await? {
         return Ok(if moved == amount { Ok(Applied::Already) } else { Err(LedgerError::SameIdOtherAmount) });
+    }
+    if balance.posted.saturating_add(amount).unsigned_abs() > LARGEST_BALANCE {
+        return Ok(Err(LedgerError::BalanceTooLarge));
     }
     let booked = NewTransaction {
         id: credit.id,

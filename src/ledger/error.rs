@@ -98,6 +98,9 @@ pub enum LedgerError {
     /// A transaction of this id moved another amount.
     #[error("a transaction of this id moved another amount")]
     SameIdOtherAmount,
+    /// A credit would lead to a balance beyond what the books keep.
+    #[error("a project's balance stays within a billion US dollars")]
+    BalanceTooLarge,
     /// An amount, number or word that cannot be booked.
     #[error("this cannot be booked: {0}")]
     Invalid(String),

@@ -28,6 +28,17 @@ on_both_databases! {
         desk.close().await;
     }
 
+    async fn a_balance_stays_within_what_the_books_can_add_up(database) {
+        let desk = Desk::open(&database).await;
+        let billion = dollars("1000000000");
+        assert_eq!(desk.books.credit(&desk.top_up(billion)).await, Ok(Applied::Now));
+        assert_eq!(desk.books.credit(&desk.top_up(dollars("0.01"))).await, Err(LedgerError::BalanceTooLarge));
+        let most = Credit { kind: CreditKind::Correction, ..desk.top_up(Money::from_nanos(i64::MIN + 1)) };
+        assert_eq!(desk.books.credit(&most).await, Err(LedgerError::BalanceTooLarge));
+        assert_eq!(desk.balance().await.posted, billion);
+        desk.close().await;
+    }
+
     async fn a_correction_may_take_away_and_a_top_up_may_not(database) {
         let desk = Desk::open(&database).await;
         let correction = Credit { kind: CreditKind::Correction, ..desk.top_up(dollars("-3")) };
