@@ -112,6 +112,10 @@ pub struct ImageAnswer {
     #[serde(flatten)]
     #[schema(inline)]
     produced: Produced,
+    /// How many images the model counts, where it tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub num_images: Option<u64>,
     /// What it cost, and what of the request counted for nothing.
     pub meta: Meta,
 }
@@ -131,6 +135,7 @@ impl ImageAnswer {
             created: finished.created_at.seconds(),
             model: finished.model.clone(),
             produced: Produced::of(images, delivery, prompt),
+            num_images: delivery.num_images,
             meta: Meta { usage: MetaUsage::of(finished.price), ignored: ignored.to_vec() },
         }
     }

@@ -43,8 +43,11 @@ impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         match rejection {
             Rejection::UnknownModel { model, nearest } => {
-                let hint = nearest.as_ref().map(|nearest| format!("; did you mean `{nearest}`?")).unwrap_or_default();
-                let message = format!("the model `{model}` does not exist{hint} `GET /v1/models` lists all of them");
+                let hint = match &nearest {
+                    Some(nearest) => format!("; did you mean `{nearest}`? `GET /v1/models` lists all of them"),
+                    None => "; `GET /v1/models` lists all of them".to_owned(),
+                };
+                let message = format!("the model `{model}` does not exist{hint}");
                 let data = json!([{"code": "model_not_found", "path": ["model"], "message": message, "received": model, "nearest": nearest}]);
                 Self::new(Code::ModelNotFound, message).param("model").data(data)
             }
@@ -185,6 +188,7 @@ impl From<LedgerError> for Problem {
                 "this `Idempotency-Key` was used with another amount; send another key for another credit",
             )
             .param("Idempotency-Key"),
+            LedgerError::BalanceTooLarge => invalid_field("amount_usd", &fault.to_string()),
             LedgerError::Unavailable(reason) => unavailable(&reason),
             other => {
                 tracing::error!(fault = %other, "the books cannot be read");
@@ -298,8 +302,16 @@ fn named(problem: Problem, id: GenerationId) -> Problem {
 fn input_problems(failure: &Failure, model: Option<&Model>) -> Vec<Value> {
     let entry = |problem: &crate::providers::InputProblem| {
         let path = our_path(model.map(|model| model.parameters.as_slice()).unwrap_or_default(), &problem.path);
-        json!({"code": "custom", "path": path, "message": problem.message, "provider_code": problem.code})
+        let mut entry =
+            json!({"code": "custom", "path": path, "message": problem.message, "provider_code": problem.code});
+        if let Value::Object(entry) = &mut entry {
+            entry.extend(problem.limits.clone());
+        }
+        entry
     };
+    if failure.problems.is_empty() {
+        return vec![json!({"code": "custom", "path": [], "message": failure.message})];
+    }
     failure.problems.iter().map(entry).collect()
 }
 

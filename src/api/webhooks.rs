@@ -354,5 +354,5 @@ fn fal_event(services: &Services, base: &str, record: &GenerationRecord) -> Valu
     let names = ["images", "timings", "seed", "has_nsfw_concepts", "prompt", "description"];
     let fields = names.iter().filter_map(|name| Some(((*name).to_owned(), view.get(name)?.clone())));
     let payload: serde_json::Map<String, Value> = fields.collect();
-    json!({"request_id": id, "gateway_request_id": id, "status": "OK", "error": null, "payload": payload})
+    json!({"request_id": id, "gateway_request_id": id, "status": "OK", "payload": payload})
 }

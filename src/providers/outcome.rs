@@ -51,6 +51,9 @@ pub struct Delivery {
     /// A text that came with the images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// How many images the provider counts, where its output tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_images: Option<u64>,
     /// What the provider says it bills for, in its units.
     #[serde(skip)]
     pub billable_units: Option<Fixed>,
@@ -170,6 +173,9 @@ pub struct InputProblem {
     pub path: Vec<Value>,
     /// The provider's sentence.
     pub message: String,
+    /// The limits that it names, as JSON Schema calls them: `minimum`, `maximum`, `multipleOf`…, and `options`.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub limits: Map<String, Value>,
 }
 
 /// Which kind of failure it is; decides what the client is told.

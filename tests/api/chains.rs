@@ -224,6 +224,18 @@ async fn each_key_has_its_own_limit_of_open_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_that_cannot_be_read_holds_no_place_at_the_key() {
+    let house = House::with(Database::Sqlite, Duration::ZERO, &[("FAL_KEY_CONCURRENCY", "1")]).await;
+    let broken = json!({"match": {"prompt_contains": "broken"}, "at": "result", "do": {"status": 500}});
+    house.misbehave(broken).await;
+    let (status, body) = house.ask(&json!({"model": "flux/dev", "prompt": "broken"})).await;
+    assert_eq!(status, 502, "{body}");
+    assert_eq!(house.readiness().await["providers"][0]["keys"][0]["open"], 0);
+    let (status, body) = house.ask(&json!({"model": "flux/dev", "prompt": "whole"})).await;
+    assert_eq!(status, 201, "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_fails_again_and_again_is_left_alone_and_others_work() {
     let house = House::new(Database::Sqlite).await;
     house.misbehave(unavailable("fal-ai/flux/dev")).await;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Database, House, Start, TestDatabase, misbehave, on_both_databases, read, start_sandbox};
 
-on_both_databases!(each_family_of_failures_is_told_truly_and_free);
+on_both_databases!(each_family_of_failures_is_told_truly_and_free, what_is_no_image_is_free, a_bill_below_zero_is_none,);
 
 fn wish(prompt: &str) -> Value {
     json!({"model": "flux/dev", "prompt": prompt, "image_size": "square"})
@@ -104,15 +104,59 @@ async fn each_family_of_failures_is_told_truly_and_free(kind: Database) {
             assert_eq!(body["error"]["data"]["kind"], "moderation_blocked");
         }
     }
+    // The limit that it names is passed on, and a refusal without a list has an entry as well.
+    for (word, detail, entry) in [
+        (
+            "limit-",
+            json!([{"loc": ["body", "num_inference_steps"], "msg": "too many", "type": "less_than_equal", "ctx": {"le": 20}}]),
+            json!({"code": "custom", "path": ["num_inference_steps"], "message": "too many", "provider_code": "less_than_equal", "maximum": 20}),
+        ),
+        ("plain-", json!("not this"), json!({"code": "custom", "path": [], "message": "not this"})),
+    ] {
+        let fate = json!({"fail": {"status": 422, "body": {"detail": detail}}});
+        house.misbehave(json!({"match": {"prompt_contains": word}, "do": fate})).await;
+        let (status, body) = house.ask(&wish(word)).await;
+        assert_eq!((status, &body["error"]["data"]), (400, &json!([entry])), "{body}");
+    }
     let rows = house.gateway.generations().await;
-    assert_eq!(rows.len(), families().len());
+    assert_eq!(rows.len(), families().len() + 2);
     for row in rows {
         assert_eq!(row["price_usd"], "0.000000000", "{row}");
         assert_ne!(row["state"], "succeeded");
     }
     // Every run was submitted once: a failure that fal has told is final.
-    assert_eq!(house.fal_state().await["accepted_submits"], families().len());
+    assert_eq!(house.fal_state().await["accepted_submits"], families().len() + 2);
     assert!(house.gateway.log().contains("fal refuses our key or account"));
+}
+
+async fn what_is_no_image_is_free(kind: Database) {
+    let house = House::new(kind).await;
+    let outputs = [
+        json!({}),
+        json!({"images": null, "seed": 7}),
+        json!({"images": [{"url": ""}]}),
+        json!({"images": [{"url": "file:///etc/passwd"}, {"url": "javascript:alert(1)"}, null]}),
+    ];
+    for (number, output) in outputs.iter().enumerate() {
+        let word = format!("nothing-{number}-");
+        let rule = json!({"match": {"prompt_contains": word}, "at": "result", "do": {"status": 200, "body": output}});
+        house.misbehave(rule).await;
+        let (status, body) = house.ask(&wish(&word)).await;
+        assert_eq!((status, &body["error"]["code"]), (502, &json!("no_image")), "{output}: {body}");
+    }
+    for row in house.gateway.generations().await {
+        assert_eq!((&row["state"], &row["price_usd"]), (&json!("failed"), &json!("0.000000000")), "{row}");
+    }
+}
+
+async fn a_bill_below_zero_is_none(kind: Database) {
+    let house = House::new(kind).await;
+    house.misbehave(json!({"do": {"wrong_units": "-3"}})).await;
+    let (status, body) = house.ask(&wish("a")).await;
+    assert_eq!(status, 201, "{body}");
+    let row = house.gateway.generations().await.remove(0);
+    assert_eq!((&row["state"], &row["price_usd"]), (&json!("succeeded"), &json!("0.025000000")), "{row}");
+    assert_eq!((&row["cost_usd"], &row["cost_source"]), (&json!("0.025000000"), &json!("computed")), "{row}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -36,6 +36,7 @@ pub async fn output(
     let Ok(Value::Object(mut output)) = serde_json::to_value(&produced) else { return Ok(Map::new()) };
     // Where OpenAI's clients look for the images.
     output.shift_remove("data");
+    output.extend(delivery.num_images.map(|count| ("num_images".to_owned(), Value::from(count))));
     // fal's types have it in every answer of such a model; where prompts are not kept, it is empty.
     if wanted.model.is_none_or(|model| model.output.fields.iter().any(|field| field == "prompt")) {
         output.entry("prompt").or_insert_with(|| Value::String(String::new()));

@@ -129,13 +129,14 @@ impl Fal {
         let failed = || Ok(Look::Failed(Box::new(read_failure(status, &headers, &body))));
         match status.as_u16() {
             200..=299 => match wire::read_delivery(&body, units(&headers)) {
-                Ok(delivery) => Ok(delivered(delivery)),
+                Ok(delivery) if !told_failed || !delivery.images.is_empty() => Ok(delivered(delivery)),
                 // fal has told that it failed, and there is no output to read: that is its failure, not a riddle.
-                Err(_) if told_failed => Ok(Look::Failed(Box::new(failure::from_status(
+                _ if told_failed => Ok(Look::Failed(Box::new(failure::from_status(
                     &state.error.unwrap_or_default(),
                     state.error_type.as_deref(),
                     units(&headers),
                 )))),
+                Ok(delivery) => Ok(delivered(delivery)),
                 Err(reason) => Err(LookError::NotUnderstood(reason)),
             },
             _ if told_failed || given_up_by_fal(&headers) => match status.as_u16() {
@@ -270,7 +271,11 @@ impl Fal {
         match state.state.as_str() {
             "IN_QUEUE" => Ok(Look::Queued(state.queue_position)),
             "IN_PROGRESS" => Ok(Look::Running),
-            "COMPLETED" => self.read_result(ticket, state).await,
+            "COMPLETED" => {
+                // Whatever its result is, fal runs it no more.
+                self.keys.has_ended(&ticket.credential, &ticket.request_id);
+                self.read_result(ticket, state).await
+            }
             other => Err(LookError::NotUnderstood(format!("`{other}` is no state that fal documents"))),
         }
     }

@@ -58,8 +58,24 @@ fn read_problem(item: &Value) -> Option<InputProblem> {
     if path.first().is_some_and(|part| part == "body") {
         path.remove(0);
     }
-    Some(InputProblem { code, path, message })
+    let context = item.get("ctx");
+    let told = |name: &str| context.and_then(|context| context.get(name)).filter(|value| !value.is_null()).cloned();
+    let limits = LIMITS.iter().filter_map(|(theirs, ours)| Some(((*ours).to_owned(), told(theirs)?))).collect();
+    Some(InputProblem { code, path, message, limits })
 }
+
+/// The limits in a problem's `ctx`, in pydantic's words (<https://docs.pydantic.dev/latest/errors/validation_errors/>) and in
+/// JSON Schema's.
+const LIMITS: &[(&str, &str)] = &[
+    ("ge", "minimum"),
+    ("gt", "exclusiveMinimum"),
+    ("le", "maximum"),
+    ("lt", "exclusiveMaximum"),
+    ("multiple_of", "multipleOf"),
+    ("min_length", "minimum"),
+    ("max_length", "maximum"),
+    ("enum_values", "options"),
+];
 
 /// Which kind of failure a type and a status tell of. A type says more than a status, so it is asked first.
 fn kind_of(status: u16, error_type: Option<&str>) -> FailureKind {
@@ -122,6 +138,7 @@ mod tests {
         assert_eq!(failure.kind, FailureKind::InvalidInput);
         assert_eq!(failure.problems[0].path, ["image_size", "width"]);
         assert_eq!(failure.problems[0].code, "less_than_equal");
+        assert_eq!(Value::from(failure.problems[0].limits.clone()), serde_json::json!({"maximum": 14142}));
     }
 
     #[test]

@@ -195,6 +195,7 @@ impl Keys {
         let mut standings = self.standings();
         let told = self.list.iter().zip(standings.iter_mut());
         told.map(|(key, standing)| {
+            standing.forget(now);
             let full = standing.is_full(self.limit, now);
             let rests = standing.rests.iter().filter(|(_, rest)| rest.until > now);
             let mut state = if full { KeyState::Full } else { KeyState::Ready };
@@ -241,9 +242,16 @@ impl Standing {
     fn is_full(&mut self, ours: Option<usize>, now: Instant) -> bool {
         let Some(limit) = self.limit(ours, now) else { return false };
         if self.sending + self.open.len() >= limit {
-            self.open.retain(|_, news| now.duration_since(*news) < FORGOTTEN_AFTER);
+            self.forget(now);
         }
         self.sending + self.open.len() >= limit
+    }
+}
+
+impl Standing {
+    /// Leaves out what nobody has asked about for long.
+    fn forget(&mut self, now: Instant) {
+        self.open.retain(|_, news| now.duration_since(*news) < FORGOTTEN_AFTER);
     }
 }
 
@@ -274,9 +282,11 @@ impl Turn {
         {
             let mut standings = self.keys.standings();
             let standing = &mut standings[self.at];
+            let now = Instant::now();
+            standing.forget(now);
             // What was open when fal refused more is what it allows.
             if !standing.open.is_empty() {
-                standing.learned = Some((standing.open.len(), Instant::now() + LEARNED_FOR));
+                standing.learned = Some((standing.open.len(), now + LEARNED_FOR));
             }
         }
         self.rest(Scope::All, false, asked);

@@ -185,10 +185,11 @@ mod tests {
         let read = |line: &str| read_line(line.as_bytes());
         assert!(read("\n").is_none() && read(": comment\n").is_none() && read("event: x\n").is_none());
         assert_eq!(read("data: {\"progress\": 0.25}\n"), Some(Ok(Shown::Nothing)));
-        let Some(Ok(Shown::Images(delivery))) = read("data:{\"images\":[{\"url\":\"u\"}],\"seed\":7}\r\n") else {
+        let Some(Ok(Shown::Images(delivery))) = read("data:{\"images\":[{\"url\":\"https://u\"}],\"seed\":7}\r\n")
+        else {
             panic!("no images");
         };
-        assert_eq!((delivery.images[0].url.as_str(), delivery.seed.unwrap().as_u64()), ("u", Some(7)));
+        assert_eq!((delivery.images[0].url.as_str(), delivery.seed.unwrap().as_u64()), ("https://u", Some(7)));
         let body =
             r#"data: {"detail": [{"loc": ["body", "prompt"], "msg": "no", "type": "content_policy_violation"}]}"#;
         let Some(Ok(Shown::Failed(failure))) = read(body) else { panic!("no failure") };
