@@ -9,11 +9,11 @@ use actix_multipart::Multipart;
 use actix_web::{HttpRequest, HttpResponse, post, web};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::Services;
 use super::answer::ImageAnswer;
-use super::errors::invalid_field;
 use super::forms::{expect_form, read_parts};
 use super::images::{Asked, accept, make_images};
 use crate::accounts::Caller;
@@ -93,7 +93,17 @@ pub async fn create_image_edit(
     let form = Form::read(Multipart::new(request.headers(), payload), services.http.body_limit).await?;
     let catalogue = services.gateway.catalogue();
     let model = form.text("model").and_then(|id| catalogue.model(id));
-    let accepted = accept(&request, &caller, &form.wish(model.map(AsRef::as_ref))?, &services)?;
+    let (wish, mut problems) = form.wish(model.map(AsRef::as_ref));
+    let accepted = match accept(&request, &caller, &wish, &services) {
+        Err(problem) if problem.code() == Code::InvalidParameters => {
+            problems.extend(entries_of(&problem));
+            return Err(all_of(problems));
+        }
+        Err(problem) => return Err(problem),
+        Ok(_) if !problems.is_empty() => return Err(all_of(problems)),
+        Ok(accepted) => accepted,
+    };
+    drop(wish);
     drop(form);
     let (caller, context) = (caller.into_inner(), context.into_inner());
     make_images(Asked { request, services, caller, context, events: "image_edit" }, accepted).await
@@ -106,7 +116,12 @@ struct Form {
     /// As data URIs.
     images: Vec<String>,
     mask: Option<String>,
+    /// What is wrong with the parts themselves.
+    problems: Vec<Value>,
 }
+
+/// Stands for an image that cannot be read while all the rest of the form is checked.
+const UNREADABLE: &str = "https://unreadable.invalid/";
 
 impl Form {
     async fn read(parts: Multipart, limit: usize) -> Result<Self, Problem> {
@@ -117,60 +132,102 @@ impl Form {
 
     fn add(&mut self, name: &str, bytes: &[u8]) -> Result<(), Problem> {
         match name {
-            "image" | "image[]" => self.images.push(data_uri("image", bytes)?),
-            "mask" if self.mask.is_some() => return Err(invalid_field("mask", "given more than once")),
-            "mask" => self.mask = Some(data_uri("mask", bytes)?),
-            "" => return Err(Problem::new(Code::InvalidRequest, "a part of the form has no name")),
-            _ => {
-                let text =
-                    String::from_utf8(bytes.to_vec()).map_err(|_| invalid_field(name, "must be text in UTF-8"))?;
-                self.texts.push((name.trim_end_matches("[]").to_owned(), text));
+            "image" | "image[]" => {
+                let image = self.image("image", bytes);
+                self.images.push(image);
             }
+            "mask" if self.mask.is_some() => self.problems.push(problem("mask", "given more than once")),
+            "mask" => self.mask = Some(self.image("mask", bytes)),
+            "" => return Err(Problem::new(Code::InvalidRequest, "a part of the form has no name")),
+            _ => match String::from_utf8(bytes.to_vec()) {
+                Ok(text) => self.texts.push((name.trim_end_matches("[]").to_owned(), text)),
+                Err(_) => self.problems.push(problem(name, "must be text in UTF-8")),
+            },
         }
         Ok(())
+    }
+
+    fn image(&mut self, field: &str, bytes: &[u8]) -> String {
+        data_uri(bytes).unwrap_or_else(|fault| {
+            self.problems.push(problem(field, fault));
+            UNREADABLE.to_owned()
+        })
     }
 
     fn text(&self, name: &str) -> Option<&str> {
         self.texts.iter().find(|(known, _)| known == name).map(|(_, text)| text.as_str())
     }
 
-    /// The form as the wish that a JSON body would be. Without a known model the catalogue says what is wrong.
-    fn wish<'a>(&'a self, model: Option<&'a Model>) -> Result<Json<'a>, Problem> {
+    /// The form as the wish that a JSON body would be, and what is wrong with its files. Without a known model the
+    /// catalogue says what is wrong.
+    fn wish<'a>(&'a self, model: Option<&'a Model>) -> (Json<'a>, Vec<Value>) {
         let parameters = model.map(|model| model.parameters.as_slice()).unwrap_or_default();
+        let mut problems = self.problems.clone();
         let mut fields: Vec<(Cow<'a, str>, Json<'a>)> = Vec::new();
         for (name, text) in &self.texts {
             fields.push((Cow::Borrowed(name.as_str()), value_of(parameters, name, text)));
         }
         if model.is_some() {
-            if let Some(value) = self.images_value(parameters)? {
-                fields.push(value);
-            }
+            self.add_images(parameters, &mut fields, &mut problems);
             if let Some(mask) = &self.mask {
                 let takes = |parameter: &&Parameter| parameter.name.contains("mask") && takes_images(&parameter.kind);
-                let parameter = parameters.iter().find(takes);
-                let parameter = parameter.ok_or_else(|| invalid_field("mask", "this model takes no mask"))?;
-                fields.push((Cow::Borrowed(parameter.name.as_ref()), Json::String(Cow::Borrowed(mask))));
+                match parameters.iter().find(takes) {
+                    Some(parameter) => {
+                        fields.push((Cow::Borrowed(parameter.name.as_ref()), Json::String(Cow::Borrowed(mask))));
+                    }
+                    None => problems.push(problem("mask", "this model takes no mask")),
+                }
             }
         }
-        Ok(Json::Object(fields.into_iter().collect()))
+        (Json::Object(fields.into_iter().collect()), problems)
     }
 
     /// The images under the name of the model's first image parameter.
-    fn images_value<'a>(&'a self, parameters: &'a [Parameter]) -> Result<Option<(Cow<'a, str>, Json<'a>)>, Problem> {
-        if self.images.is_empty() {
-            return Ok(None);
-        }
+    fn add_images<'a>(
+        &'a self,
+        parameters: &'a [Parameter],
+        fields: &mut Vec<(Cow<'a, str>, Json<'a>)>,
+        problems: &mut Vec<Value>,
+    ) {
+        let Some(first) = self.images.first() else { return };
         let takes = |parameter: &&Parameter| !parameter.name.contains("mask") && takes_images(&parameter.kind);
-        let parameter = parameters.iter().find(takes);
-        let parameter = parameter.ok_or_else(|| invalid_field("image", "this model takes no input images"))?;
-        let images = self.images.iter().map(|image| Json::String(Cow::Borrowed(image.as_str())));
-        let value = match (&parameter.kind, self.images.as_slice()) {
-            (Kind::Image, [one]) => Json::String(Cow::Borrowed(one.as_str())),
-            (Kind::Image, _) => return Err(invalid_field("image", "this model takes one input image")),
-            _ => Json::Array(images.collect()),
+        let Some(parameter) = parameters.iter().find(takes) else {
+            problems.push(problem("image", "this model takes no input images"));
+            return;
         };
-        Ok(Some((Cow::Borrowed(parameter.name.as_ref()), value)))
+        let value = if matches!(parameter.kind, Kind::Image) {
+            if self.images.len() > 1 {
+                problems.push(problem("image", "this model takes one input image"));
+            }
+            Json::String(Cow::Borrowed(first.as_str()))
+        } else {
+            Json::Array(self.images.iter().map(|image| Json::String(Cow::Borrowed(image.as_str()))).collect())
+        };
+        fields.push((Cow::Borrowed(parameter.name.as_ref()), value));
     }
+}
+
+/// One entry of `error.data`.
+fn problem(field: &str, message: &str) -> Value {
+    json!({"code": "custom", "path": [field], "message": message})
+}
+
+/// The entries of what the catalogue says.
+fn entries_of(problem: &Problem) -> Vec<Value> {
+    let mut error = problem.error();
+    error["data"].as_array_mut().map(std::mem::take).unwrap_or_default()
+}
+
+/// Every problem of a form at once.
+fn all_of(entries: Vec<Value>) -> Problem {
+    let first = entries.first().cloned().unwrap_or_default();
+    let param = first["path"][0].as_str().unwrap_or_default().to_owned();
+    let said = first["message"].as_str().unwrap_or_default();
+    let message = match entries.len() {
+        1 => format!("Invalid payload provided: `{param}`: {said}"),
+        count => format!("Invalid payload provided: {count} problems; the first: `{param}`: {said}"),
+    };
+    Problem::new(Code::InvalidParameters, message).param(param).data(Value::Array(entries))
 }
 
 fn takes_images(kind: &Kind) -> bool {
@@ -197,14 +254,14 @@ fn value_of<'a>(parameters: &[Parameter], name: &str, text: &'a str) -> Json<'a>
 }
 
 /// A file as a data URI; its type is told by its first bytes, whatever the form says.
-fn data_uri(field: &str, bytes: &[u8]) -> Result<String, Problem> {
+fn data_uri(bytes: &[u8]) -> Result<String, &'static str> {
     let kind = match bytes {
         [0x89, b'P', b'N', b'G', ..] => "image/png",
         [0xFF, 0xD8, 0xFF, ..] => "image/jpeg",
         [b'G', b'I', b'F', b'8', ..] => "image/gif",
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "image/webp",
-        [] => return Err(invalid_field(field, "the file is empty")),
-        _ => return Err(invalid_field(field, "the file is no PNG, JPEG, WebP or GIF image")),
+        [] => return Err("the file is empty"),
+        _ => return Err("the file is no PNG, JPEG, WebP or GIF image"),
     };
     Ok(format!("data:{kind};base64,{}", STANDARD.encode(bytes)))
 }

@@ -12,6 +12,7 @@ on_both_databases!(
     one_image_is_edited_and_booked,
     several_images_go_to_a_model_that_takes_several,
     what_does_not_fit_is_refused_with_the_field,
+    everything_that_is_wrong_with_a_form_is_told_at_once,
     the_same_key_and_form_make_one_image_whatever_the_boundary,
 );
 
@@ -88,4 +89,23 @@ async fn the_same_key_and_form_make_one_image_whatever_the_boundary(kind: Databa
     let other = form().text("seed", "7");
     let other = ask(&house, other).header("idempotency-key", "e").send().await.unwrap();
     read(other, StatusCode::UNPROCESSABLE_ENTITY).await;
+}
+
+async fn everything_that_is_wrong_with_a_form_is_told_at_once(kind: Database) {
+    let house = House::new(kind).await;
+    let no_image = || Part::bytes(b"hello".to_vec()).file_name("blob");
+    let form = Form::new()
+        .text("model", "flux/kontext-pro/image-to-image")
+        .text("prompt", "")
+        .text("n", "9")
+        .part("image", no_image())
+        .part("image", file())
+        .part("mask", file());
+    let refused = read(ask(&house, form).send().await.unwrap(), StatusCode::BAD_REQUEST).await;
+    let problems = refused["error"]["data"].as_array().unwrap();
+    let mut told: Vec<&str> = problems.iter().map(|problem| problem["path"][0].as_str().unwrap()).collect();
+    told.sort_unstable();
+    assert_eq!(told, ["image", "mask", "n", "prompt"], "{refused}");
+    assert_eq!(refused["error"]["param"], problems[0]["path"][0]);
+    assert!(house.gateway.generations().await.is_empty());
 }
