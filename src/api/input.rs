@@ -6,7 +6,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use validator::Validate;
+use validator::{Validate, ValidationErrors, ValidationErrorsKind};
 
 use crate::http::{Code, Problem};
 
@@ -24,23 +24,127 @@ pub fn expect_json(request: &HttpRequest) -> Result<(), Problem> {
 /// Reads a body of a fixed shape: types by serde, ranges by `validator`, all range problems at once.
 pub fn fixed_body<T: DeserializeOwned + Validate>(request: &HttpRequest, body: &[u8]) -> Result<T, Problem> {
     expect_json(request)?;
-    let value: T = serde_json::from_slice(body).map_err(|fault| {
-        let code = if fault.is_data() { Code::InvalidParameters } else { Code::InvalidJson };
+    // A list would be read as the fields in their order.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        let entry = json!([{"code": "invalid_type", "path": [], "message": "must be an object"}]);
+        let message = "Invalid payload provided: the body is a JSON object, not a list";
+        return Err(Problem::new(Code::InvalidParameters, message).data(entry));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let value: T = serde_path_to_error::deserialize(&mut reader).map_err(|fault| unreadable(&fault))?;
+    reader.end().map_err(|fault| {
         let entry = json!([{"code": "custom", "path": [], "message": fault.to_string(), "line": fault.line(), "column": fault.column()}]);
-        Problem::new(code, format!("the body cannot be read: {fault}")).data(entry)
+        Problem::new(Code::InvalidJson, format!("the body cannot be read: {fault}")).data(entry)
     })?;
     value.validate().map_err(|faults| {
         let mut entries = Vec::new();
-        for (field, kinds) in faults.field_errors() {
-            for kind in kinds {
-                let message = kind.message.clone().unwrap_or_else(|| kind.code.clone());
-                entries.push(json!({"code": kind.code, "path": [field], "message": message}));
-            }
-        }
-        let param = entries.first().and_then(|entry| entry["path"][0].as_str()).unwrap_or_default().to_owned();
-        Problem::new(Code::InvalidParameters, "Invalid payload provided").param(param).data(Value::Array(entries))
+        out_of_range(&faults, &mut Vec::new(), &mut entries);
+        let told = |entry: &Value| {
+            let message = entry["message"].as_str().unwrap_or_default();
+            format!("`{}` {message}", dotted(&entry["path"]))
+        };
+        let message = entries.iter().map(told).collect::<Vec<_>>().join("; ");
+        let param = entries.first().map(|entry| dotted(&entry["path"])).unwrap_or_default();
+        Problem::new(Code::InvalidParameters, format!("Invalid payload provided: {message}"))
+            .param(param)
+            .data(Value::Array(entries))
     })?;
     Ok(value)
+}
+
+/// A body that is no JSON, or has a field of another type than it must be.
+fn unreadable(fault: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let (inner, text) = (fault.inner(), fault.inner().to_string());
+    if !inner.is_data() {
+        let entry =
+            json!([{"code": "custom", "path": [], "message": text, "line": inner.line(), "column": inner.column()}]);
+        return Problem::new(Code::InvalidJson, format!("the body cannot be read: {text}")).data(entry);
+    }
+    let mut path: Vec<Value> = fault.path().iter().filter_map(step).collect();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    let quoted = |before: &str| text.strip_prefix(before).and_then(|rest| rest.split('`').next());
+    let message = if let Some(missing) = quoted("missing field `") {
+        path.push(missing.into());
+        "is required".to_owned()
+    } else if let Some(unknown) = quoted("unknown field `") {
+        if path.last().and_then(Value::as_str) != Some(unknown) {
+            path.push(unknown.into());
+        }
+        text.split_once(", expected ")
+            .map_or("is not known".to_owned(), |(_, known)| format!("is not known; there is {known}"))
+    } else {
+        in_words_of_json(text)
+    };
+    let entry = json!([{"code": "invalid_type", "path": path, "message": message}]);
+    let place = dotted(&entry[0]["path"]);
+    if place.is_empty() {
+        return Problem::new(Code::InvalidParameters, format!("Invalid payload provided: {message}")).data(entry);
+    }
+    Problem::new(Code::InvalidParameters, format!("Invalid payload provided: `{place}` {message}"))
+        .param(place)
+        .data(entry)
+}
+
+/// A step of a path; what serde cannot name is left out.
+fn step(segment: &serde_path_to_error::Segment) -> Option<Value> {
+    use serde_path_to_error::Segment;
+    match segment {
+        Segment::Seq { index } => Some((*index).into()),
+        Segment::Map { key } | Segment::Enum { variant: key } => Some(key.as_str().into()),
+        Segment::Unknown => None,
+    }
+}
+
+/// serde's text about a type, without Rust's names for types.
+fn in_words_of_json(text: &str) -> String {
+    let Some((found, expected)) = text.rsplit_once(", expected ") else { return text.to_owned() };
+    let found = found.trim_start_matches("invalid type: ").trim_start_matches("invalid value: ");
+    let found = found.trim_start_matches("unknown variant ");
+    let expected = match expected.split(' ').next().unwrap_or_default() {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "struct" | "map" => "an object",
+        _ if expected == "a map" => "an object",
+        _ if expected == "a sequence" => "a list",
+        _ => expected,
+    };
+    format!("must be {expected}, not {found}")
+}
+
+/// Every problem of `validator` with the limit that it tells.
+fn out_of_range(faults: &ValidationErrors, path: &mut Vec<Value>, entries: &mut Vec<Value>) {
+    for (field, kind) in faults.errors() {
+        path.push(field.as_ref().into());
+        match kind {
+            ValidationErrorsKind::Struct(inner) => out_of_range(inner, path, entries),
+            ValidationErrorsKind::List(items) => {
+                for (index, inner) in items {
+                    path.push((*index).into());
+                    out_of_range(inner, path, entries);
+                    path.pop();
+                }
+            }
+            ValidationErrorsKind::Field(kinds) => {
+                for kind in kinds {
+                    let message = kind.message.clone().unwrap_or_else(|| kind.code.clone());
+                    let mut entry = json!({"code": kind.code, "path": path, "message": message});
+                    for (param, limit) in [("min", "minimum"), ("max", "maximum")] {
+                        if let Some(value) = kind.params.get(param) {
+                            entry[limit] = value.clone();
+                        }
+                    }
+                    entries.push(entry);
+                }
+            }
+        }
+        path.pop();
+    }
+}
+
+/// A path as `param` tells it.
+fn dotted(path: &Value) -> String {
+    let steps = path.as_array().map(Vec::as_slice).unwrap_or_default().iter();
+    steps.map(|step| step.as_str().map_or_else(|| step.to_string(), str::to_owned)).collect::<Vec<_>>().join(".")
 }
 
 /// A query string as its pairs; a list is a repeated name, `name[]`, or values with commas.
@@ -99,5 +203,72 @@ impl QueryPairs {
             return Ok(limit);
         }
         Err(super::errors::invalid_field("limit", &format!("must be from 1 to {most}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, Validate)]
+    struct Outer {
+        #[validate(length(min = 1, max = 5, message = "must have 1 to 5 characters"))]
+        name: String,
+        #[validate(range(min = 1, max = 9, message = "must be from 1 to 9"))]
+        count: Option<u32>,
+        #[validate(nested)]
+        inner: Option<Inner>,
+    }
+
+    #[derive(Debug, Deserialize, Validate)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[validate(range(max = 3, message = "must be at most 3"))]
+        depth: u32,
+    }
+
+    fn refusal(body: &str) -> Value {
+        let request = TestRequest::post().to_http_request();
+        fixed_body::<Outer>(&request, body.as_bytes()).unwrap_err().error()
+    }
+
+    #[test]
+    fn a_field_of_another_type_is_named_without_names_of_rust() {
+        for (body, param, message) in [
+            ("{}", "name", "is required"),
+            (r#"{"name":7}"#, "name", "must be a string, not integer `7`"),
+            (r#"{"name":"a","count":-1}"#, "count", "must be a whole number from 0, not integer `-1`"),
+            (r#"{"name":"a","inner":7}"#, "inner", "must be an object, not integer `7`"),
+            (r#"{"name":"a","inner":{}}"#, "inner.depth", "is required"),
+            (r#"{"name":"a","inner":{"deep":1}}"#, "inner.deep", "is not known; there is `depth`"),
+        ] {
+            let error = refusal(body);
+            assert_eq!((&error["param"], &error["data"][0]["message"]), (&json!(param), &json!(message)), "{body}");
+            assert_eq!(error["message"], format!("Invalid payload provided: `{param}` {message}"));
+        }
+        let path = &refusal(r#"{"name":"a","inner":{}}"#)["data"][0]["path"];
+        assert_eq!(*path, json!(["inner", "depth"]));
+    }
+
+    #[test]
+    fn all_that_is_out_of_range_is_told_with_its_limits() {
+        let error = refusal(r#"{"name":"","count":10,"inner":{"depth":4}}"#);
+        let entry =
+            |at: &str| error["data"].as_array().unwrap().iter().find(|entry| entry["path"][0] == at).unwrap().clone();
+        assert_eq!(entry("name")["minimum"], 1);
+        assert_eq!((&entry("count")["minimum"], &entry("count")["maximum"]), (&json!(1), &json!(9)));
+        assert_eq!((&entry("inner")["path"], &entry("inner")["maximum"]), (&json!(["inner", "depth"]), &json!(3)));
+        assert!(error["message"].as_str().unwrap().contains("`count` must be from 1 to 9"), "{error}");
+    }
+
+    #[test]
+    fn a_list_is_no_object_and_what_follows_the_body_is_no_json() {
+        assert_eq!(refusal(r#" ["a", 1, null]"#)["code"], "invalid_parameters");
+        for body in ["", "{", r#"{"name":"a"} x"#] {
+            assert_eq!(refusal(body)["code"], "invalid_json", "{body}");
+        }
     }
 }

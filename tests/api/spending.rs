@@ -221,6 +221,17 @@ async fn credits_are_booked_once_with_reason_and_author_and_show_in_the_balance(
     read(credit("2.00", "a").await.unwrap(), StatusCode::UNPROCESSABLE_ENTITY).await;
     let correction = read(credit("-0.25", "b").await.unwrap(), StatusCode::CREATED).await;
     assert_eq!((&correction["kind"], &correction["balance_usd"]), (&json!("correction"), &json!("0.750000000")));
+    let refused = read(credit("9000000000", "c").await.unwrap(), StatusCode::BAD_REQUEST).await;
+    assert_eq!(refused["error"]["param"], "amount_usd", "{refused}");
+    for (body, path) in [
+        (json!(["1", "why"]), json!([])),
+        (json!({"reason": "why"}), json!(["amount_usd"])),
+        (json!({"amount_usd": "1", "reason": "why", "currency": "EUR"}), json!(["currency"])),
+    ] {
+        let asked = house.gateway.admin(Method::POST, "/admin/v1/projects/default/credits").json(&body);
+        let refused = read(asked.send().await.unwrap(), StatusCode::BAD_REQUEST).await;
+        assert_eq!(refused["error"]["data"][0]["path"], path, "{refused}");
+    }
     read(house.gateway.generate(&t_rex()).send().await.unwrap(), StatusCode::CREATED).await;
     let balance = get("/v1/billing/balance").await;
     assert_eq!((&balance["balance"], &balance["balance_usd"]), (&json!(1_430_000), &json!("0.715000000")));
