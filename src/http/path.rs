@@ -6,6 +6,9 @@ use actix_web::http::{Method, Uri};
 /// First segments that belong to `/v1`; AIML's clients often leave the version out.
 const VERSIONED: &[&str] = &["images", "models", "billing", "organization", "key", "assistants"];
 
+/// First segments that belong to no version; clients whose base address ends in `/v1` ask for them below it.
+const UNVERSIONED: &[&str] = &["healthz", "readyz", "metrics", "openapi.json", "docs", "admin"];
+
 /// Gives the request the path that routes are registered under. `HEAD` is answered as `GET`; the server leaves the body
 /// out by itself.
 pub fn normalize(request: &mut ServiceRequest) {
@@ -30,6 +33,11 @@ pub fn normalize(request: &mut ServiceRequest) {
 fn normalized(path: &str) -> Option<String> {
     let trimmed = path.trim_end_matches('/');
     let first = trimmed.strip_prefix('/')?.split('/').next().unwrap_or_default();
+    if let Some(below) = trimmed.strip_prefix("/v1").filter(|below| {
+        below.strip_prefix('/').is_some_and(|rest| UNVERSIONED.contains(&rest.split('/').next().unwrap_or_default()))
+    }) {
+        return Some(below.to_owned());
+    }
     if VERSIONED.contains(&first) {
         return Some(format!("/v1{trimmed}"));
     }
@@ -54,6 +62,15 @@ mod tests {
         assert_eq!(normalized("/models/flux/dev"), "/v1/models/flux/dev");
         assert_eq!(normalized("/admin/v1/generations/"), "/admin/v1/generations");
         assert_eq!(normalized("/healthz"), "/healthz");
+        for (asked, found) in [
+            ("/v1/healthz", "/healthz"),
+            ("/v1/docs/", "/docs"),
+            ("/v1/openapi.json", "/openapi.json"),
+            ("/v1/admin/v1/generations", "/admin/v1/generations"),
+            ("/v1/administrators", "/v1/administrators"),
+        ] {
+            assert_eq!(normalized(asked), found);
+        }
         assert_eq!(normalized("/"), "/");
         assert_eq!(normalized("//"), "//");
     }
