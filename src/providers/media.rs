@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use reqwest::Client;
+use reqwest::header::CONTENT_TYPE;
 use tokio::sync::Semaphore;
 use url::Url;
 
@@ -26,6 +27,9 @@ pub enum MediaError {
     /// The image is larger than we carry.
     #[error("the image is larger than {IMAGE_LIMIT} bytes")]
     TooLarge,
+    /// What the host delivers is no image: a page, an error in JSON, or nothing.
+    #[error("there is no image at its address but {0}")]
+    NoImage(&'static str),
     /// The host does not deliver.
     #[error("the image cannot be fetched: {0}")]
     Unreachable(String),
@@ -65,12 +69,21 @@ impl Media {
         if !response.status().is_success() {
             return Err(MediaError::Unreachable(format!("status {}", response.status().as_u16())));
         }
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        match kind.split(';').next().unwrap_or_default().trim() {
+            "text/html" => return Err(MediaError::NoImage("a page")),
+            "application/json" | "application/problem+json" => return Err(MediaError::NoImage("JSON")),
+            _ => {}
+        }
         let mut image = BytesMut::new();
         while let Some(piece) = response.chunk().await.map_err(unreachable)? {
             if image.len() + piece.len() > IMAGE_LIMIT {
                 return Err(MediaError::TooLarge);
             }
             image.extend_from_slice(&piece);
+        }
+        if image.is_empty() {
+            return Err(MediaError::NoImage("nothing"));
         }
         Ok(image.freeze())
     }

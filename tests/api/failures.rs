@@ -160,6 +160,17 @@ async fn a_bill_below_zero_is_none(kind: Database) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_at_an_images_address_is_not_given_out_as_an_image() {
+    let house = House::new(Database::Sqlite).await;
+    let page = json!({"status": 200, "headers": {"content-type": "text/html; charset=utf-8"}, "body": "<html>"});
+    house.misbehave(json!({"at": "file", "do": page})).await;
+    let body = json!({"model": "flux/dev", "prompt": "a", "response_format": "b64_json"});
+    let (status, told) = house.ask(&body).await;
+    assert_eq!(status, 502, "{told}");
+    assert!(told["message"].as_str().unwrap().contains("no image at its address"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trouble_with_our_own_account_is_the_operators_and_not_the_clients() {
     for key in ["bad:key", "locked:key"] {
         let house = House::with(Database::Sqlite, Duration::ZERO, &[("FAL_KEY", key)]).await;
