@@ -116,6 +116,8 @@ impl Writer<'_> {
                 let items = self.kind(&rule.items, &format!("{name}Item"), &format!("{plain}Item"));
                 json!({ "type": "array", "items": items, "minItems": rule.min_items, "maxItems": rule.max_items })
             }
+            Kind::Integer(rule) if !rule.options.is_empty() => self.name(name, kind_schema(kind)),
+            Kind::Number(rule) if !rule.options.is_empty() => self.name(name, kind_schema(kind)),
             Kind::Object(rule) => {
                 let fields = rule.fields.iter();
                 let properties: Map<String, Json> =

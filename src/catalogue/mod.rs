@@ -37,7 +37,7 @@ pub use price::{Charge, Condition, Extra, InputPrice, Price, PriceError, Quote, 
 pub use problem::{Code, PathPart, Problem, Rejection};
 pub use rules::{
     AspectRatio, AspectRatioRule, ChoiceRule, CustomSize, IntegerRule, Kind, ListRule, NumberRule, ObjectRule, Preset,
-    SeedRule, SizeRule, TextFormat, TextRule,
+    SeedRule, SizeRule, TextFormat, TextPattern, TextRule,
 };
 pub use shelf::{Catalogue, Strictness};
 pub use size::{Size, SizeError};

@@ -74,7 +74,7 @@ pub struct Problem {
     /// The most allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub maximum: Option<Number>,
-    /// Whether the limit itself is allowed; always true here.
+    /// Whether the limit itself is allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inclusive: Option<bool>,
     /// What the value must be a multiple of.

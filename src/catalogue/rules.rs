@@ -61,7 +61,43 @@ pub struct TextRule {
     pub max_length: usize,
     /// A form that the text must have.
     pub format: Option<TextFormat>,
+    /// An expression that must be found in the text.
+    pub pattern: Option<TextPattern>,
 }
+
+/// A regular expression, in the language that fal's own checks are written in.
+#[derive(Debug, Clone)]
+pub struct TextPattern(regex::Regex);
+
+impl TextPattern {
+    /// Reads an expression; the error is the reason in one line.
+    pub(super) fn new(expression: &str) -> Result<Self, String> {
+        regex::Regex::new(expression).map(Self).map_err(|error| match error {
+            regex::Error::Syntax(reason) => reason.lines().last().unwrap_or_default().trim().to_owned(),
+            other => other.to_string(),
+        })
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Whether it is found anywhere in the text.
+    #[must_use]
+    pub fn is_match(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
+impl PartialEq for TextPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for TextPattern {}
 
 /// Forms of text that are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -69,6 +105,8 @@ pub struct TextRule {
 pub enum TextFormat {
     /// A UUID, hyphenated.
     Uuid,
+    /// An absolute URL.
+    Uri,
 }
 
 /// Limits of a whole number, both allowed.
@@ -78,6 +116,10 @@ pub struct IntegerRule {
     pub minimum: i64,
     /// Most.
     pub maximum: i64,
+    /// It is a multiple of this; at least 1.
+    pub multiple_of: i64,
+    /// The only values allowed; any within the limits if empty.
+    pub options: Vec<i64>,
 }
 
 /// Limits of a seed, both allowed.
@@ -89,13 +131,21 @@ pub struct SeedRule {
     pub maximum: u64,
 }
 
-/// Limits of a number, both allowed; none where no source states one.
+/// Limits of a number; none where no source states one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NumberRule {
-    /// Least.
+    /// Least, itself allowed.
     pub minimum: Option<f64>,
-    /// Most.
+    /// Most, itself allowed.
     pub maximum: Option<f64>,
+    /// It is above this.
+    pub exclusive_minimum: Option<f64>,
+    /// It is below this.
+    pub exclusive_maximum: Option<f64>,
+    /// It is a multiple of this, which is above 0.
+    pub multiple_of: Option<f64>,
+    /// The only values allowed; any within the limits if empty.
+    pub options: Vec<f64>,
 }
 
 /// The texts to choose from; never empty.

@@ -4,7 +4,10 @@ use serde_json::{Map, Value as Json, json};
 
 use super::model::{Model, Parameter};
 use super::price::{Condition, Price, Rate, Unit};
-use super::rules::{AspectRatioRule, CustomSize, Kind, ListRule, NumberRule, ObjectRule, Preset, SizeRule, TextRule};
+use super::rules::{
+    AspectRatioRule, CustomSize, IntegerRule, Kind, ListRule, NumberRule, ObjectRule, Preset, SizeRule, TextFormat,
+    TextRule,
+};
 use crate::domain::{Fixed, Money};
 
 impl Model {
@@ -118,7 +121,7 @@ fn nullable(mut schema: Json) -> Json {
 pub(super) fn kind_schema(kind: &Kind) -> Json {
     match kind {
         Kind::Text(rule) => text_schema(rule),
-        Kind::Integer(rule) => json!({ "type": "integer", "minimum": rule.minimum, "maximum": rule.maximum }),
+        Kind::Integer(rule) => integer_schema(rule),
         Kind::Seed(rule) => json!({ "type": "integer", "minimum": rule.minimum, "maximum": rule.maximum }),
         Kind::Number(rule) => number_schema(rule),
         Kind::Boolean => json!({ "type": "boolean" }),
@@ -137,19 +140,44 @@ pub(super) fn kind_schema(kind: &Kind) -> Json {
 
 fn text_schema(rule: &TextRule) -> Json {
     let mut schema = json!({ "type": "string", "minLength": rule.min_length, "maxLength": rule.max_length });
-    if rule.format.is_some() {
-        schema["format"] = json!("uuid");
+    if let Some(format) = rule.format {
+        schema["format"] = match format {
+            TextFormat::Uuid => json!("uuid"),
+            TextFormat::Uri => json!("uri"),
+        };
+    }
+    if let Some(pattern) = &rule.pattern {
+        schema["pattern"] = json!(pattern.as_str());
+    }
+    schema
+}
+
+fn integer_schema(rule: &IntegerRule) -> Json {
+    let mut schema = json!({ "type": "integer", "minimum": rule.minimum, "maximum": rule.maximum });
+    if rule.multiple_of > 1 {
+        schema["multipleOf"] = json!(rule.multiple_of);
+    }
+    if !rule.options.is_empty() {
+        schema["enum"] = json!(rule.options);
     }
     schema
 }
 
 fn number_schema(rule: &NumberRule) -> Json {
     let mut schema = json!({ "type": "number" });
-    if let Some(minimum) = rule.minimum {
-        schema["minimum"] = super::value::number(minimum);
+    for (name, limit) in [
+        ("minimum", rule.minimum),
+        ("maximum", rule.maximum),
+        ("exclusiveMinimum", rule.exclusive_minimum),
+        ("exclusiveMaximum", rule.exclusive_maximum),
+        ("multipleOf", rule.multiple_of),
+    ] {
+        if let Some(limit) = limit {
+            schema[name] = super::value::number(limit);
+        }
     }
-    if let Some(maximum) = rule.maximum {
-        schema["maximum"] = super::value::number(maximum);
+    if !rule.options.is_empty() {
+        schema["enum"] = rule.options.iter().map(|option| super::value::number(*option)).collect();
     }
     schema
 }

@@ -129,12 +129,15 @@ pub(super) struct ParameterForm {
     pub(super) min_length: Option<Spanned<usize>>,
     pub(super) max_length: Option<Spanned<usize>>,
     pub(super) format: Option<Spanned<TextFormat>>,
+    pub(super) pattern: Option<Spanned<String>>,
     // Numbers, and each side of a size
     pub(super) minimum: Option<Spanned<Value>>,
     pub(super) maximum: Option<Spanned<Value>>,
-    pub(super) multiple_of: Option<Spanned<u32>>,
-    // Choices and aspect ratios
-    pub(super) options: Option<Spanned<Vec<String>>>,
+    pub(super) exclusive_minimum: Option<Spanned<Value>>,
+    pub(super) exclusive_maximum: Option<Spanned<Value>>,
+    pub(super) multiple_of: Option<Spanned<Value>>,
+    // Choices and aspect ratios (texts), integers and numbers
+    pub(super) options: Option<Spanned<Vec<Value>>>,
     // Sizes and aspect ratios
     pub(super) presets: Option<Spanned<Table>>,
     pub(super) missing_side: Option<Spanned<String>>,

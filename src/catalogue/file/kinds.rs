@@ -9,8 +9,8 @@ use toml::{Spanned, Table, Value as Toml};
 use super::super::json::{Json, Number};
 use super::super::model::Parameter;
 use super::super::rules::{
-    AspectRatio, AspectRatioRule, ChoiceRule, CustomSize, IntegerRule, Kind, ListRule, NumberRule, ObjectRule, Preset,
-    SeedRule, SizeRule, TextRule,
+    AspectRatio, AspectRatioRule, ChoiceRule, CustomSize, Kind, ListRule, ObjectRule, Preset, SizeRule, TextPattern,
+    TextRule,
 };
 use super::super::shelf::Strictness;
 use super::super::size::Size;
@@ -18,6 +18,7 @@ use super::super::validate::{Findings, check};
 use super::super::value::Value;
 use super::Mistake;
 use super::form::{KindName, ParameterForm};
+use super::numbers::{self, distinct, integer};
 use crate::domain::Fixed;
 
 /// One of `[[parameters]]`, or a field of an object.
@@ -82,20 +83,15 @@ fn kind(form: &ParameterForm) -> Result<Kind, Mistake> {
             min_length: form.min_length.as_ref().map_or(0, |length| *length.get_ref()),
             max_length: *needed(form, form.max_length.as_ref(), "max_length")?.get_ref(),
             format: form.format.as_ref().map(|format| *format.get_ref()),
+            pattern: form.pattern.as_ref().map(pattern).transpose()?,
         }),
-        KindName::Integer => {
-            let (minimum, maximum) = integer_limits(form)?;
-            Kind::Integer(IntegerRule { minimum, maximum })
-        }
-        KindName::Seed => Kind::Seed(seed_limits(form)?),
-        KindName::Number => Kind::Number(NumberRule {
-            minimum: form.minimum.as_ref().map(float).transpose()?,
-            maximum: form.maximum.as_ref().map(float).transpose()?,
-        }),
+        KindName::Integer => Kind::Integer(numbers::integer_rule(form)?),
+        KindName::Seed => Kind::Seed(numbers::seed_rule(form)?),
+        KindName::Number => Kind::Number(numbers::number_rule(form)?),
         KindName::Boolean => Kind::Boolean,
         KindName::Choice => {
             let options = needed(form, form.options.as_ref(), "options")?;
-            Kind::Choice(ChoiceRule { options: distinct(options)? })
+            Kind::Choice(ChoiceRule { options: texts(options)? })
         }
         KindName::Size => Kind::Size(size_rule(form)?),
         KindName::AspectRatio => Kind::AspectRatio(aspect_ratio_rule(form)?),
@@ -127,10 +123,13 @@ fn check_fields(form: &ParameterForm, name: KindName) -> Result<(), Mistake> {
         ("min_length", span(form.min_length.as_ref()), &[Text][..]),
         ("max_length", span(form.max_length.as_ref()), &[Text]),
         ("format", span(form.format.as_ref()), &[Text]),
+        ("pattern", span(form.pattern.as_ref()), &[Text]),
         ("minimum", span(form.minimum.as_ref()), &[Integer, Seed, Number, Size]),
         ("maximum", span(form.maximum.as_ref()), &[Integer, Seed, Number, Size]),
-        ("multiple_of", span(form.multiple_of.as_ref()), &[Size]),
-        ("options", span(form.options.as_ref()), &[Choice, AspectRatio]),
+        ("exclusive_minimum", span(form.exclusive_minimum.as_ref()), &[Number]),
+        ("exclusive_maximum", span(form.exclusive_maximum.as_ref()), &[Number]),
+        ("multiple_of", span(form.multiple_of.as_ref()), &[Integer, Number, Size]),
+        ("options", span(form.options.as_ref()), &[Choice, AspectRatio, Integer, Number]),
         ("presets", span(form.presets.as_ref()), &[Size, AspectRatio]),
         ("missing_side", span(form.missing_side.as_ref()), &[Size]),
         ("minimum_pixels", span(form.minimum_pixels.as_ref()), &[Size]),
@@ -151,57 +150,18 @@ fn check_fields(form: &ParameterForm, name: KindName) -> Result<(), Mistake> {
     Ok(())
 }
 
-fn needed<'f, T>(form: &ParameterForm, field: Option<&'f T>, name: &str) -> Result<&'f T, Mistake> {
+pub(super) fn needed<'f, T>(form: &ParameterForm, field: Option<&'f T>, name: &str) -> Result<&'f T, Mistake> {
     field.ok_or_else(|| Mistake::new(form.kind.span(), format!("a parameter of this kind needs `{name}`")))
 }
 
-fn integer(value: &Spanned<Toml>) -> Result<i64, Mistake> {
-    value.get_ref().as_integer().ok_or_else(|| Mistake::new(value.span(), "must be an integer"))
+fn pattern(expression: &Spanned<String>) -> Result<TextPattern, Mistake> {
+    TextPattern::new(expression.get_ref()).map_err(|reason| {
+        Mistake::new(expression.span(), format!("`{}` is no regular expression: {reason}", expression.get_ref()))
+    })
 }
 
-fn float(value: &Spanned<Toml>) -> Result<f64, Mistake> {
-    let number = match value.get_ref() {
-        Toml::Float(value) => Some(*value),
-        Toml::Integer(value) => i32::try_from(*value).ok().map(f64::from),
-        _ => None,
-    };
-    number.filter(|value| value.is_finite()).ok_or_else(|| Mistake::new(value.span(), "must be a number"))
-}
-
-fn integer_limits(form: &ParameterForm) -> Result<(i64, i64), Mistake> {
-    let minimum = integer(needed(form, form.minimum.as_ref(), "minimum")?)?;
-    let maximum = needed(form, form.maximum.as_ref(), "maximum")?;
-    let span = maximum.span();
-    let maximum = integer(maximum)?;
-    if minimum > maximum {
-        return Err(Mistake::new(span, format!("must be at least the minimum, `{minimum}`")));
-    }
-    Ok((minimum, maximum))
-}
-
-/// A seed's maximum is a text where it is beyond TOML's integers; without one it is all of 64 bits.
-fn seed_limits(form: &ParameterForm) -> Result<SeedRule, Mistake> {
-    let read = |value: &Spanned<Toml>| match value.get_ref() {
-        Toml::Integer(number) => u64::try_from(*number).map_err(|_| Mistake::new(value.span(), "must not be negative")),
-        Toml::String(text) => text.parse().map_err(|_| Mistake::new(value.span(), "must be a whole number of 64 bits")),
-        _ => Err(Mistake::new(value.span(), "must be an integer, or a text if it is beyond TOML's integers")),
-    };
-    let minimum = form.minimum.as_ref().map(read).transpose()?.unwrap_or(0);
-    let maximum = form.maximum.as_ref().map(read).transpose()?.unwrap_or(u64::MAX);
-    Ok(SeedRule { minimum, maximum })
-}
-
-fn distinct(options: &Spanned<Vec<String>>) -> Result<Vec<Arc<str>>, Mistake> {
-    let mut seen = std::collections::HashSet::new();
-    if options.get_ref().is_empty() {
-        return Err(Mistake::new(options.span(), "must not be empty"));
-    }
-    for option in options.get_ref() {
-        if !seen.insert(option) {
-            return Err(Mistake::new(options.span(), format!("`{option}` is there twice")));
-        }
-    }
-    Ok(options.get_ref().iter().map(|option| Arc::from(option.as_str())).collect())
+fn texts(options: &Spanned<Vec<Toml>>) -> Result<Vec<Arc<str>>, Mistake> {
+    distinct(options, |option| option.as_str().map(Arc::from), "a text")
 }
 
 fn size_rule(form: &ParameterForm) -> Result<SizeRule, Mistake> {
@@ -228,7 +188,7 @@ fn custom_size(form: &ParameterForm, minimum: &Spanned<Toml>, maximum: &Spanned<
     let custom = CustomSize {
         minimum: side(minimum)?,
         maximum: side(maximum)?,
-        multiple_of: form.multiple_of.as_ref().map_or(1, |step| *step.get_ref()),
+        multiple_of: form.multiple_of.as_ref().map(step).transpose()?.unwrap_or(1),
         missing_side: form.missing_side.as_ref().map(size).transpose()?,
         minimum_pixels: form.minimum_pixels.as_ref().map(|pixels| *pixels.get_ref()),
         maximum_pixels: form.maximum_pixels.as_ref().map(|pixels| *pixels.get_ref()),
@@ -242,6 +202,11 @@ fn custom_size(form: &ParameterForm, minimum: &Spanned<Toml>, maximum: &Spanned<
         return Err(Mistake::new(maximum.span(), "no size is within these limits"));
     }
     Ok(custom)
+}
+
+fn step(value: &Spanned<Toml>) -> Result<u32, Mistake> {
+    let step = u32::try_from(integer(value)?).ok().filter(|step| *step >= 1);
+    step.ok_or_else(|| Mistake::new(value.span(), "must be at least 1"))
 }
 
 fn size(text: &Spanned<String>) -> Result<Size, Mistake> {
@@ -277,7 +242,7 @@ fn aspect_ratio_rule(form: &ParameterForm) -> Result<AspectRatioRule, Mistake> {
         Ok(AspectRatio { name, ratio: sides })
     };
     Ok(AspectRatioRule {
-        options: distinct(options)?.into_iter().map(ratio).collect::<Result<_, _>>()?,
+        options: texts(options)?.into_iter().map(ratio).collect::<Result<_, _>>()?,
         presets: form.presets.as_ref().map(presets).transpose()?.unwrap_or_default(),
     })
 }

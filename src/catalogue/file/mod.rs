@@ -2,6 +2,7 @@
 
 mod form;
 mod kinds;
+mod numbers;
 mod prices;
 
 use std::collections::HashSet;
@@ -37,7 +38,7 @@ impl Mistake {
 pub fn check_file(text: &str, name: &str) -> Result<Model, CatalogueError> {
     let read = || -> Result<Model, Mistake> {
         if let Some(place) = unfilled(text) {
-            let message = "the document that this file was made from does not say this: fill it in";
+            let message = "the document that this file was made from does not settle this: fill it in";
             return Err(Mistake::new(place..place, message));
         }
         let form: ModelForm =

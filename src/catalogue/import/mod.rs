@@ -1,6 +1,8 @@
 //! From a fal endpoint's published document to a model file. What a document cannot say is marked, and a file with
 //! such a mark does not load.
 
+mod flat;
+mod kinds;
 mod read;
 mod write;
 
@@ -47,8 +49,10 @@ struct Draft {
     price: Option<DraftPrice>,
     output: DraftOutput,
     parameters: Vec<DraftParameter>,
-    /// Fields of a form that no kind has.
-    left_out: Vec<String>,
+    /// Fields that no kind can say, each with why.
+    left_out: Vec<(String, String)>,
+    /// Limits of fields that cannot be left out, which no kind can say.
+    unsaid: Vec<String>,
 }
 
 struct DraftPrice {
@@ -71,19 +75,45 @@ struct DraftParameter {
 }
 
 enum DraftKind {
-    Text { min_length: Option<u64>, max_length: Option<u64>, uuid: bool },
-    Number { name: &'static str, minimum: Option<serde_json::Value>, maximum: Option<serde_json::Value> },
+    Text {
+        min_length: Option<u64>,
+        max_length: Option<u64>,
+        format: Option<&'static str>,
+        pattern: Option<String>,
+    },
+    Integer {
+        seed: bool,
+        minimum: Option<i128>,
+        maximum: Option<i128>,
+        multiple_of: Option<i64>,
+        options: Vec<i64>,
+    },
+    /// Its limits by the names that model files have for them.
+    Number {
+        limits: Vec<(&'static str, serde_json::Value)>,
+        options: Vec<serde_json::Value>,
+    },
     Boolean,
     Choice(Vec<String>),
-    Size { presets: Vec<String>, custom: Option<DraftSize> },
+    Size {
+        presets: Vec<String>,
+        custom: Option<DraftSize>,
+    },
     AspectRatio(Vec<String>),
     Image,
-    List { items: Box<DraftKind>, min_items: Option<u64>, max_items: Option<u64> },
+    List {
+        items: Box<DraftKind>,
+        min_items: Option<u64>,
+        max_items: Option<u64>,
+    },
     Object(Vec<DraftParameter>),
+    /// No kind has its form, and it is required.
+    Unknown,
 }
 
 struct DraftSize {
     minimum: u64,
     maximum: Option<u64>,
+    multiple_of: Option<i64>,
     missing_side: Option<(u64, u64)>,
 }

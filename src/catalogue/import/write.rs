@@ -54,8 +54,8 @@ pub(super) fn file(draft: &Draft) -> String {
     if !draft.parameters.iter().any(|parameter| parameter.name == "num_images") {
         file.one_image();
     }
-    for name in &draft.left_out {
-        let _ = writeln!(file.0, "# Left out: `{name}`, whose form no kind of parameter has.\n");
+    for (name, why) in &draft.left_out {
+        let _ = writeln!(file.0, "# Left out: `{name}`, {why}.\n");
     }
     file.example(id, draft);
     file.0.truncate(file.0.trim_end().len());
@@ -81,7 +81,7 @@ impl File {
     fn inferred(&mut self, draft: &Draft) {
         let mut inferred = Vec::new();
         for parameter in &draft.parameters {
-            if let DraftKind::Text { max_length: None, uuid: false, .. } = parameter.kind {
+            if let DraftKind::Text { max_length: None, format: None | Some("uri"), .. } = parameter.kind {
                 inferred.push(format!(
                     "{}: fal states no limit; {LONGEST_TEXT} characters keep it within reason",
                     parameter.name
@@ -90,6 +90,11 @@ impl File {
         }
         if !inferred.is_empty() {
             self.line("inferred", &list(&inferred));
+        }
+        if !draft.unsaid.is_empty() {
+            let note =
+                |word: &String| mark(&format!("how `{word}` of the document is kept, which no model file can say"));
+            self.line("notes", &format!("[{}]", draft.unsaid.iter().map(note).collect::<Vec<_>>().join(", ")));
         }
         self.end();
     }
@@ -172,7 +177,9 @@ impl File {
     fn kind_name(&mut self, kind: &DraftKind) {
         let name = match kind {
             DraftKind::Text { .. } => "text",
-            DraftKind::Number { name, .. } => name,
+            DraftKind::Integer { seed: true, .. } => "seed",
+            DraftKind::Integer { .. } => "integer",
+            DraftKind::Number { .. } => "number",
             DraftKind::Boolean => "boolean",
             DraftKind::Choice(_) => "choice",
             DraftKind::Size { .. } => "size",
@@ -180,35 +187,62 @@ impl File {
             DraftKind::Image => "image",
             DraftKind::List { .. } => "list",
             DraftKind::Object(_) => "object",
+            DraftKind::Unknown => {
+                self.line("kind", &mark("the document requires it in a form that no kind has"));
+                return;
+            }
         };
         self.line("kind", &text(name));
     }
 
     fn limits(&mut self, name: &str, kind: &DraftKind, required: bool) {
         match kind {
-            DraftKind::Text { min_length, max_length, uuid } => {
+            DraftKind::Text { min_length, max_length, format, pattern } => {
                 // An empty prompt would only be refused, or cost.
                 let least = min_length.or((name == "prompt" && required).then_some(1));
                 self.number("min_length", least);
-                let longest = max_length.unwrap_or(if *uuid { 36 } else { LONGEST_TEXT });
+                let usual = if *format == Some("uuid") { 36 } else { LONGEST_TEXT };
+                let longest = max_length.unwrap_or(usual.max(least.unwrap_or(0)));
                 self.number("max_length", Some(longest));
-                if *uuid {
-                    self.line("format", "\"uuid\"");
+                if let Some(format) = format {
+                    self.line("format", &text(format));
+                }
+                if let Some(pattern) = pattern {
+                    self.line("pattern", &text(pattern));
                 }
             }
-            DraftKind::Number { name, minimum, maximum } => {
+            DraftKind::Integer { seed, minimum, maximum, multiple_of, options } => {
                 for (key, limit) in [("minimum", minimum), ("maximum", maximum)] {
                     match limit {
-                        Some(limit) => self.line(key, &limit.to_string()),
-                        None if *name == "integer" => self.line(key, &mark("the document has none")),
+                        Some(limit) => self.line(key, &whole(*limit, *seed)),
+                        None if !seed && options.is_empty() => self.line(key, &mark("the document has none")),
                         None => {}
                     }
                 }
+                if let Some(step) = multiple_of {
+                    self.line("multiple_of", &step.to_string());
+                }
+                if !options.is_empty() {
+                    let options: Vec<String> = options.iter().map(i64::to_string).collect();
+                    self.line("options", &format!("[{}]", options.join(", ")));
+                }
+            }
+            DraftKind::Number { limits, options } => {
+                for (key, limit) in limits {
+                    self.line(key, &fraction(limit));
+                }
+                if !options.is_empty() {
+                    let options: Vec<String> = options.iter().map(fraction).collect();
+                    self.line("options", &format!("[{}]", options.join(", ")));
+                }
             }
             DraftKind::Choice(options) | DraftKind::AspectRatio(options) => self.line("options", &list(options)),
-            DraftKind::Size { custom: Some(DraftSize { minimum, maximum, missing_side }), .. } => {
+            DraftKind::Size { custom: Some(DraftSize { minimum, maximum, multiple_of, missing_side }), .. } => {
                 self.number("minimum", Some(*minimum));
                 self.number("maximum", Some(maximum.unwrap_or(14142)));
+                if let Some(step) = multiple_of {
+                    self.line("multiple_of", &step.to_string());
+                }
                 if let Some((width, height)) = missing_side {
                     self.line("missing_side", &text(&format!("{width}x{height}")));
                 }
@@ -220,7 +254,11 @@ impl File {
                     None => self.line("max_items", &mark("the document has no number")),
                 }
             }
-            DraftKind::Size { custom: None, .. } | DraftKind::Boolean | DraftKind::Image | DraftKind::Object(_) => {}
+            DraftKind::Size { custom: None, .. }
+            | DraftKind::Boolean
+            | DraftKind::Image
+            | DraftKind::Object(_)
+            | DraftKind::Unknown => {}
         }
     }
 
@@ -316,6 +354,21 @@ fn default_text(kind: &DraftKind, default: &Json) -> Option<String> {
         (_, Json::Bool(_) | Json::Number(_)) => Some(default.to_string()),
         _ => None,
     }
+}
+
+/// A whole limit within TOML's integers; a seed's may be beyond them, as a text.
+fn whole(limit: i128, seed: bool) -> String {
+    if let Some(beyond) = u64::try_from(limit.min(u64::MAX.into())).ok().filter(|l| seed && i64::try_from(*l).is_err())
+    {
+        return text(&beyond.to_string());
+    }
+    limit.clamp(i64::MIN.into(), i64::MAX.into()).to_string()
+}
+
+/// A limit of a number: as a float where an integer would be longer than a file's limits are.
+fn fraction(limit: &Json) -> String {
+    let short = limit.as_i64().is_some_and(|limit| i32::try_from(limit).is_ok());
+    if short || limit.is_f64() { limit.to_string() } else { format!("{limit}.0") }
 }
 
 fn text(value: &str) -> String {

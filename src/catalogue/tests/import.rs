@@ -176,7 +176,7 @@ fn a_ratio_may_have_a_fraction() {
 fn what_a_document_cannot_say_is_marked_and_the_file_does_not_load() {
     let file = import(&without("aspect_ratio").to_string()).unwrap();
     let message = check_file(&file, "new.toml").unwrap_err().to_string();
-    assert_eq!(message, "new.toml:3:8: the document that this file was made from does not say this: fill it in");
+    assert_eq!(message, "new.toml:3:8: the document that this file was made from does not settle this: fill it in");
     for wanted in ["name", "developer", "per", "amount", "as_of", "source", "max_items"] {
         assert!(file.lines().any(|line| line.starts_with(&format!("{wanted} = \"<fill in"))), "{wanted}");
     }

@@ -5,6 +5,7 @@ mod files;
 mod golden;
 mod habits;
 mod import;
+mod import_limits;
 mod limits;
 mod money;
 mod probes;

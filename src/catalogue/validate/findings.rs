@@ -177,6 +177,36 @@ impl<'j> Findings<'j> {
         });
     }
 
+    /// Not above a limit that is itself not allowed.
+    pub(super) fn not_above(&mut self, limit: Number) {
+        let message = format!("{} must be above {limit}", self.here());
+        self.note_with(Code::TooSmall, message, |problem| {
+            problem.r#type = Some("number");
+            problem.inclusive = Some(false);
+            problem.minimum = Some(limit);
+        });
+    }
+
+    /// Not below a limit that is itself not allowed.
+    pub(super) fn not_below(&mut self, limit: Number) {
+        let message = format!("{} must be below {limit}", self.here());
+        self.note_with(Code::TooBig, message, |problem| {
+            problem.r#type = Some("number");
+            problem.inclusive = Some(false);
+            problem.maximum = Some(limit);
+        });
+    }
+
+    /// Not a multiple of what it must be.
+    pub(super) fn not_a_multiple(&mut self, step: impl Into<Number>, nearest: Option<JsonValue>) {
+        let step = step.into();
+        let message = format!("{} must be a multiple of {step}", self.here());
+        self.note_with(Code::NotMultipleOf, message, |problem| {
+            problem.multiple_of = Some(step);
+            problem.nearest = nearest;
+        });
+    }
+
     /// None of the options. `also` says what else is taken, if anything.
     pub(super) fn not_an_option<'o>(
         &mut self,

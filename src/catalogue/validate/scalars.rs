@@ -27,8 +27,16 @@ pub(super) fn text(rule: &TextRule, json: &Json<'_>, findings: &mut Findings<'_>
         findings.too_big("string", rule.max_length, None);
         return None;
     }
-    if rule.format == Some(TextFormat::Uuid) && uuid::Uuid::try_parse(text).is_err() {
-        findings.note(Code::InvalidString, format!("{} must be a UUID", findings.here()));
+    let wanted = match rule.format {
+        Some(TextFormat::Uuid) if uuid::Uuid::try_parse(text).is_err() => Some("be a UUID".to_owned()),
+        Some(TextFormat::Uri) if Url::parse(text).is_err() => Some("be a URL such as `https://example.com`".to_owned()),
+        _ => {
+            let pattern = rule.pattern.as_ref().filter(|pattern| !pattern.is_match(text));
+            pattern.map(|pattern| format!("match `{}`", pattern.as_str()))
+        }
+    };
+    if let Some(wanted) = wanted {
+        findings.note(Code::InvalidString, format!("{} must {wanted}", findings.here()));
         return None;
     }
     Some(Value::Text(Arc::from(text)))
@@ -57,7 +65,19 @@ pub(super) fn boolean(json: &Json<'_>, findings: &mut Findings<'_>) -> Option<bo
 
 pub(super) fn integer(rule: &IntegerRule, json: &Json<'_>, findings: &mut Findings<'_>) -> Option<Value> {
     let value = whole_between(rule.minimum.into(), rule.maximum.into(), json, findings)?;
-    i64::try_from(value).ok().map(Value::Integer)
+    let value = i64::try_from(value).ok()?;
+    if !rule.options.is_empty() && !rule.options.contains(&value) {
+        not_a_listed_number(&value.into(), rule.options.iter().map(|option| (*option).into()), findings);
+        return None;
+    }
+    if value % rule.multiple_of != 0 {
+        // The multiple below, or the first that is allowed.
+        let below = value.div_euclid(rule.multiple_of) * rule.multiple_of;
+        let near = if below < rule.minimum { below + rule.multiple_of } else { below };
+        findings.not_a_multiple(rule.multiple_of, Some(near.into()));
+        return None;
+    }
+    Some(Value::Integer(value))
 }
 
 pub(super) fn seed(rule: &SeedRule, json: &Json<'_>, findings: &mut Findings<'_>) -> Option<Value> {
@@ -162,7 +182,36 @@ pub(super) fn number(rule: &NumberRule, json: &Json<'_>, findings: &mut Findings
         findings.too_big("number", as_number(&maximum), Some(maximum));
         return None;
     }
+    if let Some(limit) = rule.exclusive_minimum.filter(|limit| value <= *limit) {
+        findings.not_above(as_number(&value::number(limit)));
+        return None;
+    }
+    if let Some(limit) = rule.exclusive_maximum.filter(|limit| value >= *limit) {
+        findings.not_below(as_number(&value::number(limit)));
+        return None;
+    }
+    if !rule.options.is_empty() && !rule.options.contains(&value) {
+        let options = rule.options.iter().map(|option| value::number(*option));
+        not_a_listed_number(&value::number(value), options, findings);
+        return None;
+    }
+    if let Some(step) = rule.multiple_of.filter(|step| !is_multiple(value, *step)) {
+        findings.not_a_multiple(as_number(&value::number(step)), None);
+        return None;
+    }
     Some(Value::Number(value))
+}
+
+/// Whether a number is a multiple of another, as closely as floats can tell: fal's own checks allow the same billionth.
+fn is_multiple(value: f64, step: f64) -> bool {
+    let rest = (value % step).abs();
+    let allowed = value.abs() / 1e9;
+    rest <= allowed || (rest - step).abs() <= allowed
+}
+
+fn not_a_listed_number(received: &JsonValue, options: impl Iterator<Item = JsonValue>, findings: &mut Findings<'_>) {
+    let options: Vec<String> = options.map(|option| option.to_string()).collect();
+    findings.not_an_option(&received.to_string(), options.iter().map(String::as_str), "");
 }
 
 fn as_number(json: &JsonValue) -> JsonNumber {
