@@ -18,8 +18,8 @@ mod storage;
 mod tests;
 
 use files::{read_dotenv, read_toml};
+use reader::Reader;
 pub use reader::parse_duration;
-use reader::{Reader, list};
 use storage::CLOUD_PREFIXES;
 pub use storage::StorageSettings;
 
@@ -273,8 +273,7 @@ impl Config {
         let rest_url = read.base_url("FAL_REST_URL", "https://rest.fal.ai")?;
         let addresses_set =
             ["FAL_QUEUE_URL", "FAL_RUN_URL", "FAL_REST_URL"].iter().any(|name| read.text(name).is_some());
-        let mut media_hosts =
-            read.text("FAL_MEDIA_HOSTS").map_or_else(|| vec!["fal.media".to_owned(), "*.fal.media".to_owned()], list);
+        let mut media_hosts = read.hosts("FAL_MEDIA_HOSTS", "fal.media,*.fal.media")?;
         media_hosts.extend([&queue_url, &run_url, &rest_url].iter().filter_map(|url| host_of(url)));
         let success_status = read.parse("IMAGEGATE_SUCCESS_STATUS", 201_u16, "200 or 201")?;
         if !matches!(success_status, 200 | 201) {
@@ -301,10 +300,7 @@ impl Config {
                     None => None,
                 },
                 body_limit: read.size("IMAGEGATE_BODY_LIMIT", 32 * 1024 * 1024)?,
-                cors_origins: match read.text("IMAGEGATE_CORS_ORIGINS") {
-                    None | Some("*") => None,
-                    Some(origins) => Some(list(origins)),
-                },
+                cors_origins: read.origins("IMAGEGATE_CORS_ORIGINS")?,
                 webhook_allow_private: read.switch("IMAGEGATE_WEBHOOK_ALLOW_PRIVATE")?,
                 trusted_proxies: read.networks("IMAGEGATE_TRUSTED_PROXIES")?,
                 tls: read.tls()?,
@@ -327,10 +323,7 @@ impl Config {
                 bind: read.address("IMAGEGATE_SANDBOX_BIND", "127.0.0.1:0")?,
                 delay: read.duration("IMAGEGATE_SANDBOX_DELAY", Duration::from_secs(1))?,
             },
-            keys: KeySettings {
-                admin: read.key("IMAGEGATE_ADMIN_KEY")?,
-                bootstrap: read.key("IMAGEGATE_BOOTSTRAP_KEY")?,
-            },
+            keys: read.keys()?,
             storage: read.storage()?,
             sales: SalesSettings {
                 models_dir: read.text("IMAGEGATE_MODELS_DIR").map(PathBuf::from),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::ledger::{Books, LedgerError};
 use crate::meters::SharedMeters;
 use crate::providers::{Bill, BillingError, Media, Metered, Provider, Providers, fal};
 use crate::storage::{Links, Storage, StorageError};
-use crate::store::{Store, StoreError, StoreOptions};
+use crate::store::{Store, StoreError, StoreOptions, without_password};
 use crate::webhooks::Webhooks;
 use crate::{api, sandbox};
 
@@ -30,7 +31,7 @@ mod known;
 mod listen;
 mod tls;
 
-use listen::listen;
+use listen::{Sockets, listen};
 use tls::TlsError;
 
 pub use listen::document;
@@ -43,6 +44,17 @@ const SANDBOX_KEY: &str = "sandbox:sandbox";
 /// Why the gateway does not start; one clear sentence each.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The database, at the start.
+    #[error(
+        "DATABASE_URL=`{address}` cannot be used: {source}; it must be a database that answers, such as \
+         `postgres://user@host/name`, or a file that can be written, such as `sqlite://data/imagegate.db`"
+    )]
+    Database {
+        /// The address, without its password.
+        address: String,
+        /// Why.
+        source: StoreError,
+    },
     /// The database.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -55,6 +67,14 @@ pub enum StartError {
     /// The model files.
     #[error("{0}")]
     Catalogue(#[from] CatalogueError),
+    /// The model files of the operator's folder.
+    #[error("IMAGEGATE_MODELS_DIR=`{}` cannot be used: {source}", .folder.display())]
+    Models {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: Box<CatalogueError>,
+    },
     /// The stand-in.
     #[error("the sandbox does not start: {0}")]
     Sandbox(#[from] sandbox::SandboxError),
@@ -112,9 +132,10 @@ pub struct Running {
 }
 
 /// Opens the database with its migrations applied.
-pub async fn open_store(config: &Config) -> Result<Store, StoreError> {
-    let store = Store::connect(&config.database_url, StoreOptions::default()).await?;
-    store.migrate().await?;
+pub async fn open_store(config: &Config) -> Result<Store, StartError> {
+    let named = |source| StartError::Database { address: without_password(&config.database_url), source };
+    let store = Store::connect(&config.database_url, StoreOptions::default()).await.map_err(named)?;
+    store.migrate().await.map_err(named)?;
     Ok(store)
 }
 
@@ -125,10 +146,11 @@ pub fn clock_and_ids() -> (Arc<dyn Clock>, Arc<dyn IdSource>) {
 }
 
 /// What is sold.
-pub fn load_catalogue(settings: &SalesSettings) -> Result<Catalogue, CatalogueError> {
+pub fn load_catalogue(settings: &SalesSettings) -> Result<Catalogue, StartError> {
     match &settings.models_dir {
-        Some(folder) => Catalogue::with_directory(folder),
-        None => Catalogue::built_in(),
+        Some(folder) => Catalogue::with_directory(folder)
+            .map_err(|source| StartError::Models { folder: folder.clone(), source: Box::new(source) }),
+        None => Ok(Catalogue::built_in()?),
     }
 }
 
@@ -145,7 +167,9 @@ pub fn bill(config: &Config) -> Result<Option<Box<dyn Bill>>, BillingError> {
 pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Running, StartError> {
     let (clock, ids) = clock_and_ids();
     let (meters, stopping) = (SharedMeters::default(), Stopping::default());
+    // What stops the start is found out before anything runs.
     let published = publish(&config.sales)?;
+    let sockets = Sockets::bind(&config.http)?;
     let store = open_store(&config).await?;
     let accounts = Accounts::load(store.clone(), clock.clone(), ids.clone()).await?;
     let first_keys = Box::pin(set_up_keys(&accounts, &config)).await?;
@@ -203,7 +227,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     webhooks.start(Arc::new(api::Letters(services.clone().into_inner())), &tracker, &jobs);
     let tools = web::Data::new(FrameTools { clock, ids, meters, stopping: stopping.clone() });
     let reloader = Reloader { sales: config.sales, services: services.clone().into_inner() };
-    let (address, server) = listen(&config.http, services, tools)?;
+    let (address, server) = listen(&config.http, sockets, services, tools)?;
     let stop = StopSignal { server: server.handle(), stopping, delay: config.http.shutdown_delay };
     Ok(Running { address, first_keys, upstream, reloader, server, stop, tracker, gateway, sandbox })
 }

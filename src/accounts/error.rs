@@ -30,8 +30,8 @@ pub enum AccountsError {
     #[error("{0}")]
     Invalid(String),
     /// The value that a setting gives is another key's already.
-    #[error("this value is another key already; choose a value of its own")]
-    ValueInUse,
+    #[error("the value of {0} is another key already; choose a value of its own")]
+    ValueInUse(&'static str),
     /// The value that a setting gives cannot be sent as a bearer token.
     #[error("a key must be visible ASCII characters without spaces, at least one and at most 1024")]
     UnusableValue,

@@ -209,7 +209,7 @@ impl Accounts {
             let same = keys.iter().find(|key| key.hash == hash);
             let ours = |key: &StoredKey| key.record.origin == KeyOrigin::Setting && key.record.kind == kind;
             if same.is_some_and(|key| !ours(key)) {
-                return Err(AccountsError::ValueInUse);
+                return Err(AccountsError::ValueInUse(setting_name(kind)));
             }
             let now = self.inner.clock.now();
             for key in keys.iter().filter(|key| ours(key) && key.hash != hash) {

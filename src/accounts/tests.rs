@@ -134,12 +134,12 @@ on_both_databases! {
         assert_eq!(accounts.authenticate("for-the-shop", NOW).unwrap().kind, CallerKind::Project(default.id));
         assert!(matches!(
             accounts.ensure_setting_key(KeyKind::Project, "for-admins").await,
-            Err(AccountsError::ValueInUse)
+            Err(AccountsError::ValueInUse("IMAGEGATE_BOOTSTRAP_KEY"))
         ));
         let (_, secret) = accounts.create_key(new_key(CallerKind::Admin)).await.unwrap();
         assert!(matches!(
             accounts.ensure_setting_key(KeyKind::Admin, secret.expose()).await,
-            Err(AccountsError::ValueInUse)
+            Err(AccountsError::ValueInUse("IMAGEGATE_ADMIN_KEY"))
         ));
         assert!(matches!(
             accounts.ensure_setting_key(KeyKind::Admin, "two words").await,

@@ -18,14 +18,20 @@ pub enum CatalogueError {
         message: String,
     },
     /// Two models are found under the same id.
-    #[error("`{first}` and `{second}` both claim the id `{id}`")]
+    #[error(
+        "`{first}` ({first_file}) and `{second}` ({second_file}) both claim the id `{id}`: change it in one of them"
+    )]
     Clash {
         /// The id or alias.
         id: String,
         /// One model.
         first: String,
+        /// Its file.
+        first_file: String,
         /// The other.
         second: String,
+        /// Its file.
+        second_file: String,
     },
     /// A model falls back to one that is not on offer, or to itself.
     #[error("`{model}` falls back to `{fallback}`, which is no other model on offer")]

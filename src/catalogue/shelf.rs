@@ -73,22 +73,23 @@ impl Catalogue {
     /// The first files, then `more`, which may replace them; each with its name.
     fn load(first: &[(&str, &str)], more: &[(String, String)]) -> Result<Self, CatalogueError> {
         let mut version = Sha256::new();
-        let mut models: Vec<Arc<Model>> = Vec::new();
+        let mut models: Vec<(Arc<Model>, &str)> = Vec::new();
         for (name, text) in first {
             version.update(text);
-            models.push(Arc::new(check_file(text, name)?));
+            models.push((Arc::new(check_file(text, name)?), "built in"));
         }
         let built_in = models.len();
         for (name, text) in more {
             version.update(text);
             let model = Arc::new(check_file(text, name)?);
-            match models.iter_mut().take(built_in).find(|known| known.id.eq_ignore_ascii_case(&model.id)) {
-                Some(replaced) => *replaced = model,
-                None => models.push(model),
+            match models.iter_mut().take(built_in).find(|(known, _)| known.id.eq_ignore_ascii_case(&model.id)) {
+                Some(replaced) => *replaced = (model, name),
+                None => models.push((model, name)),
             }
         }
-        models.sort_by(|one, another| one.id.cmp(&another.id));
+        models.sort_by(|(one, _), (another, _)| one.id.cmp(&another.id));
         let places = find_places(&models)?;
+        let models: Vec<Arc<Model>> = models.into_iter().map(|(model, _)| model).collect();
         check_fallbacks(&models, &places)?;
         Ok(Self { models, places, version: hex::encode(version.finalize()) })
     }
@@ -170,16 +171,18 @@ fn check_fallbacks(models: &[Arc<Model>], places: &HashMap<Box<str>, usize>) -> 
 }
 
 /// Where each id and alias leads.
-fn find_places(models: &[Arc<Model>]) -> Result<HashMap<Box<str>, usize>, CatalogueError> {
+fn find_places(models: &[(Arc<Model>, &str)]) -> Result<HashMap<Box<str>, usize>, CatalogueError> {
     let mut places = HashMap::new();
-    for (place, model) in models.iter().enumerate() {
+    for (place, (model, file)) in models.iter().enumerate() {
         for id in std::iter::once(&model.id).chain(&model.aliases) {
             let earlier = places.insert(id.to_ascii_lowercase().into_boxed_str(), place);
-            if let Some(earlier) = earlier.and_then(|earlier| models.get(earlier)) {
+            if let Some((earlier, earlier_file)) = earlier.and_then(|earlier| models.get(earlier)) {
                 return Err(CatalogueError::Clash {
                     id: id.clone(),
                     first: earlier.id.clone(),
+                    first_file: (*earlier_file).to_owned(),
                     second: model.id.clone(),
+                    second_file: (*file).to_owned(),
                 });
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{ConfigError, FalKey, Secret, TlsSettings, bad};
+use super::{ConfigError, FalKey, KeySettings, Secret, TlsSettings, bad};
 use crate::domain::{Network, NetworkError};
 
 /// Looks values up and reads them as what they should be.
@@ -65,8 +65,38 @@ impl Reader<'_> {
     }
 
     pub(super) fn networks(&self, name: &'static str) -> Result<Vec<Network>, ConfigError> {
-        let parts = list(self.text(name).unwrap_or_default()).into_iter();
-        parts.map(|part| part.parse().map_err(|fault: NetworkError| bad(name, &part, &fault.to_string()))).collect()
+        let parts = self.list(name, "networks such as `10.0.0.0/8`, with commas between them")?.unwrap_or_default();
+        parts
+            .into_iter()
+            .map(|part| part.parse().map_err(|fault: NetworkError| bad(name, &part, &fault.to_string())))
+            .collect()
+    }
+
+    /// Names of hosts, in lower case as addresses have them.
+    pub(super) fn hosts(&self, name: &'static str, default: &str) -> Result<Vec<String>, ConfigError> {
+        let allowed = "names of hosts with commas between them, such as `fal.media`, or `*.fal.media` for all below it";
+        let hosts = self.list(name, allowed)?.unwrap_or_else(|| list(default));
+        match hosts.iter().find(|host| !is_host(host.strip_prefix("*.").unwrap_or(host))) {
+            Some(wrong) => Err(bad(name, wrong, allowed)),
+            None => Ok(hosts.iter().map(|host| host.to_ascii_lowercase()).collect()),
+        }
+    }
+
+    /// Origins of browsers, as these write them; `None` is everybody's.
+    pub(super) fn origins(&self, name: &'static str) -> Result<Option<Vec<String>>, ConfigError> {
+        let allowed = "`*` alone, or origins as `scheme://host` or `scheme://host:port`, without a path, with commas between them";
+        let Some(origins) = self.list(name, allowed)?.filter(|origins| origins.as_slice() != ["*"]) else {
+            return Ok(None);
+        };
+        let read = |text: &String| origin(text).ok_or_else(|| bad(name, text, allowed));
+        origins.iter().map(read).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// What stands between commas; `None` if it is not set, and an error if there are only commas.
+    fn list(&self, name: &'static str, allowed: &str) -> Result<Option<Vec<String>>, ConfigError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let parts = list(text);
+        if parts.is_empty() { Err(bad(name, text, allowed)) } else { Ok(Some(parts)) }
     }
 
     pub(super) fn tls(&self) -> Result<Option<TlsSettings>, ConfigError> {
@@ -99,13 +129,26 @@ impl Reader<'_> {
         })
     }
 
+    pub(super) fn keys(&self) -> Result<KeySettings, ConfigError> {
+        let keys =
+            KeySettings { admin: self.key("IMAGEGATE_ADMIN_KEY")?, bootstrap: self.key("IMAGEGATE_BOOTSTRAP_KEY")? };
+        if keys.admin.is_some() && keys.admin == keys.bootstrap {
+            return Err(bad(
+                "IMAGEGATE_BOOTSTRAP_KEY",
+                "…",
+                "a value of its own, other than that of IMAGEGATE_ADMIN_KEY",
+            ));
+        }
+        Ok(keys)
+    }
+
     pub(super) fn key(&self, name: &'static str) -> Result<Option<Secret>, ConfigError> {
         let Some(value) = self.text(name) else { return Ok(None) };
-        let fits = value.len() >= 16 && value.bytes().all(|byte| byte.is_ascii_graphic());
+        let fits = (16..=1024).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic());
         if fits {
             return Ok(Some(Secret::new(value)));
         }
-        Err(bad(name, "…", "at least 16 visible ASCII characters without spaces"))
+        Err(bad(name, "…", "16 to 1024 visible ASCII characters without spaces"))
     }
 
     pub(super) fn key_concurrency(&self) -> Result<Option<usize>, ConfigError> {
@@ -119,7 +162,11 @@ impl Reader<'_> {
     pub(super) fn fal_keys(&self) -> Result<Vec<FalKey>, ConfigError> {
         let allowed = "`key_id:key_secret`, or several as `key*weight,key*weight` with weights of at least 1";
         let mut keys = Vec::new();
-        for part in list(self.text("FAL_KEY").unwrap_or_default()) {
+        let parts = match self.text("FAL_KEY").map(list) {
+            Some(parts) if parts.is_empty() => return Err(bad("FAL_KEY", "…", allowed)),
+            parts => parts.unwrap_or_default(),
+        };
+        for part in parts {
             let (key, weight) = part.rsplit_once('*').unwrap_or((&part, "1"));
             let weight = weight.trim().parse().ok().filter(|weight| *weight >= 1);
             let key = key.trim();
@@ -132,6 +179,27 @@ impl Reader<'_> {
         }
         Ok(keys)
     }
+}
+
+/// A name of a host, or an address in its place.
+fn is_host(text: &str) -> bool {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let is_name = text.split('.').all(|label| !label.is_empty() && label.bytes().all(letter));
+    let in_brackets = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    is_name || in_brackets.is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
+}
+
+/// An origin as browsers write it: in lower case, and without the port that its scheme has anyway.
+fn origin(text: &str) -> Option<String> {
+    let (scheme, place) = text.split_once("://")?;
+    let url = url::Url::parse(text).ok()?;
+    let host = url.host_str().filter(|host| is_host(host))?;
+    let named = match url.port() {
+        Some(port) => format!("{}://{host}:{port}", url.scheme()),
+        None => format!("{}://{host}", url.scheme()),
+    };
+    let plain = !scheme.is_empty() && !place.contains(['/', '?', '#', '@', '\\']);
+    plain.then_some(named)
 }
 
 /// The parts of a text between its commas.

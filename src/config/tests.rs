@@ -36,6 +36,18 @@ fn a_bad_setting_names_the_variable_the_value_and_what_is_allowed() {
         ("FAL_QUEUE_URL", "queue.fal.run"),
         ("IMAGEGATE_PUBLIC_URL", "ftp://x"),
         ("IMAGEGATE_WEBHOOK_ALLOW_PRIVATE", "perhaps"),
+        ("IMAGEGATE_TRUSTED_PROXIES", ","),
+        ("IMAGEGATE_CORS_ORIGINS", "nope"),
+        ("IMAGEGATE_CORS_ORIGINS", "https://a.example/path"),
+        ("IMAGEGATE_CORS_ORIGINS", "https://a.example/"),
+        ("IMAGEGATE_CORS_ORIGINS", "https://*.example"),
+        ("IMAGEGATE_CORS_ORIGINS", ","),
+        ("FAL_MEDIA_HOSTS", "*"),
+        ("FAL_MEDIA_HOSTS", "http://fal.media"),
+        ("FAL_MEDIA_HOSTS", "fal.media:443"),
+        ("FAL_MEDIA_HOSTS", "a..b"),
+        ("FAL_MEDIA_HOSTS", "fal.*.media"),
+        ("FAL_MEDIA_HOSTS", ","),
     ] {
         let sentence = config(&[(name, value)]).unwrap_err().to_string();
         assert!(sentence.contains(name) && sentence.contains(value), "{sentence}");
@@ -43,10 +55,33 @@ fn a_bad_setting_names_the_variable_the_value_and_what_is_allowed() {
 }
 
 #[test]
+fn origins_and_hosts_are_read_as_browsers_and_addresses_have_them() {
+    let origins = |value: &str| config(&[("IMAGEGATE_CORS_ORIGINS", value)]).map(|config| config.http.cors_origins);
+    assert_eq!((origins("").unwrap(), origins("*").unwrap()), (None, None));
+    let several = origins("https://A.example:443, http://localhost:5173,http://[::1]:80,tauri://localhost").unwrap();
+    assert_eq!(several.unwrap(), ["https://a.example", "http://localhost:5173", "http://[::1]", "tauri://localhost"]);
+    let sentence = origins("https://a.example,*").unwrap_err().to_string();
+    assert!(sentence.contains("`*` is not allowed: `*` alone"), "{sentence}");
+    let hosts = config(&[("FAL_MEDIA_HOSTS", "Cdn.example, *.fal.media,127.0.0.1,[::1]")]).unwrap().fal.media_hosts;
+    assert_eq!(hosts[..4], ["cdn.example", "*.fal.media", "127.0.0.1", "[::1]"]);
+}
+
+#[test]
+fn two_keys_of_one_value_are_told_with_both_variables() {
+    let same = "hush-hush-hush-hush";
+    let refused = config(&[("IMAGEGATE_ADMIN_KEY", same), ("IMAGEGATE_BOOTSTRAP_KEY", same)]).unwrap_err().to_string();
+    assert!(refused.contains("IMAGEGATE_ADMIN_KEY") && refused.contains("IMAGEGATE_BOOTSTRAP_KEY"), "{refused}");
+    assert!(!refused.contains("hush"), "{refused}");
+}
+
+#[test]
 fn a_secret_is_in_no_sentence() {
-    for (name, value) in
-        [("IMAGEGATE_ADMIN_KEY", "hush"), ("FAL_KEY", "hush*0"), ("DATABASE_URL", "mysql://me:hush@host/db")]
-    {
+    for (name, value) in [
+        ("IMAGEGATE_ADMIN_KEY", "hush"),
+        ("FAL_KEY", "hush*0"),
+        ("FAL_KEY", ","),
+        ("DATABASE_URL", "mysql://me:hush@host/db"),
+    ] {
         let sentence = config(&[(name, value)]).unwrap_err().to_string();
         assert!(sentence.contains(name) && !sentence.contains("hush"), "{sentence}");
     }

@@ -9,6 +9,8 @@ use actix_web::dev::{Server, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN};
 use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{App, Error, HttpResponse, HttpServer, web};
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpSocket};
 use tracing::info;
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::AppExt;
@@ -27,20 +29,22 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Most connections that one worker (one for each core) keeps; more wait to be taken.
 const CONNECTIONS: usize = 25_000;
+/// Most connections that wait to be taken.
+const WAITING: u32 = 2048;
 
 /// Listens where the settings say; the address, and the server that serves there once it is awaited.
 pub fn listen(
     http: &HttpSettings,
+    sockets: Sockets,
     services: web::Data<Services>,
     tools: web::Data<FrameTools>,
 ) -> Result<(SocketAddr, Server), StartError> {
     let settings = http.clone();
-    let admin = settings.admin_bind.map(AdminListener::bind).transpose()?;
-    let own = web::Data::new(api::access::AdminAddress(admin.as_ref().map(|admin| admin.address)));
+    let Sockets { public, admin, tls } = sockets;
+    let own = web::Data::new(api::access::AdminAddress(admin.as_ref().map(|(_, address)| *address)));
     let docs = web::Data::new(utoipa_swagger_ui::Config::from("/openapi.json").validator_url("none"));
     let body_limit = settings.body_limit;
     let cors_origins = settings.cors_origins.clone();
-    let tls = settings.tls.as_ref().map(tls::server_config).transpose()?;
     let is_tls = tls.is_some();
     let edge = Edge { trusted: settings.trusted_proxies.clone().into(), body_time: BODY_TIME };
     let server = HttpServer::new(move || {
@@ -92,38 +96,54 @@ pub fn listen(
     .max_connections(CONNECTIONS)
     .disable_signals()
     .shutdown_timeout(DRAIN.as_secs());
-    let server = match &tls {
-        None => server.bind(settings.bind),
-        Some(tls) => server.bind_rustls_0_23(settings.bind, tls.clone()),
-    };
-    let server = server.map_err(|source| StartError::Bind { address: settings.bind, source })?;
-    let address = server.addrs().first().copied().unwrap_or(settings.bind);
+    let (socket, address) = public;
+    let listener = socket.listen(WAITING).and_then(TcpListener::into_std);
+    let server = listener.and_then(|listener| match &tls {
+        None => server.listen(listener),
+        Some(tls) => server.listen_rustls_0_23(listener, tls.clone()),
+    });
+    let server = server.map_err(|source| StartError::Bind { address, source })?;
     let server = match admin {
         None => server,
-        Some(AdminListener { listener, address }) => {
+        Some((socket, address)) => {
             info!(%address, "the operators' face has an address of its own");
-            let server = match tls {
+            let listener = socket.listen(WAITING).and_then(TcpListener::into_std);
+            let server = listener.and_then(|listener| match tls {
                 None => server.listen(listener),
                 Some(tls) => server.listen_rustls_0_23(listener, tls),
-            };
+            });
             server.map_err(|source| StartError::AdminBind { address, source })?
         }
     };
     Ok((address, server.run()))
 }
 
-/// The operators' face's own socket; bound first, since the routes must know its port.
-struct AdminListener {
-    listener: std::net::TcpListener,
-    address: SocketAddr,
+/// The addresses that are listened on and the certificate. They are bound before anything runs, so that a port that is
+/// taken ends the start with nothing to stop; nobody can connect before [`listen`].
+pub struct Sockets {
+    public: (TcpSocket, SocketAddr),
+    /// The operators' face's own.
+    admin: Option<(TcpSocket, SocketAddr)>,
+    tls: Option<ServerConfig>,
 }
 
-impl AdminListener {
-    fn bind(address: SocketAddr) -> Result<Self, StartError> {
-        let bound = std::net::TcpListener::bind(address);
-        let named = bound.and_then(|listener| Ok(Self { address: listener.local_addr()?, listener }));
-        named.map_err(|source| StartError::AdminBind { address, source })
+impl Sockets {
+    /// Binds what the settings name.
+    pub fn bind(http: &HttpSettings) -> Result<Self, StartError> {
+        let public = bind(http.bind).map_err(|source| StartError::Bind { address: http.bind, source })?;
+        let own = |address| bind(address).map_err(|source| StartError::AdminBind { address, source });
+        let admin = http.admin_bind.map(own).transpose()?;
+        Ok(Self { public, admin, tls: http.tls.as_ref().map(tls::server_config).transpose()? })
     }
+}
+
+/// A socket that holds the address, and the port that it got.
+fn bind(address: SocketAddr) -> std::io::Result<(TcpSocket, SocketAddr)> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let bound = socket.local_addr()?;
+    Ok((socket, bound))
 }
 
 /// The routes and the document that they make.

@@ -46,7 +46,7 @@ pub use charges::{BilledAttempt, ChargeFilter, ChargeRecord};
 pub use error::StoreError;
 pub use keys::{KeyFilter, KeyRecord};
 pub use maintenance::Purged;
-pub use open::StoreOptions;
+pub use open::{StoreOptions, without_password};
 pub use projects::{ProjectChange, ProjectRecord, RateLimit};
 pub use rows::{
     AttemptRecord, Balance, Cursor, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry,

@@ -111,11 +111,14 @@ fn bad_address(address: &str, reason: &dyn std::fmt::Display) -> StoreError {
 }
 
 /// Cuts out everything that may hold a password, also from an address that is none.
-fn without_password(address: &str) -> String {
+#[must_use]
+pub fn without_password(address: &str) -> String {
     let visible = address.split('?').next().unwrap_or_default();
     match (visible.split_once("://"), visible.rsplit_once('@')) {
         (Some((scheme, _)), Some((_, host))) => format!("{scheme}://…@{host}"),
         (None, Some((_, host))) => format!("…@{host}"),
+        // A password with a question mark in it.
+        (_, None) if address.contains('@') => "…".to_owned(),
         (_, None) => visible.to_owned(),
     }
 }

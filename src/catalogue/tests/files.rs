@@ -188,6 +188,8 @@ fn two_models_under_one_id_are_refused() {
     std::fs::write(folder.path().join("small.toml"), aliased).unwrap();
     let error = Catalogue::with_directory(folder.path()).unwrap_err();
     assert!(matches!(error, CatalogueError::Clash { .. }), "{error}");
+    let (sentence, file) = (error.to_string(), folder.path().join("small.toml").display().to_string());
+    assert!(sentence.contains(&file) && sentence.contains("`flux-realism` (built in)"), "{sentence}");
     let missing = folder.path().join("nowhere");
     assert!(matches!(Catalogue::with_directory(&missing), Err(CatalogueError::Unreadable { .. })));
 }
