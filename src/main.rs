@@ -94,7 +94,7 @@ enum Command {
         /// Which shell
         shell: Shell,
     },
-    /// Make one image through a running gateway
+    /// Make images through a running gateway
     Generate(generate::Arguments),
 }
 
@@ -137,6 +137,6 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Reconcile(arguments) => commands::block_on(reconcile::run(&config, &arguments, output)),
         // Answered above: it needs no settings.
         Command::Completions { .. } => Ok(()),
-        Command::Generate(arguments) => commands::block_on(generate::run(&config, &arguments)),
+        Command::Generate(arguments) => commands::block_on(generate::run(&config, &arguments, output)),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::{Database, House, Start, eventually, on_both_databases, read};
+use crate::support::{Database, House, PROJECT_KEY, Start, eventually, on_both_databases, read};
 
 on_both_databases!(
     keys_credits_and_limits_of_the_terminal_hold_in_the_gateway,
@@ -249,6 +249,51 @@ async fn what_the_books_hold_is_printed_for_people_and_for_programs(kind: Databa
     assert!(table.starts_with("DAY") && table.contains("0.170000000"), "{table}");
     assert!(json_of(&house, &["ledger", "verify"])["data"].as_array().unwrap().is_empty());
     assert!(text(&house, &["audit"]).starts_with("WHEN"));
+}
+
+#[tokio::test]
+async fn images_of_the_terminal_are_written_or_nothing_is_asked_for() {
+    let house = House::new(Database::Sqlite).await;
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let url = house.gateway.base.clone();
+    let generate = |name: &str| {
+        let fixed = [
+            "generate",
+            "--model",
+            "flux/dev",
+            "--prompt",
+            "a",
+            "--url",
+            &url,
+            "--key",
+            PROJECT_KEY,
+            "-p",
+            "n=2",
+            "-o",
+        ];
+        fixed.iter().map(|argument| (*argument).to_owned()).chain([place(name)]).collect::<Vec<_>>()
+    };
+    let nowhere = generate("none/m.jpg");
+    let sentence = refused(&house, &nowhere.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(sentence.contains("none/m.jpg` cannot be written"), "{sentence}");
+    assert!(house.gateway.generations().await.is_empty(), "nothing was asked for");
+
+    let asked = generate("m.jpg");
+    let told = json_of(&house, &asked.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(told["id"], house.gateway.generations().await[0]["id"]);
+    let paths: Vec<_> = told["files"].as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, [place("m.jpg"), place("m-2.jpg")]);
+    for path in paths {
+        image::load_from_memory(&std::fs::read(path).unwrap()).unwrap();
+    }
+
+    // The second file's name is taken by a folder, which nobody can know before.
+    std::fs::create_dir(place("f-2.jpg")).unwrap();
+    let lost = generate("f.jpg");
+    let sentence = refused(&house, &lost.iter().map(String::as_str).collect::<Vec<_>>());
+    let id = house.gateway.generations().await[0]["id"].as_str().unwrap().to_owned();
+    assert!(sentence.contains("f-2.jpg` cannot be written") && sentence.contains(&id), "{sentence}");
 }
 
 #[tokio::test]
