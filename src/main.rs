@@ -122,9 +122,9 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
     match command {
         Command::Serve => serve::serve(config),
         Command::Sandbox => serve::sandbox(&config),
-        Command::Migrate => commands::block_on(serve::migrate(&config)),
+        Command::Migrate => commands::block_on(serve::migrate(&config, output)),
         Command::Openapi => models::print_document(&config),
-        Command::Models { action } => models::run(&config, action),
+        Command::Models { action } => models::run(&config, action, output),
         Command::Projects { action } => commands::block_on(projects::run(&config, action, output)),
         Command::Keys { action } => commands::block_on(keys::run(&config, action, output)),
         Command::Limits { action } => commands::block_on(limits::run(&config, action, output)),

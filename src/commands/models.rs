@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use imagegate::catalogue::{check_file, import};
+use imagegate::catalogue::{Model, check_file, import};
 use imagegate::config::Config;
 use imagegate::startup;
+use serde_json::{Value, json};
 
-use super::{Failure, print, print_table};
+use super::{Failure, Output, print};
 
 /// What to do with model files.
 #[derive(Debug, Subcommand)]
@@ -29,13 +30,14 @@ pub enum Action {
 }
 
 /// Lists the catalogue, or works on a file.
-pub fn run(config: &Config, action: Option<Action>) -> Result<(), Failure> {
+pub fn run(config: &Config, action: Option<Action>, output: Output) -> Result<(), Failure> {
     match action {
-        None => list(config),
+        None => list(config, output),
         Some(Action::Check { file }) => {
             let text = read(&file)?;
             let model = check_file(&text, &file.display().to_string())?;
-            print(&format!("{}: the model `{}` is well described.\n", file.display(), model.id))
+            let view = json!({"file": file.display().to_string(), "model": model.id, "valid": true});
+            output.say(&view, &format!("{}: the model `{}` is well described.", file.display(), model.id))
         }
         Some(Action::Import { file }) => {
             let text = import(&read(&file)?).map_err(|fault| format!("{}: {fault}", file.display()))?;
@@ -48,7 +50,7 @@ fn read(file: &Path) -> Result<String, String> {
     std::fs::read_to_string(file).map_err(|fault| format!("{} cannot be read: {fault}", file.display()))
 }
 
-fn list(config: &Config) -> Result<(), Failure> {
+fn list(config: &Config, output: Output) -> Result<(), Failure> {
     let catalogue = startup::load_catalogue(&config.sales)?;
     let rows: Vec<Vec<String>> = catalogue
         .models()
@@ -57,7 +59,13 @@ fn list(config: &Config) -> Result<(), Failure> {
             vec![model.id.clone(), model.status.as_str().to_owned(), model.endpoint.clone(), price]
         })
         .collect();
-    print_table(&["MODEL", "STATUS", "ENDPOINT", "PRICE"], &rows, &[])
+    let view = |model: &Model| {
+        let pricing = model.pricing(config.sales.markup);
+        json!({"id": model.id, "status": model.status, "endpoint": model.endpoint, "pricing": pricing})
+    };
+    let views: Vec<Value> = catalogue.models().map(|model| view(model)).collect();
+    let head = ["MODEL", "STATUS", "ENDPOINT", "PRICE"];
+    output.table(&json!({"object": "list", "data": views}), &head, &rows, &[], "There are no models.")
 }
 
 /// Prints the OpenAPI document.

@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use imagegate::accounts::FirstKeys;
 use imagegate::config::Config;
 use imagegate::{sandbox, startup, telemetry};
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
-use super::{Failure, print};
+use super::{Failure, Output, print};
 
 /// Runs the gateway until it is told to stop.
 pub fn serve(config: Config) -> Result<(), Failure> {
@@ -128,7 +129,7 @@ pub fn sandbox(config: &Config) -> Result<(), Failure> {
 }
 
 /// Applies the migrations.
-pub async fn migrate(config: &Config) -> Result<(), Failure> {
+pub async fn migrate(config: &Config, output: Output) -> Result<(), Failure> {
     startup::open_store(config).await?;
-    print("The database has the present form.\n")
+    output.say(&json!({"status": "migrated"}), "The database has the present form.")
 }

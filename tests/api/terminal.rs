@@ -252,6 +252,18 @@ async fn what_the_books_hold_is_printed_for_people_and_for_programs(kind: Databa
 }
 
 #[tokio::test]
+async fn models_and_migrations_are_told_as_json_where_it_is_asked_for() {
+    let house = House::new(Database::Sqlite).await;
+    let models = json_of(&house, &["models"]);
+    let realism = models["data"].as_array().unwrap().iter().find(|model| model["id"] == "flux-realism").unwrap();
+    assert_eq!((&realism["status"], &realism["pricing"]["currency"]), (&json!("offered"), &json!("USD")));
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/catalogue/models/flux-dev.toml");
+    let checked = json_of(&house, &["models", "check", file]);
+    assert_eq!(checked, json!({"file": file, "model": "flux/dev", "valid": true}));
+    assert_eq!(json_of(&house, &["migrate"]), json!({"status": "migrated"}));
+}
+
+#[tokio::test]
 async fn images_of_the_terminal_are_written_or_nothing_is_asked_for() {
     let house = House::new(Database::Sqlite).await;
     let folder = tempfile::tempdir().unwrap();
