@@ -46,15 +46,16 @@ struct Export {
     books: Books,
     filter: GenerationFilter,
     form: Form,
+    /// How many may still be sent; every one that matches if nobody set a limit.
+    left: Option<u32>,
     begun: bool,
     done: bool,
 }
 
-/// The answer that streams every generation that matches, newest first. What fails on the way breaks the connection off, so
+/// The answer that streams the generations that match, newest first, at most `most` of them. What fails on the way breaks the connection off, so
 /// that nobody takes a part for the whole.
-pub fn stream_generations(books: Books, filter: GenerationFilter, form: Form) -> HttpResponse {
-    let filter = GenerationFilter { limit: PAGE, ..filter };
-    let export = Export { books, filter, form, begun: false, done: false };
+pub fn stream_generations(books: Books, filter: GenerationFilter, form: Form, most: Option<u32>) -> HttpResponse {
+    let export = Export { books, filter, form, left: most, begun: false, done: false };
     let chunks = stream::unfold(export, |mut export| async move {
         if export.done {
             return None;
@@ -78,8 +79,11 @@ pub fn stream_generations(books: Books, filter: GenerationFilter, form: Form) ->
 
 impl Export {
     async fn next_chunk(&mut self) -> Result<Bytes, LedgerError> {
+        self.filter.limit = self.left.map_or(PAGE, |left| left.min(PAGE));
         let page = self.books.list_generations(&self.filter).await?;
-        self.done = !page.has_more;
+        let sent = u32::try_from(page.items.len()).unwrap_or(u32::MAX);
+        self.left = self.left.map(|left| left.saturating_sub(sent));
+        self.done = !page.has_more || self.left == Some(0);
         self.filter.after = page.items.last().map(|record| record.id);
         let mut text = String::new();
         if !self.begun && self.form == Form::Csv {

@@ -38,7 +38,7 @@ const FILTERS: &[&str] = &[
     operation_id = "listGenerations",
     tag = "admin",
     params(
-        ("limit" = Option<u32>, Query, description = "How many, 1 to 1000; 20 if not given.", minimum = 1, maximum = 1000),
+        ("limit" = Option<u32>, Query, description = "How many, 1 to 1000; 20 if not given, and all that match in a stream.", minimum = 1, maximum = 1000),
         ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
         ("state" = Option<String>, Query, description = "Only those in this state."),
         ("model" = Option<String>, Query, description = "Only those of this model."),
@@ -53,7 +53,7 @@ const FILTERS: &[&str] = &[
         ("min_price_usd" = Option<String>, Query, description = "Only those that were charged at least this."),
         ("max_price_usd" = Option<String>, Query, description = "Only those that were charged at most this."),
         ("drifted" = Option<bool>, Query, description = "Only those that fal billed another amount for than the catalogue computed."),
-        ("format" = Option<String>, Query, description = "`json`, a page, if not given. `ndjson` and `csv` stream every one that matches and take no `limit`."),
+        ("format" = Option<String>, Query, description = "`json`, a page, if not given. `ndjson` and `csv` stream every one that matches, or as many as `limit` says."),
     ),
     responses(
         (status = 200, description = "A page of generations, or a stream of lines.", content(
@@ -96,10 +96,8 @@ pub async fn list_generations(request: HttpRequest, services: web::Data<Services
         Some(_) => return Err(invalid_field("format", "must be `json`, `ndjson` or `csv`")),
     };
     if let Some(form) = form {
-        if pairs.one("limit")?.is_some() {
-            return Err(invalid_field("limit", "is for pages: a stream sends every one that matches"));
-        }
-        return Ok(stream_generations(services.gateway.books().clone(), filter, form));
+        let most = pairs.one("limit")?.is_some().then_some(filter.limit);
+        return Ok(stream_generations(services.gateway.books().clone(), filter, form, most));
     }
     let page = services.gateway.books().list_generations(&filter).await?;
     let views = page.items.iter().map(GenerationView::for_operator).collect();

@@ -174,7 +174,14 @@ async fn generations_are_exported_whole_and_found_by_what_they_cost(kind: Databa
         let ids: Vec<&Value> = found["data"].as_array().unwrap().iter().map(|row| &row["id"]).collect();
         assert_eq!(ids, expected.iter().map(|at: &usize| &all[*at]["id"]).collect::<Vec<_>>(), "{filter}");
     }
-    for wrong in ["format=xml", "format=csv&limit=3", "min_cost_usd=lots"] {
+    // A page of an export, and the one after it.
+    let ids = |text: String| text.lines().skip(1).map(|line| line[..36].to_owned()).collect::<Vec<_>>();
+    let page = ids(export("csv&limit=2").await.unwrap().text().await.unwrap());
+    assert_eq!(page, [all[0]["id"].as_str().unwrap(), all[1]["id"].as_str().unwrap()]);
+    let next = export(&format!("ndjson&limit=2&after={}", page[1])).await.unwrap().text().await.unwrap();
+    let next: Vec<Value> = next.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(next, all[2..]);
+    for wrong in ["format=xml", "format=csv&limit=0", "min_cost_usd=lots"] {
         let answer = house.gateway.admin(Method::GET, &format!("/admin/v1/generations?{wrong}")).send().await.unwrap();
         read(answer, StatusCode::BAD_REQUEST).await;
     }
