@@ -24,7 +24,7 @@ pub fn permit(caller: &Caller, accepted: &mut Accepted) -> Result<(), Problem> {
     if policy.require_safety_checker
         && (unchecked(&accepted.order) || accepted.fallbacks.iter().any(|other| unchecked(other)))
     {
-        let message = "this project's policy wants the safety checker on; leave `enable_safety_checker` out";
+        let message = "this project's policy wants the safety checker on: send `enable_safety_checker: true`";
         return Err(Problem::new(Code::PermissionDenied, message).param(SAFETY_CHECKER));
     }
     match policy.max_price_usd {

@@ -188,6 +188,14 @@ async fn a_projects_policy_cannot_be_passed_by(kind: Database) {
         assert_eq!(refused["error"]["code"], "permission_denied", "{name}");
     }
     assert_eq!(house.gateway.generations().await.len(), 1);
+    // A model whose checker is off unless it is asked for: what the refusal asks for is enough.
+    house.gateway.set_project(&json!({"policy": {"require_safety_checker": true}})).await;
+    let mut body = json!({"model": "recraft-v3", "prompt": "a"});
+    let refused = read(house.gateway.generate(&body).send().await.unwrap(), StatusCode::FORBIDDEN).await;
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("send `enable_safety_checker: true`"), "{message}");
+    body["enable_safety_checker"] = json!(true);
+    read(house.gateway.generate(&body).send().await.unwrap(), StatusCode::CREATED).await;
     house.gateway.set_project(&json!({"policy": null})).await;
     read(house.gateway.generate(&cheap()).send().await.unwrap(), StatusCode::CREATED).await;
 }
