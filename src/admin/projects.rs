@@ -233,6 +233,9 @@ pub async fn update_project(
             if let Some(models) = &mut policy.denied_models {
                 known_models(&services, models, "policy.denied_models")?;
             }
+            if policy.max_price_usd.is_some_and(|most| most < Money::ZERO) {
+                return Err(invalid_field("policy.max_price_usd", "must not be negative"));
+            }
             Some(Some(policy.text()))
         }
         lifted => lifted.map(|_| None),

@@ -196,6 +196,10 @@ async fn a_projects_policy_cannot_be_passed_by(kind: Database) {
     assert!(message.contains("send `enable_safety_checker: true`"), "{message}");
     body["enable_safety_checker"] = json!(true);
     read(house.gateway.generate(&body).send().await.unwrap(), StatusCode::CREATED).await;
+    let negative = json!({"policy": {"max_price_usd": "-1"}});
+    let patch = house.gateway.admin(Method::PATCH, "/admin/v1/projects/default").json(&negative);
+    let refused = read(patch.send().await.unwrap(), StatusCode::BAD_REQUEST).await;
+    assert_eq!(refused["error"]["param"], "policy.max_price_usd");
     house.gateway.set_project(&json!({"policy": null})).await;
     read(house.gateway.generate(&cheap()).send().await.unwrap(), StatusCode::CREATED).await;
 }
