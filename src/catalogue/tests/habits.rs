@@ -212,8 +212,15 @@ fn a_seed_of_64_bits_reaches_fal_exactly() {
         let order = order(&with(json!({ "seed": seed }))).unwrap();
         assert_eq!(translate::body(&order)["seed"], json!(seed));
     }
-    let order = order(&with(json!({ "seed": 42.0 }))).unwrap();
-    assert_eq!(translate::body(&order)["seed"].to_string(), "42");
+    // The last float that cannot have been another whole number, and the first that can.
+    for (seed, sent) in [(42.0, "42"), (9_007_199_254_740_991.0, "9007199254740991")] {
+        let order = order(&with(json!({ "seed": seed }))).unwrap();
+        assert_eq!(translate::body(&order)["seed"].to_string(), sent);
+    }
+    for rounded in [9_007_199_254_740_992.0, 1e19] {
+        let found = problems(&with(json!({ "seed": rounded })));
+        assert!(found[0].message.contains("may have been rounded"), "{rounded}: {}", found[0].message);
+    }
 }
 
 #[test]

@@ -89,7 +89,7 @@ pub(super) fn seed(rule: &SeedRule, json: &Json<'_>, findings: &mut Findings<'_>
 pub(super) enum Whole {
     /// Exactly this.
     Exact(i128),
-    /// A float so large that it may have been rounded on its way; the ends of the range for what is beyond it.
+    /// A float of 2⁵³ or more, which may have been rounded on its way (2⁵³ itself may have been 2⁵³ + 1); the ends of the range for what is beyond it.
     Rounded(i128),
     /// None: it has a fraction, and this is the nearest.
     Fraction(i128),
@@ -100,7 +100,7 @@ pub(super) fn whole(json: &Json<'_>) -> Option<Whole> {
     match json {
         Json::Number(Number::Integer(value)) => Some(Whole::Exact(*value)),
         Json::Number(Number::Float(value)) if value.fract() != 0.0 => Some(Whole::Fraction(truncate(value.round()))),
-        Json::Number(Number::Float(value)) if value.abs() <= EXACT_IN_FLOAT => Some(Whole::Exact(truncate(*value))),
+        Json::Number(Number::Float(value)) if value.abs() < EXACT_IN_FLOAT => Some(Whole::Exact(truncate(*value))),
         Json::Number(Number::Float(value)) => Some(Whole::Rounded(truncate(*value))),
         _ => None,
     }
