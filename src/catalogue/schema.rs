@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::model::{Model, Parameter};
+use super::model::{Field, Model, Parameter};
 use super::price::{Condition, Price, Rate, Unit};
 use super::rules::{
     AspectRatioRule, CustomSize, IntegerRule, Kind, ListRule, NumberRule, ObjectRule, Preset, SizeRule, TextFormat,
@@ -15,8 +15,7 @@ impl Model {
     ///
     /// It allows exactly what the validator allows, but for what a schema cannot say and the validator refuses: two
     /// names of one parameter must agree; a size that stands for an aspect ratio or for a named size must be exactly
-    /// that; limits of the pixels altogether; `width` needs `height` beside it where a missing side has no default; a
-    /// text has no U+0000, a link has a host, and a whole number beyond 2^53 has no point and no exponent. Two habits
+    /// that; limits of the pixels altogether; a text has no U+0000, a link has a host, and a whole number from 2^53 on has no point and no exponent. Two habits
     /// of other clients are taken that it does not show: `output_format: "b64_json"`, and `style` and `quality` in
     /// `OpenAI`'s words where the model has others.
     #[must_use]
@@ -44,12 +43,27 @@ impl Model {
             "required": required,
             "properties": properties,
         });
-        let by_any_name: Vec<Json> =
-            self.parameters.iter().filter(|one| has_choice_of_name(one)).map(any_name).collect();
-        if !by_any_name.is_empty() {
-            schema["allOf"] = Json::Array(by_any_name);
+        let mut all: Vec<Json> = self.parameters.iter().filter(|one| has_choice_of_name(one)).map(any_name).collect();
+        if self.needs_both_sides() {
+            let needs = |one: &str, other: &str| json!({ "if": given(one), "then": given(other) });
+            all.extend([needs("width", "height"), needs("height", "width")]);
+        }
+        if !all.is_empty() {
+            schema["allOf"] = Json::Array(all);
         }
         schema
+    }
+
+    /// Whether `width` and `height` stand beside the parameters, and neither without the other.
+    fn needs_both_sides(&self) -> bool {
+        let is_side = |(name, side)| self.index.fields.get(name) == Some(&side);
+        let kind = self.index.size.and_then(|place| self.parameters.get(place)).map(|parameter| &parameter.kind);
+        let has_default = |kind: &Kind| match kind {
+            Kind::Size(SizeRule { custom: Some(custom), .. }) => custom.missing_side.is_some(),
+            _ => false,
+        };
+        [("width", Field::Width), ("height", Field::Height)].into_iter().all(is_side)
+            && kind.is_some_and(|kind| !has_default(kind))
     }
 
     /// The prices at this markup, as `/v1/models` shows them; `null` for a model without a price.
@@ -70,10 +84,14 @@ fn has_choice_of_name(parameter: &Parameter) -> bool {
     parameter.required && !parameter.accepts.is_empty()
 }
 
+/// It is given, and not `null`.
+fn given(name: &str) -> Json {
+    json!({ "required": [name], "properties": { name: { "not": { "type": "null" } } } })
+}
+
 /// At least one of the names is given, and not `null`.
 fn any_name(parameter: &Parameter) -> Json {
     let names = std::iter::once(parameter.name.as_ref()).chain(parameter.accepts.iter().map(String::as_str));
-    let given = |name: &str| json!({ "required": [name], "properties": { name: { "not": { "type": "null" } } } });
     json!({ "anyOf": names.map(given).collect::<Vec<_>>() })
 }
 
@@ -247,7 +265,7 @@ fn aspect_ratio_schema(rule: &AspectRatioRule) -> Json {
         { "type": "string", "enum": names },
         {
             "type": "string",
-            "pattern": "^0{0,8}[1-9][0-9]{0,8}[xX]0{0,8}[1-9][0-9]{0,8}$",
+            "pattern": "^[1-9][0-9]{0,8}[xX][1-9][0-9]{0,8}$",
             "description": "Width and height in pixels, such as `1920x1080`, exactly in one of the ratios.",
         },
         {

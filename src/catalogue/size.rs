@@ -43,7 +43,7 @@ pub struct SizeError(String);
 impl FromStr for Size {
     type Err = SizeError;
 
-    /// Reads `1024x768` (also with a capital `X`), both sides whole numbers of at most nine digits and at least 1.
+    /// Reads `1024x768` (also with a capital `X`), both sides whole numbers of at most nine digits, at least 1 and without leading zeros.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || SizeError(text.chars().take(40).collect());
         let (width, height) = text.split_once(['x', 'X']).ok_or_else(error)?;
@@ -51,9 +51,8 @@ impl FromStr for Size {
             (1..=9)
                 .contains(&digits.len())
                 .then_some(digits)
-                .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+                .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0'))
                 .and_then(|digits| digits.parse().ok())
-                .filter(|side| *side > 0)
         };
         Ok(Self { width: side(width).ok_or_else(error)?, height: side(height).ok_or_else(error)? })
     }
@@ -73,9 +72,23 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_refused() {
-        for text in
-            ["", "x", "1024", "1024x", "x768", "0x5", "-1x5", "+1x5", "1.0x5", "1x2x3", " 1x2", "9999999999x1", "１x2"]
-        {
+        for text in [
+            "",
+            "x",
+            "1024",
+            "1024x",
+            "x768",
+            "0x5",
+            "01024x1024",
+            "1024x01024",
+            "-1x5",
+            "+1x5",
+            "1.0x5",
+            "1x2x3",
+            " 1x2",
+            "9999999999x1",
+            "１x2",
+        ] {
             assert!(text.parse::<Size>().is_err(), "`{text}` was taken");
         }
     }
