@@ -20,8 +20,8 @@ pub enum AccountsError {
     /// A key that a setting gives is changed by changing the setting.
     #[error("this key is given by the setting {0}: change the setting instead")]
     GivenBySetting(&'static str),
-    /// An archived project takes no new keys.
-    #[error("the project is archived")]
+    /// An archived project takes no new keys and no new name.
+    #[error("the project is archived: it takes no new keys and no new name")]
     ProjectArchived,
     /// The default project cannot be archived.
     #[error("the default project cannot be archived; revoke its keys instead")]

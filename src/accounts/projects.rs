@@ -68,6 +68,10 @@ impl Accounts {
         self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             let mut project = transaction.project(id).await?.ok_or(AccountsError::UnknownProject)?;
+            // As at OpenAI, where archived projects can be neither used nor updated. Its terms can, which bind what is kept.
+            if project.archived_at.is_some() && change.name.is_some() {
+                return Err(AccountsError::ProjectArchived);
+            }
             let before = project.clone();
             project.name = change.name.unwrap_or(project.name);
             project.prepaid = change.prepaid.unwrap_or(project.prepaid);

@@ -105,6 +105,10 @@ on_both_databases! {
             accounts.create_key(new_key(CallerKind::Project(project.id))).await,
             Err(AccountsError::ProjectArchived)
         ));
+        let rename = ProjectChange { name: Some("store".to_owned()), ..ProjectChange::default() };
+        assert!(matches!(accounts.update_project(project.id, rename).await, Err(AccountsError::ProjectArchived)));
+        let terms = ProjectChange { prompt_retention: Some(0), ..ProjectChange::default() };
+        assert_eq!(accounts.update_project(project.id, terms).await.unwrap().name, "shop");
         let default = accounts.default_project().await.unwrap();
         assert!(matches!(accounts.archive_project(default.id).await, Err(AccountsError::DefaultProject)));
     }
