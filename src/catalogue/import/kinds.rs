@@ -82,6 +82,8 @@ impl Form<'_> {
         }
         let kind = if let Some(kind) = schema.get("type") {
             kind.as_str()?
+        } else if schema.contains_key("properties") {
+            "object"
         } else {
             let all_integers = options?.iter().all(|option| option.is_i64() || option.is_u64());
             if all_integers { "integer" } else { "number" }

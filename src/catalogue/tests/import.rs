@@ -51,7 +51,7 @@ fn openapi() -> Json {
                     "prompt": { "type": "string", "maxLength": 800, "description": "What to\n        paint." }
                 }
             },
-            "Mood": { "type": "object", "required": ["name"], "properties": { "name": { "type": "string", "enum": ["calm"], "description": "Its name." } } },
+            "Mood": { "required": ["name"], "properties": { "name": { "type": "string", "enum": ["calm"], "description": "Its name." } } },
             "Lora": {
                 "type": "object", "required": ["path"],
                 "properties": {
