@@ -9,11 +9,12 @@ use actix_multipart::Multipart;
 use actix_web::{HttpRequest, HttpResponse, post, web};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Services;
 use super::answer::ImageAnswer;
+use super::errors::entry;
 use super::forms::{expect_form, read_parts};
 use super::images::{Asked, accept, make_images};
 use crate::accounts::Caller;
@@ -93,16 +94,9 @@ pub async fn create_image_edit(
     let form = Form::read(Multipart::new(request.headers(), payload), services.http.body_limit).await?;
     let catalogue = services.gateway.catalogue();
     let model = form.text("model").and_then(|id| catalogue.model(id));
-    let (wish, mut problems) = form.wish(model.map(AsRef::as_ref));
-    let accepted = match accept(&request, &caller, &wish, &services) {
-        Err(problem) if problem.code() == Code::InvalidParameters => {
-            problems.extend(entries_of(&problem));
-            return Err(all_of(problems));
-        }
-        Err(problem) => return Err(problem),
-        Ok(_) if !problems.is_empty() => return Err(all_of(problems)),
-        Ok(accepted) => accepted,
-    };
+    let (wish, problems) = form.wish(model.map(AsRef::as_ref));
+    let accepted = accept(&request, &caller, &wish, &services);
+    let accepted = if problems.is_empty() { accepted? } else { return Err(with_the_rest(problems, accepted.err())) };
     drop(wish);
     drop(form);
     let (caller, context) = (caller.into_inner(), context.into_inner());
@@ -136,12 +130,12 @@ impl Form {
                 let image = self.image("image", bytes);
                 self.images.push(image);
             }
-            "mask" if self.mask.is_some() => self.problems.push(problem("mask", "given more than once")),
+            "mask" if self.mask.is_some() => self.problems.push(entry("mask", "given more than once")),
             "mask" => self.mask = Some(self.image("mask", bytes)),
             "" => return Err(Problem::new(Code::InvalidRequest, "a part of the form has no name")),
             _ => match String::from_utf8(bytes.to_vec()) {
                 Ok(text) => self.texts.push((name.trim_end_matches("[]").to_owned(), text)),
-                Err(_) => self.problems.push(problem(name, "must be text in UTF-8")),
+                Err(_) => self.problems.push(entry(name, "must be text in UTF-8")),
             },
         }
         Ok(())
@@ -149,7 +143,7 @@ impl Form {
 
     fn image(&mut self, field: &str, bytes: &[u8]) -> String {
         data_uri(bytes).unwrap_or_else(|fault| {
-            self.problems.push(problem(field, fault));
+            self.problems.push(entry(field, fault));
             UNREADABLE.to_owned()
         })
     }
@@ -175,7 +169,7 @@ impl Form {
                     Some(parameter) => {
                         fields.push((Cow::Borrowed(parameter.name.as_ref()), Json::String(Cow::Borrowed(mask))));
                     }
-                    None => problems.push(problem("mask", "this model takes no mask")),
+                    None => problems.push(entry("mask", "this model takes no mask")),
                 }
             }
         }
@@ -192,12 +186,12 @@ impl Form {
         let Some(first) = self.images.first() else { return };
         let takes = |parameter: &&Parameter| !parameter.name.contains("mask") && takes_images(&parameter.kind);
         let Some(parameter) = parameters.iter().find(takes) else {
-            problems.push(problem("image", "this model takes no input images"));
+            problems.push(entry("image", "this model takes no input images"));
             return;
         };
         let value = if matches!(parameter.kind, Kind::Image) {
             if self.images.len() > 1 {
-                problems.push(problem("image", "this model takes one input image"));
+                problems.push(entry("image", "this model takes one input image"));
             }
             Json::String(Cow::Borrowed(first.as_str()))
         } else {
@@ -207,22 +201,16 @@ impl Form {
     }
 }
 
-/// One entry of `error.data`.
-fn problem(field: &str, message: &str) -> Value {
-    json!({"code": "custom", "path": [field], "message": message})
-}
-
-/// The entries of what the catalogue says.
-fn entries_of(problem: &Problem) -> Vec<Value> {
-    let mut error = problem.error();
-    error["data"].as_array_mut().map(std::mem::take).unwrap_or_default()
-}
-
-/// Every problem of a form at once.
-fn all_of(entries: Vec<Value>) -> Problem {
-    let first = entries.first().cloned().unwrap_or_default();
-    let param = first["path"][0].as_str().unwrap_or_default().to_owned();
-    let said = first["message"].as_str().unwrap_or_default();
+/// What is wrong with a form's files, with what else the catalogue finds wrong. A refusal for another reason comes first.
+fn with_the_rest(mut entries: Vec<Value>, rest: Option<Problem>) -> Problem {
+    match rest {
+        Some(problem) if problem.code() != Code::InvalidParameters => return problem,
+        Some(problem) => entries.extend(problem.error()["data"].as_array().into_iter().flatten().cloned()),
+        None => {}
+    }
+    let first = &entries[0];
+    let (param, said) = (first["path"][0].as_str().unwrap_or_default().to_owned(), &first["message"]);
+    let said = said.as_str().unwrap_or_default();
     let message = match entries.len() {
         1 => format!("Invalid payload provided: `{param}`: {said}"),
         count => format!("Invalid payload provided: {count} problems; the first: `{param}`: {said}"),

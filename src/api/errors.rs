@@ -102,10 +102,14 @@ fn invalid(problems: &[catalogue::Problem]) -> Problem {
 /// A problem in one field of a request.
 #[must_use]
 pub fn invalid_field(field: &str, message: &str) -> Problem {
-    let data = json!([{"code": "custom", "path": [field], "message": message}]);
     Problem::new(Code::InvalidParameters, format!("Invalid payload provided: `{field}`: {message}"))
         .param(field)
-        .data(data)
+        .data(json!([entry(field, message)]))
+}
+
+/// The entry of `error.data` about one field.
+pub(super) fn entry(field: &str, message: &str) -> Value {
+    json!({"code": "custom", "path": [field], "message": message})
 }
 
 /// A key that is not good, whyever. The sentence begins as OpenAI's does: `LiteLLM` tells a bad key by these words.

@@ -94,18 +94,22 @@ async fn the_same_key_and_form_make_one_image_whatever_the_boundary(kind: Databa
 async fn everything_that_is_wrong_with_a_form_is_told_at_once(kind: Database) {
     let house = House::new(kind).await;
     let no_image = || Part::bytes(b"hello".to_vec()).file_name("blob");
-    let form = Form::new()
+    let wrong = Form::new()
         .text("model", "flux/kontext-pro/image-to-image")
         .text("prompt", "")
         .text("n", "9")
         .part("image", no_image())
         .part("image", file())
         .part("mask", file());
-    let refused = read(ask(&house, form).send().await.unwrap(), StatusCode::BAD_REQUEST).await;
+    let refused = read(ask(&house, wrong).send().await.unwrap(), StatusCode::BAD_REQUEST).await;
     let problems = refused["error"]["data"].as_array().unwrap();
     let mut told: Vec<&str> = problems.iter().map(|problem| problem["path"][0].as_str().unwrap()).collect();
     told.sort_unstable();
     assert_eq!(told, ["image", "mask", "n", "prompt"], "{refused}");
     assert_eq!(refused["error"]["param"], problems[0]["path"][0]);
+    // With good files it is told in the catalogue's words, as a JSON body would be.
+    let lone = form("flux/kontext-pro/image-to-image").part("image", file()).text("n", "9");
+    let refused = read(ask(&house, lone).send().await.unwrap(), StatusCode::BAD_REQUEST).await;
+    assert_eq!(refused["message"], "Invalid payload provided: `n` must be at most 4");
     assert!(house.gateway.generations().await.is_empty());
 }
