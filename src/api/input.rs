@@ -32,10 +32,7 @@ pub fn fixed_body<T: DeserializeOwned + Validate>(request: &HttpRequest, body: &
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value: T = serde_path_to_error::deserialize(&mut reader).map_err(|fault| unreadable(&fault))?;
-    reader.end().map_err(|fault| {
-        let entry = json!([{"code": "custom", "path": [], "message": fault.to_string(), "line": fault.line(), "column": fault.column()}]);
-        Problem::new(Code::InvalidJson, format!("the body cannot be read: {fault}")).data(entry)
-    })?;
+    reader.end().map_err(|fault| no_json(&fault))?;
     value.validate().map_err(|faults| {
         let mut entries = Vec::new();
         out_of_range(&faults, &mut Vec::new(), &mut entries);
@@ -52,14 +49,19 @@ pub fn fixed_body<T: DeserializeOwned + Validate>(request: &HttpRequest, body: &
     Ok(value)
 }
 
+/// A body that is no JSON.
+fn no_json(fault: &serde_json::Error) -> Problem {
+    let (message, line, column) = (fault.to_string(), fault.line(), fault.column());
+    let entry = json!([{"code": "custom", "path": [], "message": message, "line": line, "column": column}]);
+    Problem::new(Code::InvalidJson, format!("the body cannot be read: {message}")).data(entry)
+}
+
 /// A body that is no JSON, or has a field of another type than it must be.
 fn unreadable(fault: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
-    let (inner, text) = (fault.inner(), fault.inner().to_string());
-    if !inner.is_data() {
-        let entry =
-            json!([{"code": "custom", "path": [], "message": text, "line": inner.line(), "column": inner.column()}]);
-        return Problem::new(Code::InvalidJson, format!("the body cannot be read: {text}")).data(entry);
+    if !fault.inner().is_data() {
+        return no_json(fault.inner());
     }
+    let text = fault.inner().to_string();
     let mut path: Vec<Value> = fault.path().iter().filter_map(step).collect();
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
     let quoted = |before: &str| text.strip_prefix(before).and_then(|rest| rest.split('`').next());
@@ -103,7 +105,7 @@ fn in_words_of_json(text: &str) -> String {
     let expected = match expected.split(' ').next().unwrap_or_default() {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
-        "struct" | "map" => "an object",
+        "struct" => "an object",
         _ if expected == "a map" => "an object",
         _ if expected == "a sequence" => "a list",
         _ => expected,

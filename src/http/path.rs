@@ -32,11 +32,10 @@ pub fn normalize(request: &mut ServiceRequest) {
 /// The path to use instead, if it is another one.
 fn normalized(path: &str) -> Option<String> {
     let trimmed = path.trim_end_matches('/');
-    let first = trimmed.strip_prefix('/')?.split('/').next().unwrap_or_default();
-    if let Some(below) = trimmed.strip_prefix("/v1").filter(|below| {
-        below.strip_prefix('/').is_some_and(|rest| UNVERSIONED.contains(&rest.split('/').next().unwrap_or_default()))
-    }) {
-        return Some(below.to_owned());
+    let mut segments = trimmed.strip_prefix('/')?.split('/');
+    let (first, second) = (segments.next().unwrap_or_default(), segments.next().unwrap_or_default());
+    if first == "v1" && UNVERSIONED.contains(&second) {
+        return trimmed.strip_prefix("/v1").map(str::to_owned);
     }
     if VERSIONED.contains(&first) {
         return Some(format!("/v1{trimmed}"));

@@ -280,17 +280,17 @@ impl Fal {
         }
     }
 
-    /// What a look says of the key and of the endpoint.
+    /// What a look says of the key, whose place a completed run has freed already, and of the endpoint.
     fn note(&self, ticket: &Ticket, look: &Result<Look, LookError>) {
         let (label, request_id, endpoint) = (&ticket.credential, &ticket.request_id, &ticket.endpoint);
         match look {
             Ok(Look::Queued(_) | Look::Running) => self.keys.is_open(label, request_id),
-            Ok(Look::Done(_)) | Err(LookError::Unknown) => {
+            Ok(Look::Done(_)) => self.breakers.run_ended(endpoint),
+            Err(LookError::Unknown) => {
                 self.keys.has_ended(label, request_id);
                 self.breakers.run_ended(endpoint);
             }
             Ok(Look::Failed(failure)) => {
-                self.keys.has_ended(label, request_id);
                 match failure.kind {
                     FailureKind::Overloaded => self.breakers.run_failed(endpoint, Instant::now()),
                     _ => self.breakers.run_ended(endpoint),

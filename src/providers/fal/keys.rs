@@ -246,9 +246,7 @@ impl Standing {
         }
         self.sending + self.open.len() >= limit
     }
-}
 
-impl Standing {
     /// Leaves out what nobody has asked about for long.
     fn forget(&mut self, now: Instant) {
         self.open.retain(|_, news| now.duration_since(*news) < FORGOTTEN_AFTER);
