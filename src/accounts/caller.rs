@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::permissions::{Role, Scopes};
 use super::policy::Policy;
 use crate::domain::{ApiKeyId, ProjectId};
 
@@ -20,6 +21,10 @@ pub struct Caller {
     pub policy: Option<Arc<Policy>>,
     /// The project that an admin key may also make images for; none as a rule.
     pub generates_for: Option<ProjectId>,
+    /// What a project key may do; every scope for an admin key that makes images for a project.
+    pub scopes: Scopes,
+    /// What an admin key is trusted with; without effect for a project key.
+    pub role: Role,
 }
 
 impl Caller {

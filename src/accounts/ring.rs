@@ -13,6 +13,7 @@ use super::Accounts;
 use super::audit::Author;
 use super::caller::{AuthError, Caller, CallerKind};
 use super::error::AccountsError;
+use super::permissions::{Role, Scopes};
 use super::policy::Policy;
 use super::secret::digest;
 use crate::domain::{ApiKeyId, Clock, IdSource, Timestamp};
@@ -64,6 +65,8 @@ impl From<StoredKey> for Entry {
                 allowed_models: key.record.allowed_models.map(Into::into),
                 policy: policy.map(Arc::new),
                 generates_for: key.record.generates_for.filter(|_| !key.project_archived),
+                scopes: Scopes::ALL,
+                role: Role::Owner,
             },
             expires_at: key.record.expires_at,
             revoked_at: key.record.revoked_at,
