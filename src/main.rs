@@ -119,6 +119,10 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
         return commands::print(&String::from_utf8(script)?);
     }
     let config = Config::load()?;
+    if !matches!(command, Command::Generate(_)) {
+        // Whatever the gateway writes (database, journal, images, keys) is its user's alone.
+        rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    }
     match command {
         Command::Serve => serve::serve(config),
         Command::Sandbox => serve::sandbox(&config),

@@ -9,6 +9,8 @@ use std::time::Duration;
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::web;
 use arc_swap::ArcSwap;
+use futures_util::future::{join_all, try_join_all};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
@@ -18,7 +20,7 @@ use crate::catalogue::{Catalogue, CatalogueError};
 use crate::config::{Config, SalesSettings, StorageSettings};
 use crate::domain::{Clock, IdSource, SystemClock, SystemIds};
 use crate::gateway::{Gateway, Keeper, Parts};
-use crate::http::{FrameTools, Stopping};
+use crate::http::{BODY_TIME, Edge, FrameTools, Stopping};
 use crate::ledger::{Books, LedgerError};
 use crate::meters::SharedMeters;
 use crate::providers::{Bill, BillingError, Media, Metered, Provider, Providers, fal};
@@ -27,8 +29,8 @@ use crate::store::{Store, StoreError, StoreOptions, without_password};
 use crate::webhooks::Webhooks;
 use crate::{api, sandbox};
 
-mod known;
 mod listen;
+mod server;
 mod tls;
 
 use listen::{Sockets, listen};
@@ -124,7 +126,7 @@ pub struct Running {
     pub upstream: Upstream,
     /// Reads the model files anew.
     pub reloader: Reloader,
-    server: Server,
+    servers: Vec<Server>,
     stop: StopSignal,
     tracker: TaskTracker,
     gateway: Arc<Gateway>,
@@ -225,11 +227,14 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         published: ArcSwap::from_pointee(published),
     });
     webhooks.start(Arc::new(api::Letters(services.clone().into_inner())), &tracker, &jobs);
-    let tools = web::Data::new(FrameTools { clock, ids, meters, stopping: stopping.clone() });
+    let closing = CancellationToken::new();
+    let edge = Edge { trusted: config.http.trusted_proxies.clone().into(), body_time: BODY_TIME };
+    let tools = web::Data::new(FrameTools { clock, ids, meters, stopping: stopping.clone(), edge });
     let reloader = Reloader { sales: config.sales, services: services.clone().into_inner() };
-    let (address, server) = listen(&config.http, sockets, services, tools)?;
-    let stop = StopSignal { server: server.handle(), stopping, delay: config.http.shutdown_delay };
-    Ok(Running { address, first_keys, upstream, reloader, server, stop, tracker, gateway, sandbox })
+    let (address, servers) = listen(&config.http, sockets, &services, &tools, &closing)?;
+    let handles = servers.iter().map(Server::handle).collect();
+    let stop = StopSignal { servers: handles, closing, stopping, delay: config.http.shutdown_delay };
+    Ok(Running { address, first_keys, upstream, reloader, servers, stop, tracker, gateway, sandbox })
 }
 
 /// The place for delivered images, and the links to them.
@@ -274,7 +279,8 @@ impl Reloader {
 /// Stops a gateway that listens.
 #[derive(Clone)]
 pub struct StopSignal {
-    server: ServerHandle,
+    servers: Vec<ServerHandle>,
+    closing: CancellationToken,
     stopping: Stopping,
     delay: Duration,
 }
@@ -291,7 +297,8 @@ impl StopSignal {
     /// Takes no new requests and finishes those that have begun.
     pub async fn at_once(&self) {
         self.stopping.begin();
-        self.server.stop(true).await;
+        self.closing.cancel();
+        join_all(self.servers.iter().map(|server| server.stop(true))).await;
     }
 }
 
@@ -304,7 +311,7 @@ impl Running {
 
     /// Serves until the process is told to stop, then waits for open generations.
     pub async fn run(self) -> Result<(), StartError> {
-        self.server.await?;
+        try_join_all(self.servers).await?;
         self.tracker.close();
         let open = self.gateway.open_jobs();
         if open > 0 {

@@ -28,10 +28,21 @@ pub enum Author {
         /// With this client.
         user_agent: Option<String>,
     },
+    /// Somebody over HTTP whose key is not valid.
+    Stranger {
+        /// From this address.
+        ip: Option<String>,
+        /// With this client.
+        user_agent: Option<String>,
+    },
     /// A command on the machine that has the database's address.
     Command,
     /// The gateway itself.
     System,
+}
+
+fn shortened(user_agent: Option<&String>) -> Option<String> {
+    user_agent.map(|text| text.chars().take(LONGEST_USER_AGENT).collect())
 }
 
 /// A change of one thing, for the audit log.
@@ -79,11 +90,30 @@ impl Accounts {
         self.entry(Change { event, project_id: Some(project_id), resource_id, before: None, after })
     }
 
+    /// Appends an event that changes no account, such as a sign-in.
+    pub(super) async fn record_event(
+        &self,
+        event: AuditEvent,
+        project_id: Option<ProjectId>,
+        resource_id: String,
+        details: &Value,
+    ) -> Result<(), AccountsError> {
+        let entry = self.entry(Change { event, project_id, resource_id, before: None, after: details });
+        self.in_time(Box::pin(async move {
+            let mut transaction = self.inner.store.begin().await?;
+            transaction.insert_audit(&entry).await?;
+            Ok(transaction.commit().await?)
+        }))
+        .await
+    }
+
     fn entry(&self, change: Change<'_>) -> AuditRecord {
         let (actor, actor_api_key_id, ip, user_agent) = match self.author.as_ref() {
             Author::Key { api_key_id, ip, user_agent } => {
-                let user_agent = user_agent.as_ref().map(|text| text.chars().take(LONGEST_USER_AGENT).collect());
-                (ActorKind::ApiKey, Some(*api_key_id), ip.clone(), user_agent)
+                (ActorKind::ApiKey, Some(*api_key_id), ip.clone(), shortened(user_agent.as_ref()))
+            }
+            Author::Stranger { ip, user_agent } => {
+                (ActorKind::System, None, ip.clone(), shortened(user_agent.as_ref()))
             }
             Author::Command => (ActorKind::Command, None, None, None),
             Author::System => (ActorKind::System, None, None, None),

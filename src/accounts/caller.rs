@@ -1,6 +1,7 @@
 //! Who presents a key.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::permissions::{Role, Scopes};
 use super::policy::Policy;
@@ -68,4 +69,15 @@ pub enum AuthError {
     /// Its project is archived.
     #[error("the project of key `{0}` is archived")]
     ProjectArchived(ApiKeyId),
+}
+
+/// Why a caller is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AdmitError {
+    /// The key is not valid.
+    #[error("{0}")]
+    Key(#[from] AuthError),
+    /// The address has sent too many unknown keys.
+    #[error("too many wrong keys from this address; paused for another {} s", .0.as_secs())]
+    TooManyFailures(Duration),
 }

@@ -5,6 +5,7 @@
 //! database, and reads them again when the change number has grown.
 
 mod alerts;
+mod attempts;
 mod audit;
 mod caller;
 mod error;
@@ -24,14 +25,14 @@ use std::sync::Arc;
 
 pub use alerts::SpendAlert;
 pub use audit::Author;
-pub use caller::{AuthError, Caller, CallerKind};
+pub use caller::{AdmitError, AuthError, Caller, CallerKind};
 pub use error::AccountsError;
 pub use keys::{FirstKeys, KeyChange, NewKey, Rotated};
 pub use permissions::{AdminAction, Role, Scope, Scopes, UnknownPermission};
 pub use policy::Policy;
 pub use secret::Secret;
 pub use service_accounts::ServiceAccountChange;
-pub use sessions::SESSION_LIFE;
+pub use sessions::{Client, SESSION_LIFE, SignIn};
 
 pub use crate::store::{
     ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyFilter, KeyKind, KeyOrigin, KeyRecord, Page,

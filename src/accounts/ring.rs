@@ -1,6 +1,7 @@
 //! All keys in memory, and keeping them as the database has them.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::Accounts;
+use super::attempts::Attempts;
 use super::audit::Author;
-use super::caller::{AuthError, Caller, CallerKind};
+use super::caller::{AdmitError, AuthError, Caller, CallerKind};
 use super::error::AccountsError;
 use super::permissions::{Role, Scopes};
 use super::policy::Policy;
@@ -29,6 +31,7 @@ pub(super) struct Inner {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) ids: Arc<dyn IdSource>,
     ring: ArcSwap<Ring>,
+    attempts: Attempts,
 }
 
 /// The keys at one change number.
@@ -79,7 +82,7 @@ impl From<StoredKey> for Entry {
 impl Accounts {
     /// Reads all keys from a migrated database.
     pub async fn load(store: Store, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Result<Self, AccountsError> {
-        let inner = Inner { store, clock, ids, ring: ArcSwap::default() };
+        let inner = Inner { store, clock, ids, ring: ArcSwap::default(), attempts: Attempts::default() };
         inner.read().await?;
         Ok(Self { inner: Arc::new(inner), author: Arc::new(Author::System) })
     }
@@ -102,6 +105,52 @@ impl Accounts {
         let entry =
             ring.keys.get(&hash).filter(|entry| bool::from(entry.hash.ct_eq(&hash))).ok_or(AuthError::Unknown)?;
         entry.admit(now)
+    }
+
+    /// Lets a caller in by its key. An address that sent too many unknown keys must wait, except with a key that was used
+    /// from there before.
+    pub fn admit(&self, presented: &str, address: Option<IpAddr>, now: Timestamp) -> Result<Caller, AdmitError> {
+        self.admit_if(presented, address, now, |caller, address| {
+            self.inner.attempts.is_known(address, caller.api_key_id)
+        })
+    }
+
+    /// As [`Accounts::admit`], but an address that must wait waits with every key: for people, who can.
+    pub(super) fn admit_fresh(
+        &self,
+        presented: &str,
+        address: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<Caller, AdmitError> {
+        self.admit_if(presented, address, now, |_, _| false)
+    }
+
+    fn admit_if(
+        &self,
+        presented: &str,
+        address: Option<IpAddr>,
+        now: Timestamp,
+        may_pass_a_pause: impl FnOnce(&Caller, IpAddr) -> bool,
+    ) -> Result<Caller, AdmitError> {
+        let attempts = &self.inner.attempts;
+        let outcome = self.authenticate(presented, now);
+        let Some(address) = address else { return Ok(outcome?) };
+        // Whether the key is good cannot be told from this answer.
+        if let Some(wait) = attempts.pause(address, now)
+            && !outcome.as_ref().is_ok_and(|caller| may_pass_a_pause(caller, address))
+        {
+            return Err(AdmitError::TooManyFailures(wait));
+        }
+        match &outcome {
+            Ok(caller) => attempts.succeeded(address, caller.api_key_id),
+            Err(AuthError::Unknown) => {
+                let digest = digest(presented);
+                let digest = digest.first_chunk::<8>().map_or(0, |head| u64::from_be_bytes(*head));
+                attempts.failed(address, digest, now);
+            }
+            Err(_) => {}
+        }
+        Ok(outcome?)
     }
 
     /// The caller that a key makes, if the key is good.

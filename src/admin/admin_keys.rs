@@ -1,6 +1,6 @@
 //! `/v1/organization/admin_api_keys`: the keys that administer.
 
-use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
@@ -9,7 +9,8 @@ use super::api_keys::{redacted, refuse_setting};
 use super::shapes::{
     Deletion, LONGEST_LIFE, Paging, Refusals, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list,
 };
-use crate::accounts::{Caller, CallerKind, KeyFilter, KeyKind, KeyRecord, NewKey};
+use crate::accounts::{CallerKind, KeyFilter, KeyKind, KeyRecord, NewKey};
+use crate::api::access::{AdminCaller, action};
 use crate::api::{Services, fixed_body, query};
 use crate::domain::{ApiKeyId, Timestamp};
 use crate::http::Problem;
@@ -116,17 +117,17 @@ pub struct NewAdminApiKey {
 ///
 /// Its value is shown only this once.
 #[utoipa::path(
+    post,
+    path = "/v1/organization/admin_api_keys",
     operation_id = "createAdminApiKey",
     tag = "organization",
     request_body = NewAdminApiKey,
     responses((status = 200, description = "The new key.", body = CreatedAdminApiKey), Refusals),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/admin_api_keys")]
 pub async fn create_admin_api_key(
+    caller: AdminCaller<action::Own>,
     request: HttpRequest,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let new: NewAdminApiKey = fixed_body(&request, &body)?;
@@ -144,6 +145,8 @@ pub async fn create_admin_api_key(
 
 /// List admin keys
 #[utoipa::path(
+    get,
+    path = "/v1/organization/admin_api_keys",
     operation_id = "listAdminApiKeys",
     tag = "organization",
     params(
@@ -151,10 +154,12 @@ pub async fn create_admin_api_key(
         ("order" = Option<String>, Query, description = "`desc`, newest first, if not given; or `asc`."),
     ),
     responses((status = 200, description = "A page of admin keys.", body = AdminApiKeyList), Refusals),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/admin_api_keys")]
-pub async fn list_admin_api_keys(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn list_admin_api_keys(
+    _: AdminCaller<action::View>,
+    request: HttpRequest,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, &["limit", "after", "order"])?;
     let cursor = cursor(&pairs, "a key", ApiKeyId::uuid, 100)?;
     let filter = KeyFilter { kind: Some(KeyKind::Admin), ..KeyFilter::default() };
@@ -164,14 +169,15 @@ pub async fn list_admin_api_keys(request: HttpRequest, services: web::Data<Servi
 
 /// Retrieve an admin key
 #[utoipa::path(
+    get,
+    path = "/v1/organization/admin_api_keys/{key_id}",
     operation_id = "retrieveAdminApiKey",
     tag = "organization",
     params(("key_id" = String, Path, description = "The key's id.")),
     responses((status = 200, description = "The key, without its value.", body = AdminKeyView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/admin_api_keys/{key_id}")]
 pub async fn retrieve_admin_api_key(
+    _: AdminCaller<action::View>,
     path: web::Path<String>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -182,17 +188,17 @@ pub async fn retrieve_admin_api_key(
 ///
 /// It stops working within a second on every replica.
 #[utoipa::path(
+    delete,
+    path = "/v1/organization/admin_api_keys/{key_id}",
     operation_id = "deleteAdminApiKey",
     tag = "organization",
     params(("key_id" = String, Path, description = "The key's id.")),
     responses((status = 200, description = "It is gone.", body = Deletion), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[delete("/v1/organization/admin_api_keys/{key_id}")]
 pub async fn delete_admin_api_key(
+    caller: AdminCaller<action::Own>,
     request: HttpRequest,
     path: web::Path<String>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let key = services.accounts.key(&one(&path)?).await?;

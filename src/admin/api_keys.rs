@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
@@ -10,7 +10,8 @@ use validator::Validate;
 use super::shapes::{
     Deletion, LONGEST_LIFE, Paging, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list, not_found,
 };
-use crate::accounts::{Caller, KeyChange, KeyFilter, KeyKind, KeyOrigin, KeyRecord, ServiceAccountRecord};
+use crate::accounts::{KeyChange, KeyFilter, KeyKind, KeyOrigin, KeyRecord, ServiceAccountRecord};
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, query};
 use crate::domain::{ApiKeyId, ProjectId, ServiceAccountId, Timestamp};
@@ -138,6 +139,8 @@ pub fn check_scopes(scopes: Option<&[String]>) -> Result<(), Problem> {
 
 /// List a project's keys
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}/api_keys",
     operation_id = "listProjectApiKeys",
     tag = "organization",
     params(
@@ -146,10 +149,9 @@ pub fn check_scopes(scopes: Option<&[String]>) -> Result<(), Problem> {
         ("owner_project_access" = Option<String>, Query, description = "`active`, `inactive` or `any`; none is ever inactive."),
     ),
     responses((status = 200, description = "A page of keys, newest first.", body = ProjectApiKeyList), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}/api_keys")]
 pub async fn list_project_api_keys(
+    _: AdminCaller<action::View>,
     request: HttpRequest,
     path: web::Path<String>,
     services: web::Data<Services>,
@@ -185,6 +187,8 @@ async fn views(services: &Services, keys: &[KeyRecord]) -> Result<Vec<ProjectKey
 
 /// Retrieve a project's key
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}/api_keys/{key_id}",
     operation_id = "retrieveProjectApiKey",
     tag = "organization",
     params(
@@ -192,10 +196,9 @@ async fn views(services: &Services, keys: &[KeyRecord]) -> Result<Vec<ProjectKey
         ("key_id" = String, Path, description = "The key's id."),
     ),
     responses((status = 200, description = "The key, without its value.", body = ProjectKeyView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}/api_keys/{key_id}")]
 pub async fn retrieve_project_api_key(
+    _: AdminCaller<action::View>,
     path: web::Path<(String, String)>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -217,6 +220,8 @@ pub struct ProjectApiKeyUpdate {
 
 /// Update a project's key
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/api_keys/{key_id}",
     operation_id = "updateProjectApiKey",
     tag = "organization",
     params(
@@ -225,14 +230,12 @@ pub struct ProjectApiKeyUpdate {
     ),
     request_body = ProjectApiKeyUpdate,
     responses((status = 200, description = "The key as it is now.", body = ProjectKeyView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/api_keys/{key_id}")]
 pub async fn update_project_api_key(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let filter = one(&path)?;
@@ -254,6 +257,8 @@ pub async fn update_project_api_key(
 ///
 /// It stops working within a second on every replica.
 #[utoipa::path(
+    delete,
+    path = "/v1/organization/projects/{project_id}/api_keys/{key_id}",
     operation_id = "deleteProjectApiKey",
     tag = "organization",
     params(
@@ -261,13 +266,11 @@ pub async fn update_project_api_key(
         ("key_id" = String, Path, description = "The key's id."),
     ),
     responses((status = 200, description = "It is gone.", body = Deletion), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[delete("/v1/organization/projects/{project_id}/api_keys/{key_id}")]
 pub async fn delete_project_api_key(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let key = services.accounts.key(&one(&path)?).await?;
@@ -328,19 +331,19 @@ pub struct RotatedKey {
 /// Makes a new key on the same terms and for the same holder; the old one works beside it until its overlap is over. A
 /// budget goes on: the new key may spend what the old one has left, and until the overlap is over so may the old one.
 #[utoipa::path(
+    post,
+    path = "/admin/v1/keys/{key_id}/rotate",
     operation_id = "rotateKey",
     tag = "admin",
     params(("key_id" = String, Path, description = "The id of a project's key or of an admin key.")),
     request_body = KeyRotation,
     responses((status = 200, description = "The new key.", body = RotatedKey), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/admin/v1/keys/{key_id}/rotate")]
 pub async fn rotate_key(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<String>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     const DAY: u64 = 24 * 3600;

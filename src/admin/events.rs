@@ -1,13 +1,14 @@
 //! `GET /admin/v1/events`: settlements and refunds as `CloudEvents`, for billing systems (`OpenMeter`, Lago, Stripe's meters).
 
 use actix_web::web::Bytes;
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::stream;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::shapes::Refusals;
 use super::usage::time;
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, query};
 use crate::http::Problem;
@@ -117,6 +118,8 @@ impl BillingEvent {
 /// Settlements and refunds as `CloudEvents`, one JSON object on each line, oldest first. A settlement may be written some time
 /// after its own time, so let windows overlap: what is told twice has the same `id`.
 #[utoipa::path(
+    get,
+    path = "/admin/v1/events",
     operation_id = "exportBillingEvents",
     tag = "admin",
     params(
@@ -128,10 +131,9 @@ impl BillingEvent {
         (status = 200, description = "A stream of lines.", body = BillingEvent, content_type = "application/x-ndjson"),
         Refusals,
     ),
-    security(("admin_key" = []))
 )]
-#[get("/admin/v1/events")]
 pub async fn export_billing_events(
+    _: AdminCaller<action::View>,
     request: HttpRequest,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {

@@ -1,9 +1,10 @@
 //! `GET /admin/v1/generations`: every request that reserved, newest first, with what it cost us.
 
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::export::{Form, stream_generations};
 use super::history::GenerationHistory;
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{GenerationList, GenerationView, Services, query, state_filter, time_filter};
 use crate::domain::GenerationId;
@@ -35,6 +36,8 @@ const FILTERS: &[&str] = &[
 ///
 /// Every request that reserved, of all projects, newest first.
 #[utoipa::path(
+    get,
+    path = "/admin/v1/generations",
     operation_id = "listGenerations",
     tag = "admin",
     params(
@@ -66,10 +69,12 @@ const FILTERS: &[&str] = &[
         (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[get("/admin/v1/generations")]
-pub async fn list_generations(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn list_generations(
+    _: AdminCaller<action::View>,
+    request: HttpRequest,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, FILTERS)?;
     let filter = GenerationFilter {
         project_id: pairs.parsed("project_id", "a project's id")?,
@@ -108,6 +113,8 @@ pub async fn list_generations(request: HttpRequest, services: web::Data<Services
 ///
 /// With its whole history: parameters, each submit with its times, what it moved in the ledger, price, cost and why.
 #[utoipa::path(
+    get,
+    path = "/admin/v1/generations/{id}",
     operation_id = "retrieveGeneration",
     tag = "admin",
     params(("id" = String, Path, description = "The generation's id.")),
@@ -118,10 +125,9 @@ pub async fn list_generations(request: HttpRequest, services: web::Data<Services
         (status = 404, description = "No such generation.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[get("/admin/v1/generations/{id}")]
 pub async fn retrieve_generation(
+    _: AdminCaller<action::View>,
     id: web::Path<String>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {

@@ -2,14 +2,15 @@
 
 #![expect(clippy::option_option, reason = "in a patch, absent leaves and null lifts")]
 
-use actix_web::{HttpRequest, HttpResponse, patch, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
 use super::projects::{given, known_models};
 use super::shapes::{accounts_of, id_of};
-use crate::accounts::{Caller, KeyChange, KeyRecord};
+use crate::accounts::{KeyChange, KeyRecord};
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body};
 use crate::domain::{ApiKeyId, Money, Timestamp};
@@ -80,6 +81,8 @@ pub struct KeyView {
 ///
 /// What is absent stays as it is; null lifts. Known to every replica within a second, the budget at once.
 #[utoipa::path(
+    patch,
+    path = "/admin/v1/keys/{id}",
     operation_id = "updateKey",
     tag = "admin",
     params(("id" = String, Path, description = "The key's id; not its value.")),
@@ -92,14 +95,12 @@ pub struct KeyView {
         (status = 404, description = "No such key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[patch("/admin/v1/keys/{id}")]
 pub async fn update_key(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     id: web::Path<String>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let patch: KeyPatch = fixed_body(&request, &body)?;

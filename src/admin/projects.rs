@@ -2,7 +2,7 @@
 
 #![expect(clippy::option_option, reason = "in a patch, absent leaves and null lifts")]
 
-use actix_web::{HttpRequest, HttpResponse, get, patch, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -11,7 +11,8 @@ use uuid::Uuid;
 use validator::Validate;
 
 use super::shapes::accounts_of;
-use crate::accounts::{AuditEvent, Caller, Policy, ProjectChange, ProjectRecord, RateLimit};
+use crate::accounts::{AuditEvent, Policy, ProjectChange, ProjectRecord, RateLimit};
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, idempotency_key};
 use crate::domain::{Money, ProjectId, Timestamp};
@@ -176,6 +177,8 @@ pub struct CreditView {
 
 /// Retrieve a project
 #[utoipa::path(
+    get,
+    path = "/admin/v1/projects/{id}",
     operation_id = "retrieveProject",
     tag = "admin",
     params(("id" = String, Path, description = "The project's id, or `default`.")),
@@ -186,10 +189,12 @@ pub struct CreditView {
         (status = 404, description = "No such project.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[get("/admin/v1/projects/{id}")]
-pub async fn retrieve_project(id: web::Path<String>, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn retrieve_project(
+    _: AdminCaller<action::View>,
+    id: web::Path<String>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     let project = find(&services, &id).await?;
     Ok(HttpResponse::Ok().json(view(&services, project).await?))
 }
@@ -198,6 +203,8 @@ pub async fn retrieve_project(id: web::Path<String>, services: web::Data<Service
 ///
 /// What is absent stays as it is; null lifts. Reservations see the change at once, on every replica.
 #[utoipa::path(
+    patch,
+    path = "/admin/v1/projects/{id}",
     operation_id = "updateProject",
     tag = "admin",
     params(("id" = String, Path, description = "The project's id, or `default`.")),
@@ -210,14 +217,12 @@ pub async fn retrieve_project(id: web::Path<String>, services: web::Data<Service
         (status = 404, description = "No such project.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[patch("/admin/v1/projects/{id}")]
 pub async fn update_project(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     id: web::Path<String>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let patch: ProjectPatch = fixed_body(&request, &body)?;
@@ -260,6 +265,8 @@ pub async fn update_project(
 /// Books a top-up (above zero) or a correction (below zero) with its reason and who did it. Past entries are never
 /// edited. With an `Idempotency-Key` a resend books nothing.
 #[utoipa::path(
+    post,
+    path = "/admin/v1/projects/{id}/credits",
     operation_id = "createProjectCredit",
     tag = "admin",
     params(
@@ -276,13 +283,11 @@ pub async fn update_project(
         (status = 422, description = "The idempotency key was used with another amount.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[post("/admin/v1/projects/{id}/credits")]
 pub async fn create_project_credit(
+    caller: AdminCaller<action::Bill>,
     request: HttpRequest,
     id: web::Path<String>,
-    caller: web::ReqData<Caller>,
     body: web::Bytes,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -356,6 +361,8 @@ pub struct OrganizationView {
 
 /// Change the organization's spend limit
 #[utoipa::path(
+    patch,
+    path = "/admin/v1/organization",
     operation_id = "updateOrganization",
     tag = "admin",
     request_body(content = OrganizationPatch, content_type = "application/json"),
@@ -366,13 +373,11 @@ pub struct OrganizationView {
         (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[patch("/admin/v1/organization")]
 pub async fn update_organization(
+    caller: AdminCaller<action::Own>,
     request: HttpRequest,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let patch: OrganizationPatch = fixed_body(&request, &body)?;

@@ -1,6 +1,6 @@
 //! `/v1/organization/projects/{project_id}/service_accounts`: who holds keys of a project.
 
-use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
@@ -9,7 +9,8 @@ use super::api_keys::check_scopes;
 use super::shapes::{
     Deletion, LONGEST_LIFE, Paging, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list, not_found,
 };
-use crate::accounts::{Caller, KeyRecord, Secret, ServiceAccountChange, ServiceAccountRecord, ServiceAccountRole};
+use crate::accounts::{KeyRecord, Secret, ServiceAccountChange, ServiceAccountRecord, ServiceAccountRole};
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, query};
 use crate::domain::{ProjectId, ServiceAccountId, Timestamp};
@@ -140,19 +141,19 @@ pub struct NewServiceAccountKey {
 ///
 /// With a key, whose value is shown only this once.
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/service_accounts",
     operation_id = "createServiceAccount",
     tag = "organization",
     params(("project_id" = String, Path, description = "The project's id.")),
     request_body = NewServiceAccount,
     responses((status = 200, description = "The service account with its key.", body = CreatedServiceAccount), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/service_accounts")]
 pub async fn create_service_account(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<String>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let project = id_of(&path, "project")?;
@@ -170,6 +171,8 @@ pub async fn create_service_account(
 
 /// List service accounts
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}/service_accounts",
     operation_id = "listServiceAccounts",
     tag = "organization",
     params(
@@ -177,10 +180,9 @@ pub async fn create_service_account(
         Paging,
     ),
     responses((status = 200, description = "A page of service accounts, newest first.", body = ServiceAccountList), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}/service_accounts")]
 pub async fn list_service_accounts(
+    _: AdminCaller<action::View>,
     request: HttpRequest,
     path: web::Path<String>,
     services: web::Data<Services>,
@@ -196,6 +198,8 @@ pub async fn list_service_accounts(
 
 /// Retrieve a service account
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}/service_accounts/{service_account_id}",
     operation_id = "retrieveServiceAccount",
     tag = "organization",
     params(
@@ -203,10 +207,9 @@ pub async fn list_service_accounts(
         ("service_account_id" = String, Path, description = "The service account's id."),
     ),
     responses((status = 200, description = "The service account.", body = ServiceAccountView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}/service_accounts/{service_account_id}")]
 pub async fn retrieve_service_account(
+    _: AdminCaller<action::View>,
     path: web::Path<(String, String)>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -217,6 +220,8 @@ pub async fn retrieve_service_account(
 
 /// Update a service account
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/service_accounts/{service_account_id}",
     operation_id = "updateServiceAccount",
     tag = "organization",
     params(
@@ -225,14 +230,12 @@ pub async fn retrieve_service_account(
     ),
     request_body = ServiceAccountUpdate,
     responses((status = 200, description = "The service account as it is now.", body = ServiceAccountView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/service_accounts/{service_account_id}")]
 pub async fn update_service_account(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let (project, id) = ids(&path)?;
@@ -252,6 +255,8 @@ pub async fn update_service_account(
 ///
 /// Its keys stop working within a second on every replica.
 #[utoipa::path(
+    delete,
+    path = "/v1/organization/projects/{project_id}/service_accounts/{service_account_id}",
     operation_id = "deleteServiceAccount",
     tag = "organization",
     params(
@@ -259,13 +264,11 @@ pub async fn update_service_account(
         ("service_account_id" = String, Path, description = "The service account's id."),
     ),
     responses((status = 200, description = "It is gone.", body = Deletion), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[delete("/v1/organization/projects/{project_id}/service_accounts/{service_account_id}")]
 pub async fn delete_service_account(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let (project, id) = ids(&path)?;
@@ -277,6 +280,8 @@ pub async fn delete_service_account(
 ///
 /// Its value is shown only this once.
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/service_accounts/{service_account_id}/api_keys",
     operation_id = "createServiceAccountApiKey",
     tag = "organization",
     params(
@@ -285,14 +290,12 @@ pub async fn delete_service_account(
     ),
     request_body = NewServiceAccountKey,
     responses((status = 200, description = "The new key.", body = CreatedServiceAccountKey), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/service_accounts/{service_account_id}/api_keys")]
 pub async fn create_service_account_api_key(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let (project, id) = ids(&path)?;

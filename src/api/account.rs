@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, NaiveDateTime};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::access::{AnyProjectCaller, ProjectCaller, scope};
 use super::errors::{bad_key_problem, invalid_field};
 use super::{QueryPairs, Services, query};
 use crate::accounts::{AccountsError, AuditFilter, Caller, Cursor, KeyFilter, KeyRecord};
@@ -174,6 +175,8 @@ pub struct AccountPagination {
 ///
 /// What is known of the key that asks, and what it was charged this month.
 #[utoipa::path(
+    get,
+    path = "/v1/key",
     operation_id = "retrieveKey",
     tag = "billing",
     responses(
@@ -182,13 +185,8 @@ pub struct AccountPagination {
         (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v1/key")]
-pub async fn retrieve_key(
-    caller: web::ReqData<Caller>,
-    services: web::Data<Services>,
-) -> Result<HttpResponse, Problem> {
+pub async fn retrieve_key(caller: AnyProjectCaller, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
     let key = own_key(&caller, &services).await?;
     let now = services.clock.now();
     let (spent, _) = charged(services.gateway.books(), key.id, Books::month_of(now), now).await?;
@@ -219,6 +217,8 @@ pub async fn retrieve_key(
 /// What the key that asks was charged in a window of at most 92 days: `period`, or `start` and `end`; the last 24 hours if
 /// neither is given.
 #[utoipa::path(
+    get,
+    path = "/v2/usage",
     operation_id = "retrieveKeyUsage",
     tag = "billing",
     params(
@@ -234,12 +234,10 @@ pub async fn retrieve_key(
         (status = 403, description = "An admin key, or another key's prefix.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v2/usage")]
 pub async fn retrieve_key_usage(
+    caller: ProjectCaller<scope::ReadUsage>,
     request: HttpRequest,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, &["period", "start", "end", "key_prefix"])?;
@@ -261,6 +259,8 @@ pub async fn retrieve_key_usage(
 ///
 /// Those that have ended, made with the key that asks in a window of at most 92 days, newest first.
 #[utoipa::path(
+    get,
+    path = "/v2/logs",
     operation_id = "listKeyLogs",
     tag = "billing",
     params(
@@ -280,12 +280,10 @@ pub async fn retrieve_key_usage(
         (status = 403, description = "An admin key, or another key's prefix.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v2/logs")]
 pub async fn list_key_logs(
+    caller: ProjectCaller<scope::ReadUsage>,
     request: HttpRequest,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let known = ["period", "start", "end", "key_prefix", "model", "status", "limit", "offset"];

@@ -8,10 +8,12 @@ use crate::accounts::AccountsError;
 use crate::catalogue::{self, JsonError, Kind, Model, Parameter, PriceError, Rejection};
 use crate::domain::GenerationId;
 use crate::gateway::{CallError, GenerateError};
-use crate::http::{Code, Problem};
+use crate::http::{Code, LONGEST_MESSAGE, Problem, shortened};
 use crate::ledger::{LedgerError, ReserveError};
 use crate::providers::{Failure, FailureKind, HookError, MediaError};
 
+/// The name of a field is repeated up to this many bytes.
+const LONGEST_FIELD: usize = 120;
 /// When to come back if the database or the provider is away.
 const COME_BACK: Duration = Duration::from_secs(2);
 
@@ -43,6 +45,7 @@ impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         match rejection {
             Rejection::UnknownModel { model, nearest } => {
+                let model = shortened(model, LONGEST_FIELD);
                 let hint = match &nearest {
                     Some(nearest) => format!("; did you mean `{nearest}`? `GET /v1/models` lists all of them"),
                     None => "; `GET /v1/models` lists all of them".to_owned(),
@@ -102,6 +105,7 @@ fn invalid(problems: &[catalogue::Problem]) -> Problem {
 /// A problem in one field of a request.
 #[must_use]
 pub fn invalid_field(field: &str, message: &str) -> Problem {
+    let field = &*shortened(field.to_owned(), LONGEST_FIELD);
     Problem::new(Code::InvalidParameters, format!("Invalid payload provided: `{field}`: {message}"))
         .param(field)
         .data(json!([entry(field, message)]))
@@ -109,7 +113,7 @@ pub fn invalid_field(field: &str, message: &str) -> Problem {
 
 /// The entry of `error.data` about one field.
 pub(super) fn entry(field: &str, message: &str) -> Value {
-    json!({"code": "custom", "path": [field], "message": message})
+    json!({"code": "custom", "path": [field], "message": shortened(message.to_owned(), LONGEST_MESSAGE)})
 }
 
 /// A key that is not good, whyever. The sentence begins as OpenAI's does: `LiteLLM` tells a bad key by these words.

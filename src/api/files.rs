@@ -8,12 +8,13 @@ use actix_web::http::header::{
     ACCEPT_RANGES, ByteRangeSpec, CACHE_CONTROL, CONTENT_RANGE, CONTENT_SECURITY_POLICY, ETAG, EntityTag, Header as _,
     IF_RANGE, IfNoneMatch, Range, X_CONTENT_TYPE_OPTIONS,
 };
-use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, post, route, web};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use utoipa::ToSchema;
 
 use super::Services;
+use super::access::{Open, ProjectCaller, scope};
 use super::errors::{invalid_field, upload_problem};
 use super::fal_clients::PROVIDER;
 use super::forms::{Part, expect_form, read_parts};
@@ -109,8 +110,8 @@ fn storage_problem(fault: &StorageError) -> Problem {
         (status = 503, description = "The storage is away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-#[route("/files/{generation_id}/{name}", method = "GET", method = "HEAD")]
 pub async fn retrieve_image_file(
+    _: Open,
     request: HttpRequest,
     path: web::Path<(String, String)>,
     signed: web::Query<Signed>,
@@ -223,6 +224,8 @@ pub struct FileView {
 /// Once, to be named by its `url` in any number of requests. It lies at the provider, for as long as the provider keeps
 /// uploads.
 #[utoipa::path(
+    post,
+    path = "/v1/files",
     operation_id = "uploadFile",
     tag = "images",
     request_body(content = UploadForm, content_type = "multipart/form-data"),
@@ -236,10 +239,9 @@ pub struct FileView {
         (status = 502, description = "The provider's storage refuses the gateway.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The provider's storage does not take files now.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[post("/v1/files")]
 pub async fn upload_file(
+    _: ProjectCaller<scope::Files>,
     request: HttpRequest,
     payload: web::Payload,
     services: web::Data<Services>,

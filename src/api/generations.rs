@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpRequest, HttpResponse, delete, get, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::access::{ProjectCaller, scope};
 use super::places::public_base;
 use super::{GenerationView, Services, query};
 use crate::accounts::{Caller, CallerKind};
@@ -48,6 +49,8 @@ impl GenerationList {
 ///
 /// The project's own generations, newest first.
 #[utoipa::path(
+    get,
+    path = "/v1/images/generations",
     operation_id = "listImageGenerations",
     tag = "images",
     params(
@@ -64,12 +67,10 @@ impl GenerationList {
         (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v1/images/generations")]
 pub async fn list_image_generations(
+    caller: ProjectCaller<scope::ReadImages>,
     request: HttpRequest,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, &["limit", "after", "state", "model", "user"])?;
@@ -98,6 +99,8 @@ pub fn state_filter(pairs: &super::QueryPairs) -> Result<Option<GenerationState>
 /// Where it stands, and its images once it has succeeded. While it is open: how many requests are before it at the
 /// provider, or what the model has written by now.
 #[utoipa::path(
+    get,
+    path = "/v1/images/generations/{id}",
     operation_id = "retrieveImageGeneration",
     tag = "images",
     params(("id" = String, Path, description = "The generation's id.")),
@@ -108,13 +111,11 @@ pub fn state_filter(pairs: &super::QueryPairs) -> Result<Option<GenerationState>
         (status = 404, description = "The project has no such generation.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v1/images/generations/{id}")]
 pub async fn retrieve_image_generation(
+    caller: ProjectCaller<scope::ReadImages>,
     request: HttpRequest,
     id: web::Path<String>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let record = own_generation(&services, &caller, &id).await?;
@@ -135,6 +136,8 @@ async fn shown(services: &Services, request: &HttpRequest, record: &GenerationRe
 /// One that waits is cancelled and free. One that runs is cancelled only if the provider confirms; else it is kept and
 /// charged. The answer tells which: look at `state`. One that has ended is answered as it is.
 #[utoipa::path(
+    delete,
+    path = "/v1/images/generations/{id}",
     operation_id = "cancelImageGeneration",
     tag = "images",
     params(("id" = String, Path, description = "The generation's id.")),
@@ -145,13 +148,11 @@ async fn shown(services: &Services, request: &HttpRequest, record: &GenerationRe
         (status = 404, description = "The project has no such generation.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[delete("/v1/images/generations/{id}")]
 pub async fn cancel_image_generation(
+    caller: ProjectCaller<scope::Generate>,
     request: HttpRequest,
     id: web::Path<String>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let record = own_generation(&services, &caller, &id).await?;

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ContentType, HeaderMap, LOCATION};
-use actix_web::{HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, post, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::error;
 use utoipa::ToSchema;
 
+use super::access::{ProjectCaller, scope};
 use super::answer::{ImageAnswer, image_answer, put_cost_headers};
 use super::errors::{failure_problem, invalid_field, overdue_problem, reserve_problem};
 use super::input::expect_json;
@@ -47,6 +48,8 @@ pub struct ImageRequest(Map<String, Value>);
 /// delivered. All problems of a request are told at once. Fields that the model does not have are named in
 /// `meta.ignored`, or refused with `x-imagegate-strict: true`.
 #[utoipa::path(
+    post,
+    path = "/v1/images/generations",
     operation_id = "createImageGeneration",
     tag = "images",
     request_body(content = ImageRequest, content_type = "application/json"),
@@ -84,12 +87,10 @@ pub struct ImageRequest(Map<String, Value>);
         (status = 503, description = "The request cannot be taken now; see `Retry-After`.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 504, description = "Not ready by its deadline; the answer names the generation.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[post("/v1/images/generations")]
 pub async fn create_image_generation(
+    caller: ProjectCaller<scope::Generate>,
     request: HttpRequest,
-    caller: web::ReqData<Caller>,
     context: web::ReqData<RequestContext>,
     body: web::Bytes,
     services: web::Data<Services>,

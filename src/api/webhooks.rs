@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use actix_web::{HttpRequest, HttpResponse, get, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::access::{ProjectCaller, scope};
 use super::generations::project_of;
 use super::{GenerationView, Services, fal_clients, query};
-use crate::accounts::Caller;
 use crate::domain::{GenerationId, WebhookDeliveryId};
 use crate::gateway::read_finished;
 use crate::http::{Code, Problem, ProblemBody};
@@ -181,6 +181,8 @@ impl DeliveryView {
 /// What signs this project's webhooks, after Standard Webhooks: HMAC-SHA256 over `id.timestamp.body`. Made when it is first
 /// asked for.
 #[utoipa::path(
+    get,
+    path = "/v1/webhooks/secret",
     operation_id = "retrieveWebhookSecret",
     tag = "webhooks",
     responses(
@@ -189,11 +191,9 @@ impl DeliveryView {
         (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v1/webhooks/secret")]
 pub async fn retrieve_webhook_secret(
-    caller: web::ReqData<Caller>,
+    caller: ProjectCaller<scope::Webhooks>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let secret = services.webhooks.secret(project_of(&caller)?).await?;
@@ -204,6 +204,8 @@ pub async fn retrieve_webhook_secret(
 ///
 /// Makes a new secret. The one before signs as well for 24 hours, so that a receiver can change over.
 #[utoipa::path(
+    post,
+    path = "/v1/webhooks/secret/rotate",
     operation_id = "rotateWebhookSecret",
     tag = "webhooks",
     responses(
@@ -212,11 +214,9 @@ pub async fn retrieve_webhook_secret(
         (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[post("/v1/webhooks/secret/rotate")]
 pub async fn rotate_webhook_secret(
-    caller: web::ReqData<Caller>,
+    caller: ProjectCaller<scope::Webhooks>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let secret = services.webhooks.rotate_secret(project_of(&caller)?).await?;
@@ -227,6 +227,8 @@ pub async fn rotate_webhook_secret(
 ///
 /// The project's webhooks, newest first, with what came of them. Ended ones are kept 30 days.
 #[utoipa::path(
+    get,
+    path = "/v1/webhooks/deliveries",
     operation_id = "listWebhookDeliveries",
     tag = "webhooks",
     params(
@@ -242,12 +244,10 @@ pub async fn rotate_webhook_secret(
         (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v1/webhooks/deliveries")]
 pub async fn list_webhook_deliveries(
+    caller: ProjectCaller<scope::Webhooks>,
     request: HttpRequest,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, &["generation_id", "state", "limit", "after"])?;
@@ -267,6 +267,8 @@ pub async fn list_webhook_deliveries(
 ///
 /// One webhook with every try of it.
 #[utoipa::path(
+    get,
+    path = "/v1/webhooks/deliveries/{id}",
     operation_id = "retrieveWebhookDelivery",
     tag = "webhooks",
     params(("id" = String, Path, description = "The delivery's id, as `webhook-id` says it.")),
@@ -277,12 +279,10 @@ pub async fn list_webhook_deliveries(
         (status = 404, description = "The project has no such delivery.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v1/webhooks/deliveries/{id}")]
 pub async fn retrieve_webhook_delivery(
+    caller: ProjectCaller<scope::Webhooks>,
     id: web::Path<String>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let id = id.parse().map_err(|_| WebhookError::Unknown)?;
@@ -294,6 +294,8 @@ pub async fn retrieve_webhook_delivery(
 ///
 /// Calls at once, and for a day if need be, whether the webhook was delivered, given up or waits.
 #[utoipa::path(
+    post,
+    path = "/v1/webhooks/deliveries/{id}/redeliver",
     operation_id = "redeliverWebhook",
     tag = "webhooks",
     params(("id" = String, Path, description = "The delivery's id, as `webhook-id` says it.")),
@@ -304,12 +306,10 @@ pub async fn retrieve_webhook_delivery(
         (status = 404, description = "The project has no such delivery.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[post("/v1/webhooks/deliveries/{id}/redeliver")]
 pub async fn redeliver_webhook(
+    caller: ProjectCaller<scope::Webhooks>,
     id: web::Path<String>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let id = id.parse().map_err(|_| WebhookError::Unknown)?;

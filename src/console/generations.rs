@@ -15,7 +15,7 @@ const FILTERS: &[&str] =
 const STATES: &[&str] = &["queued", "running", "succeeded", "failed", "cancelled", "expired"];
 
 /// `GET /console/generations`.
-pub async fn list(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn list(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let form = Form::read(request.query_string().as_bytes());
     if let Some(wanted) = form.given("search") {
         return Ok(redirect(&search(&visit, wanted).await?));
@@ -115,7 +115,7 @@ pub fn table(found: &Value) -> Markup {
 }
 
 /// `GET /console/generations.csv`: every one that fits, as a stream.
-pub async fn export(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn export(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let query = Form::read(request.query_string().as_bytes()).query(FILTERS);
     let answer = visit.stream(&format!("/admin/v1/generations?format=csv&{query}")).await?;
     let (_, mut response) = answer.into_parts();
@@ -127,7 +127,7 @@ pub async fn export(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<
 }
 
 /// `GET /console/generations/{id}`.
-pub async fn show(path: web::Path<String>, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn show(visit: Visit, path: web::Path<String>) -> Result<HttpResponse, Problem> {
     let found = visit.get(&format!("/admin/v1/generations/{}", encode(&path))).await?;
     let open = found["settled_at"].is_null();
     let content = html! {

@@ -13,7 +13,7 @@ use crate::accounts::{Cursor, KeyFilter, KeyKind};
 use crate::http::{Code, Problem};
 
 /// `GET /console/projects`.
-pub async fn list(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn list(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let after = Form::read(request.query_string().as_bytes()).query(&["after"]);
     let path = format!("/v1/organization/projects?limit=100&include_archived=true&{after}");
     let found = visit.get(&path).await?;
@@ -53,18 +53,14 @@ pub async fn list(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<Ht
 }
 
 /// `POST /console/projects`.
-pub async fn create(body: web::Bytes, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn create(visit: Visit, body: web::Bytes) -> Result<HttpResponse, Problem> {
     let form = Form::read(&body);
     let made = visit.send(Method::POST, "/v1/organization/projects", &json!({"name": form.text("name")})).await?;
     Ok(redirect(&format!("/console/projects/{}?done=created", text(&made["id"]))))
 }
 
 /// `GET /console/projects/{id}`.
-pub async fn show(
-    request: HttpRequest,
-    path: web::Path<String>,
-    visit: web::ReqData<Visit>,
-) -> Result<HttpResponse, Problem> {
+pub async fn show(visit: Visit, request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = encode(&path);
     let project = visit.get(&format!("/admin/v1/projects/{id}")).await?;
     let keys = visit.get(&format!("/v1/organization/projects/{}/api_keys?limit=100", text(&project["id"]))).await?;
@@ -224,9 +220,9 @@ fn key_row(project: &str, key: &Value) -> Markup {
 
 /// `POST /console/projects/{id}/{deed}`.
 pub async fn change(
+    visit: Visit,
     path: web::Path<(String, String)>,
     body: web::Bytes,
-    visit: web::ReqData<Visit>,
 ) -> Result<HttpResponse, Problem> {
     let (id, deed) = path.into_inner();
     let (id, form) = (encode(&id), Form::read(&body));
@@ -303,9 +299,9 @@ fn key_page(project: &str, id: &str, value: &str, said: &str) -> HttpResponse {
 
 /// `POST /console/projects/{id}/keys/{key}/{deed}`.
 pub async fn change_key(
+    visit: Visit,
     path: web::Path<(String, String, String)>,
     body: web::Bytes,
-    visit: web::ReqData<Visit>,
 ) -> Result<HttpResponse, Problem> {
     let (project, key, deed) = path.into_inner();
     let (project, key, form) = (encode(&project), encode(&key), Form::read(&body));

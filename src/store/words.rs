@@ -276,6 +276,12 @@ words!(
         ProjectCredited = "project.credited",
         /// A charge was given back, whole or in part.
         GenerationRefunded = "generation.refunded",
+        /// An operator signed in at the console.
+        LoginSucceeded = "login.succeeded",
+        /// Somebody tried to sign in at the console with a key that is not valid there.
+        LoginFailed = "login.failed",
+        /// An operator signed out of the console.
+        LogoutSucceeded = "logout.succeeded",
     }
 );
 

@@ -4,18 +4,20 @@
 #[path = "../common/authority.rs"]
 mod authority;
 mod postgres;
+#[path = "../common/raw.rs"]
+mod raw;
 mod receiver;
 mod support;
 
 mod account;
 mod admin;
 mod aiml;
+mod authorization;
 mod away;
 mod books;
 mod catalogue;
 mod chains;
 mod clients;
-mod compatible;
 mod console;
 mod document;
 mod edits;
@@ -26,6 +28,7 @@ mod failures;
 mod fal;
 mod files;
 mod generated;
+mod hardening;
 mod hooks;
 mod images;
 mod inputs;

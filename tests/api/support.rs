@@ -380,9 +380,9 @@ impl House {
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
-    /// `GET /readyz`, which must be 200.
+    /// `GET /readyz` as an operator, which must be 200.
     pub async fn readiness(&self) -> Value {
-        read(self.gateway.request(Method::GET, "/readyz").send().await.unwrap(), StatusCode::OK).await
+        read(self.gateway.admin(Method::GET, "/readyz").send().await.unwrap(), StatusCode::OK).await
     }
 }
 
