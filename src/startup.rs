@@ -128,6 +128,7 @@ pub struct Running {
     stop: StopSignal,
     tracker: TaskTracker,
     gateway: Arc<Gateway>,
+    accounts: Accounts,
     sandbox: Option<sandbox::Running>,
 }
 
@@ -212,7 +213,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     .await?;
     let services = web::Data::new(Services {
         gateway: gateway.clone(),
-        accounts,
+        accounts: accounts.clone(),
         webhooks: webhooks.clone(),
         media,
         files,
@@ -229,7 +230,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let reloader = Reloader { sales: config.sales, services: services.clone().into_inner() };
     let (address, server) = listen(&config.http, sockets, services, tools)?;
     let stop = StopSignal { server: server.handle(), stopping, delay: config.http.shutdown_delay };
-    Ok(Running { address, first_keys, upstream, reloader, server, stop, tracker, gateway, sandbox })
+    Ok(Running { address, first_keys, upstream, reloader, server, stop, tracker, gateway, accounts, sandbox })
 }
 
 /// The place for delivered images, and the links to them.
@@ -323,6 +324,7 @@ impl Running {
                 "stopping with open generations; the next start takes them up again"
             );
         }
+        self.accounts.write_uses().await;
         self.gateway.retire().await;
         if let Some(sandbox) = self.sandbox {
             sandbox.stop().await;

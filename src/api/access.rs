@@ -11,7 +11,7 @@ use actix_web::{Error, HttpMessage, web};
 use tracing::info;
 
 use super::Services;
-use super::errors::bad_key_problem;
+use super::errors::key_problem;
 use super::fal_clients::{is_for_fals_clients, refuse_in_fals_words};
 use crate::accounts::{Caller, CallerKind};
 use crate::http::{Code, Problem};
@@ -117,7 +117,7 @@ fn admit(request: &ServiceRequest, demand: Demand) -> Result<Caller, Problem> {
     let caller = services.accounts.authenticate(key, services.clock.now()).map_err(|reason| {
         // Told apart in the log only: no text tells whether a key exists.
         info!(%reason, "a key was refused");
-        bad_key_problem()
+        key_problem(reason)
     })?;
     let fits = match caller.kind {
         CallerKind::Admin => demand == Demand::AdminKey,

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 use utoipa_actix_web::AppExt;
 
-use crate::accounts::{Caller, CallerKind};
+use crate::accounts::{AdminAction, Caller, CallerKind};
 use crate::api::Services;
 use crate::domain::ProjectId;
 use crate::http::{Code, Problem, RequestContext};
@@ -119,6 +119,10 @@ impl Visit {
 
     /// As [`Visit::send`], on a project's account.
     pub async fn send_as(&self, project: ProjectId, path: &str, body: &Value) -> Result<Value, Problem> {
+        if !self.caller.role.may(AdminAction::Operate) {
+            let message = format!("a key with the role `{}` makes no images", self.caller.role);
+            return Err(Problem::new(Code::PermissionDenied, message));
+        }
         let caller = Caller { kind: CallerKind::Project(project), ..self.caller.clone() };
         self.ask(&caller, Method::POST, path, Some(body)).await
     }

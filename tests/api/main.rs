@@ -35,6 +35,7 @@ mod ledger;
 mod limits;
 mod metrics;
 mod operations;
+mod permits;
 mod readme;
 mod recovery;
 mod replicas;
