@@ -130,6 +130,7 @@ pub struct Running {
     stop: StopSignal,
     tracker: TaskTracker,
     gateway: Arc<Gateway>,
+    accounts: Accounts,
     sandbox: Option<sandbox::Running>,
 }
 
@@ -214,7 +215,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     .await?;
     let services = web::Data::new(Services {
         gateway: gateway.clone(),
-        accounts,
+        accounts: accounts.clone(),
         webhooks: webhooks.clone(),
         media,
         files,
@@ -234,7 +235,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let (address, servers) = listen(&config.http, sockets, &services, &tools, &closing)?;
     let handles = servers.iter().map(Server::handle).collect();
     let stop = StopSignal { servers: handles, closing, stopping, delay: config.http.shutdown_delay };
-    Ok(Running { address, first_keys, upstream, reloader, servers, stop, tracker, gateway, sandbox })
+    Ok(Running { address, first_keys, upstream, reloader, servers, stop, tracker, gateway, accounts, sandbox })
 }
 
 /// The place for delivered images, and the links to them.
@@ -330,6 +331,7 @@ impl Running {
                 "stopping with open generations; the next start takes them up again"
             );
         }
+        self.accounts.write_uses().await;
         self.gateway.retire().await;
         if let Some(sandbox) = self.sandbox {
             sandbox.stop().await;

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::Accounts;
 use super::error::AccountsError;
-use crate::domain::{ApiKeyId, AuditLogId, ProjectId, Timestamp};
+use crate::domain::{ApiKeyId, AuditLogId, Network, ProjectId, Scope, Timestamp};
 use crate::store::{
-    ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyRecord, Page, ProjectRecord, RateLimit,
+    ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyKind, KeyRecord, Page, ProjectRecord, RateLimit,
     ServiceAccountRecord, WriteTransaction,
 };
 
@@ -261,6 +261,9 @@ impl Accounts {
 
 /// What the audit log keeps of a key: its terms, never the key.
 fn key_state(key: &KeyRecord) -> Value {
+    let is_admin = key.kind == KeyKind::Admin;
+    let scopes = (!is_admin).then(|| key.scopes.iter().map(Scope::name).collect::<Vec<_>>());
+    let networks = key.allowed_addresses.as_ref();
     json!({
         "name": key.name,
         "kind": key.kind,
@@ -269,6 +272,9 @@ fn key_state(key: &KeyRecord) -> Value {
         "service_account_id": key.service_account_id,
         "budget_usd": key.budget,
         "allowed_models": key.allowed_models,
+        "scopes": scopes,
+        "role": is_admin.then(|| key.role.name()),
+        "allowed_addresses": networks.map(|networks| networks.iter().map(Network::to_string).collect::<Vec<_>>()),
         "generates_for_project_id": key.generates_for,
         "expires_at": key.expires_at.map(Timestamp::seconds),
         "revoked_at": key.revoked_at.map(Timestamp::seconds),

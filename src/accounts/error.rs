@@ -20,6 +20,9 @@ pub enum AccountsError {
     /// A key that a setting gives is changed by changing the setting.
     #[error("this key is given by the setting {0}: change the setting instead")]
     GivenBySetting(&'static str),
+    /// Somebody must be able to make admin keys.
+    #[error("this is the last admin key with the role `owner`: make another one first")]
+    LastOwner,
     /// An archived project takes no new keys and no new name.
     #[error("the project is archived: it takes no new keys and no new name")]
     ProjectArchived,

@@ -1,7 +1,7 @@
 //! Projects and keys: who may ask, and who pays.
 //!
-//! A key is thirty-two random bytes in hex behind `sk-ig-` (project) or `sk-ig-admin-` (admin); the database holds its
-//! SHA-256 digest only. Every replica keeps all digests in memory, so that a request is authenticated without the
+//! A key is thirty-two random bytes in hex and a checksum behind `sk-ig-` (project) or `sk-ig-admin-` (admin); the database
+//! holds its SHA-256 digest only. Every replica keeps all digests in memory, so that a request is authenticated without the
 //! database, and reads them again when the change number has grown.
 
 mod alerts;
@@ -10,7 +10,6 @@ mod audit;
 mod caller;
 mod error;
 mod keys;
-mod permissions;
 mod policy;
 mod projects;
 mod ring;
@@ -20,6 +19,7 @@ mod sessions;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod uses;
 
 use std::sync::Arc;
 
@@ -28,12 +28,12 @@ pub use audit::Author;
 pub use caller::{AdmitError, AuthError, Caller, CallerKind};
 pub use error::AccountsError;
 pub use keys::{FirstKeys, KeyChange, NewKey, Rotated};
-pub use permissions::{AdminAction, Role, Scope, Scopes, UnknownPermission};
 pub use policy::Policy;
 pub use secret::Secret;
-pub use service_accounts::ServiceAccountChange;
+pub use service_accounts::{ServiceAccountChange, ServiceKeyTerms};
 pub use sessions::{Client, SESSION_LIFE, SignIn};
 
+pub use crate::domain::{AdminAction, Role, Scope, Scopes, UnknownPermission};
 pub use crate::store::{
     ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyFilter, KeyKind, KeyOrigin, KeyRecord, Page,
     ProjectChange, ProjectRecord, RateLimit, Retention, ServiceAccountRecord, ServiceAccountRole, SpendAlertRecord,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,14 +15,17 @@ use super::attempts::Attempts;
 use super::audit::Author;
 use super::caller::{AdmitError, AuthError, Caller, CallerKind};
 use super::error::AccountsError;
-use super::permissions::{Role, Scopes};
 use super::policy::Policy;
-use super::secret::digest;
+use super::secret::{digest, is_mistyped};
+use super::uses::Use;
 use crate::domain::{ApiKeyId, Clock, IdSource, Timestamp};
 use crate::store::{ACCOUNTS, KeyKind, Store, StoreError, StoredKey};
 
 /// How often the change number is asked for: a change reaches every replica within a second.
 pub(super) const POLL_EVERY: Duration = Duration::from_millis(500);
+
+/// After how many of these looks it is written which keys were used: every five seconds.
+const WRITE_USES_EVERY: u64 = 10;
 
 /// What all clones of [`Accounts`] share.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub(super) struct Inner {
     pub(super) ids: Arc<dyn IdSource>,
     ring: ArcSwap<Ring>,
     attempts: Attempts,
+    /// When each key was last used; outlives the ring, which is made again with every change.
+    pub(super) uses: Mutex<HashMap<ApiKeyId, Arc<Use>>>,
 }
 
 /// The keys at one change number.
@@ -48,10 +53,11 @@ struct Entry {
     expires_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
     project_archived: bool,
+    used: Arc<Use>,
 }
 
-impl From<StoredKey> for Entry {
-    fn from(key: StoredKey) -> Self {
+impl Entry {
+    fn new(key: StoredKey, used: Arc<Use>) -> Self {
         // A policy that cannot be read allows nothing rather than everything.
         let policy = key.policy.as_deref().map(|text| {
             Policy::read(text).unwrap_or_else(|error| {
@@ -68,13 +74,15 @@ impl From<StoredKey> for Entry {
                 allowed_models: key.record.allowed_models.map(Into::into),
                 policy: policy.map(Arc::new),
                 generates_for: key.record.generates_for.filter(|_| !key.project_archived),
-                scopes: Scopes::ALL,
-                role: Role::Owner,
+                scopes: key.record.scopes,
+                role: key.record.role,
+                allowed_addresses: key.record.allowed_addresses.map(Into::into),
             },
             expires_at: key.record.expires_at,
             revoked_at: key.record.revoked_at,
             // An admin key outlives the project that it makes images for.
             project_archived: key.project_archived && key.record.kind == KeyKind::Project,
+            used,
         }
     }
 }
@@ -82,7 +90,8 @@ impl From<StoredKey> for Entry {
 impl Accounts {
     /// Reads all keys from a migrated database.
     pub async fn load(store: Store, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Result<Self, AccountsError> {
-        let inner = Inner { store, clock, ids, ring: ArcSwap::default(), attempts: Attempts::default() };
+        let (attempts, uses) = (Attempts::default(), Mutex::default());
+        let inner = Inner { store, clock, ids, ring: ArcSwap::default(), attempts, uses };
         inner.read().await?;
         Ok(Self { inner: Arc::new(inner), author: Arc::new(Author::System) })
     }
@@ -102,9 +111,10 @@ impl Accounts {
     pub fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Caller, AuthError> {
         let ring = self.inner.ring.load();
         let hash = digest(presented);
-        let entry =
-            ring.keys.get(&hash).filter(|entry| bool::from(entry.hash.ct_eq(&hash))).ok_or(AuthError::Unknown)?;
-        entry.admit(now)
+        let entry = ring.keys.get(&hash).filter(|entry| bool::from(entry.hash.ct_eq(&hash)));
+        // A key that somebody chose may look like a mistyped one of ours: the ring knows it all the same.
+        let unknown = || if is_mistyped(presented) { AuthError::Mistyped } else { AuthError::Unknown };
+        entry.ok_or_else(unknown)?.admit(now)
     }
 
     /// Lets a caller in by its key. An address that sent too many unknown keys must wait, except with a key that was used
@@ -143,14 +153,15 @@ impl Accounts {
         }
         match &outcome {
             Ok(caller) => attempts.succeeded(address, caller.api_key_id),
-            Err(AuthError::Unknown) => {
+            Err(AuthError::Unknown | AuthError::Mistyped) => {
                 let digest = digest(presented);
                 let digest = digest.first_chunk::<8>().map_or(0, |head| u64::from_be_bytes(*head));
                 attempts.failed(address, digest, now);
             }
             Err(_) => {}
         }
-        Ok(outcome?)
+        let caller = outcome?;
+        if caller.may_come_from(address) { Ok(caller) } else { Err(AdmitError::AddressNotAllowed(caller.api_key_id)) }
     }
 
     /// The caller that a key makes, if the key is good.
@@ -170,6 +181,7 @@ impl Entry {
         } else if self.project_archived {
             Err(AuthError::ProjectArchived(id))
         } else {
+            self.used.note(now);
             Ok(self.caller.clone())
         }
     }
@@ -187,7 +199,11 @@ impl Inner {
         // The number first: keys that change after it are read again at the next look.
         let number = self.store.change_number(ACCOUNTS).await?;
         let keys = self.store.stored_keys().await?;
-        let new = Arc::new(Ring { number, keys: keys.into_iter().map(|key| (key.hash, Entry::from(key))).collect() });
+        let entry = |key: StoredKey| {
+            let used = self.uses_of(key.record.id);
+            (key.hash, Entry::new(key, used))
+        };
+        let new = Arc::new(Ring { number, keys: keys.into_iter().map(entry).collect() });
         // Of two readers the one that saw less does not overwrite the other.
         self.ring.rcu(|old| if old.number > number { Arc::clone(old) } else { Arc::clone(&new) });
         Ok(())
@@ -196,11 +212,17 @@ impl Inner {
 
 async fn watch(accounts: Weak<Inner>, tracker: TaskTracker) {
     let mut reachable = true;
-    while !tracker.is_closed() {
+    for round in 1_u64.. {
+        if tracker.is_closed() {
+            return;
+        }
         tokio::time::sleep(POLL_EVERY).await;
         let Some(inner) = accounts.upgrade() else {
             return;
         };
+        if round % WRITE_USES_EVERY == 0 {
+            inner.write_uses(false).await;
+        }
         match inner.refresh().await {
             Ok(()) => reachable = true,
             Err(error) if reachable => {

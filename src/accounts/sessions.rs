@@ -48,7 +48,7 @@ impl Accounts {
         let api_key_id = match self.admit_fresh(key, client.address, now) {
             Ok(Caller { kind: CallerKind::Admin, api_key_id, .. }) => api_key_id,
             Err(AdmitError::TooManyFailures(wait)) => return Ok(SignIn::Paused(wait)),
-            Ok(_) | Err(AdmitError::Key(_)) => {
+            Ok(_) | Err(AdmitError::Key(_) | AdmitError::AddressNotAllowed(_)) => {
                 let author = Author::Stranger { ip, user_agent };
                 let details = json!({"face": "console"});
                 self.by(author).record_event(AuditEvent::LoginFailed, None, String::new(), &details).await?;

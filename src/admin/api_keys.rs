@@ -1,5 +1,7 @@
 //! `/v1/organization/projects/{project_id}/api_keys`: a project's keys; and exchanging any key for a new one.
 
+#![expect(clippy::option_option, reason = "in a patch, absent leaves and null lifts")]
+
 use std::collections::HashMap;
 
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -7,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
+use super::permits::{ScopeText, networks_of, owner_for_admin_keys, read_networks, read_scopes, scopes_of};
+use super::projects::given;
 use super::shapes::{
     Deletion, LONGEST_LIFE, Paging, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list, not_found,
 };
@@ -36,8 +40,14 @@ pub struct ProjectKeyView {
     created_at: i64,
     /// When it ends, in Unix seconds; null if it does not.
     expires_at: Option<i64>,
-    /// When it last asked for an image that was reserved, in Unix seconds.
+    /// When it was last used, in Unix seconds, at most a minute late; null if it never was.
     last_used_at: Option<i64>,
+    /// What it may do.
+    #[schema(value_type = Vec<ScopeText>)]
+    scopes: Vec<&'static str>,
+    /// The addresses and networks that it may be used from; any when null.
+    #[schema(example = json!(["10.0.0.0/8"]))]
+    allowed_addresses: Option<Vec<String>>,
     /// Who holds it.
     owner: KeyOwner,
     /// Always `active`: a key of somebody who is gone is gone too.
@@ -118,6 +128,8 @@ impl ProjectKeyView {
             created_at: key.created_at.seconds(),
             expires_at: key.expires_at.map(Timestamp::seconds),
             last_used_at: last_used.map(Timestamp::seconds),
+            scopes: scopes_of(key).unwrap_or_default(),
+            allowed_addresses: networks_of(key),
             owner,
             owner_project_access: "active",
         }
@@ -127,14 +139,6 @@ impl ProjectKeyView {
 /// How a key is shown: its beginning, as far as it is kept.
 pub fn redacted(key: &KeyRecord) -> String {
     format!("{}...", key.prefix)
-}
-
-/// Keys have no scopes: what would restrict one is refused.
-pub fn check_scopes(scopes: Option<&[String]>) -> Result<(), Problem> {
-    match scopes {
-        None | Some([]) => Ok(()),
-        Some(_) => Err(invalid_field("scopes", "keys have no scopes here: leave it out, or send an empty list")),
-    }
 }
 
 /// List a project's keys
@@ -214,8 +218,13 @@ pub struct ProjectApiKeyUpdate {
     #[validate(range(min = 1, max = LONGEST_LIFE, message = "must be from 1 second to 100 years"))]
     #[schema(minimum = 1)]
     expires_in_seconds: Option<u64>,
-    /// Keys have no scopes here: an empty list, or none.
+    /// What it may do, as `KeyScope` lists it; as before if not given or empty.
+    #[schema(example = json!(["images:generate"]))]
     scopes: Option<Vec<String>>,
+    /// The addresses and networks that it may be used from; null lets it come from anywhere.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
+    allowed_addresses: Option<Option<Vec<String>>>,
 }
 
 /// Update a project's key
@@ -240,16 +249,22 @@ pub async fn update_project_api_key(
 ) -> Result<HttpResponse, Problem> {
     let filter = one(&path)?;
     let update: ProjectApiKeyUpdate = fixed_body(&request, &body)?;
-    check_scopes(update.scopes.as_deref())?;
     let now = services.clock.now();
-    let mut key = services.accounts.key(&filter).await?;
-    if let Some(ends) = end_of(update.expires_in_seconds, now) {
-        if key.expires_at.is_some_and(|end| end <= now) {
-            return Err(Problem::new(Code::Conflict, "an expired key cannot be changed; make a new one"));
-        }
-        let change = KeyChange { expires_at: Some(Some(ends)), ..KeyChange::default() };
-        key = accounts_of(&request, &caller, &services).update_key(key.id, change).await?;
+    let ends = end_of(update.expires_in_seconds, now);
+    let change = KeyChange {
+        expires_at: ends.map(Some),
+        scopes: read_scopes(update.scopes.as_deref())?,
+        allowed_addresses: update
+            .allowed_addresses
+            .map(|texts| texts.as_deref().map(read_networks).transpose())
+            .transpose()?,
+        ..KeyChange::default()
+    };
+    let key = services.accounts.key(&filter).await?;
+    if ends.is_some() && key.expires_at.is_some_and(|end| end <= now) {
+        return Err(Problem::new(Code::Conflict, "an expired key cannot be changed; make a new one"));
     }
+    let key = accounts_of(&request, &caller, &services).update_key(key.id, change).await?;
     Ok(HttpResponse::Ok().json(views(&services, std::slice::from_ref(&key)).await?.first()))
 }
 
@@ -329,7 +344,8 @@ pub struct RotatedKey {
 /// Rotate a key
 ///
 /// Makes a new key on the same terms and for the same holder; the old one works beside it until its overlap is over. A
-/// budget goes on: the new key may spend what the old one has left, and until the overlap is over so may the old one.
+/// budget goes on: the new key may spend what the old one has left, and until the overlap is over so may the old one. An
+/// admin key is exchanged by an owner only.
 #[utoipa::path(
     post,
     path = "/admin/v1/keys/{key_id}/rotate",
@@ -352,6 +368,8 @@ pub async fn rotate_key(
     let now = services.clock.now();
     let overlap = end_of(Some(rotation.overlap_seconds.unwrap_or(DAY)), now).unwrap_or(now);
     let ends = end_of(rotation.expires_in_seconds, now);
+    let key = services.accounts.key(&KeyFilter { id: Some(id), ..KeyFilter::default() }).await?;
+    owner_for_admin_keys(&caller, &key)?;
     let rotated = accounts_of(&request, &caller, &services).rotate_key(id, overlap, ends).await?;
     Ok(HttpResponse::Ok().json(RotatedKey {
         id: rotated.new.id.to_string(),

@@ -11,6 +11,7 @@ mod generations;
 mod history;
 mod keys;
 mod organization_projects;
+mod permits;
 mod projects;
 mod refunds;
 mod reports;

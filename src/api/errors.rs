@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use super::rates::limit_problem;
-use crate::accounts::AccountsError;
+use crate::accounts::{AccountsError, AuthError};
 use crate::catalogue::{self, JsonError, Kind, Model, Parameter, PriceError, Rejection};
 use crate::domain::GenerationId;
 use crate::gateway::{CallError, GenerateError};
@@ -122,6 +122,18 @@ pub fn bad_key_problem() -> Problem {
     Problem::new(Code::InvalidApiKey, "Incorrect API key provided: it is not valid here")
 }
 
+/// Why a key is not taken. Only a typing error is told from the rest: its checksum shows it, whatever keys there are.
+#[must_use]
+pub fn key_problem(reason: AuthError) -> Problem {
+    match reason {
+        AuthError::Mistyped => Problem::new(
+            Code::InvalidApiKey,
+            "Incorrect API key provided: it is mistyped, since its checksum does not fit; copy it again as a whole",
+        ),
+        _ => bad_key_problem(),
+    }
+}
+
 /// Why nothing could be reserved. `Duplicate` is no error: the caller joins that generation.
 #[must_use]
 pub fn reserve_problem(fault: &ReserveError) -> Problem {
@@ -176,9 +188,10 @@ impl From<AccountsError> for Problem {
             | AccountsError::UnknownServiceAccount
             | AccountsError::UnknownSpendAlert => Self::new(Code::NotFound, fault.to_string()),
             AccountsError::Invalid(message) => Self::new(Code::InvalidParameters, message),
-            AccountsError::ProjectArchived | AccountsError::DefaultProject | AccountsError::GivenBySetting(_) => {
-                Self::new(Code::Conflict, fault.to_string())
-            }
+            AccountsError::ProjectArchived
+            | AccountsError::DefaultProject
+            | AccountsError::GivenBySetting(_)
+            | AccountsError::LastOwner => Self::new(Code::Conflict, fault.to_string()),
             other if other.is_unavailable() => unavailable(&other.to_string()),
             other => {
                 tracing::error!(fault = %other, "the accounts cannot be changed");

@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 use super::access::{ProjectCaller, scope};
 use super::places::public_base;
 use super::{GenerationView, Services, query};
-use crate::accounts::{Caller, CallerKind};
-use crate::domain::{GenerationId, ProjectId, Timestamp};
+use crate::accounts::{Caller, CallerKind, Scope};
+use crate::domain::{ApiKeyId, GenerationId, ProjectId, Timestamp};
 use crate::gateway::Progress;
 use crate::http::{Code, Problem, ProblemBody};
 use crate::ledger::{GenerationFilter, GenerationRecord, GenerationState};
@@ -47,7 +47,7 @@ impl GenerationList {
 
 /// List generations
 ///
-/// The project's own generations, newest first.
+/// The project's generations, newest first; without the scope `images:read` those that the key itself asked for.
 #[utoipa::path(
     get,
     path = "/v1/images/generations",
@@ -76,6 +76,7 @@ pub async fn list_image_generations(
     let pairs = query(&request, &["limit", "after", "state", "model", "user"])?;
     let filter = GenerationFilter {
         project_id: Some(project_of(&caller)?),
+        api_key_id: only_key(&caller),
         state: state_filter(&pairs)?,
         model: pairs.one("model")?.map(str::to_owned),
         user: pairs.one("user")?.map(str::to_owned),
@@ -197,11 +198,19 @@ pub(super) async fn own_generation(
     caller: &Caller,
     id: &str,
 ) -> Result<GenerationRecord, Problem> {
-    let not_found = || Problem::new(Code::NotFound, format!("this project has no generation `{id}`")).param("id");
-    let project_id = project_of(caller)?;
+    let (project_id, only_key) = (project_of(caller)?, only_key(caller));
+    let whose = if only_key.is_some() { "key" } else { "project" };
+    let not_found = || Problem::new(Code::NotFound, format!("this {whose} has no generation `{id}`")).param("id");
     let id: GenerationId = id.parse().map_err(|_| not_found())?;
     let record = services.gateway.books().generation(id).await?;
-    record.filter(|record| record.project_id == project_id).ok_or_else(not_found)
+    record
+        .filter(|record| record.project_id == project_id && only_key.is_none_or(|key| record.api_key_id == key))
+        .ok_or_else(not_found)
+}
+
+/// The key whose generations alone the caller may see: its own, without the scope to read the project's.
+fn only_key(caller: &Caller) -> Option<ApiKeyId> {
+    (!caller.scopes.contains(Scope::ImagesRead)).then_some(caller.api_key_id)
 }
 
 pub(super) fn project_of(caller: &Caller) -> Result<ProjectId, Problem> {

@@ -76,16 +76,15 @@ fn welcome(address: SocketAddr, keys: &FirstKeys) -> Result<String, Failure> {
     if keys.admin.is_none() && keys.project.is_none() {
         return Ok(text);
     }
-    let shown: [(&str, Option<String>); 2];
-    if std::io::stdout().is_terminal() {
+    let both = [("admin_key", keys.admin.as_ref()), ("project_key", keys.project.as_ref())];
+    let [admin, project] = if std::io::stdout().is_terminal() {
         text.push_str("\nThe first keys of this database. They are shown only this once:\n\n");
         for (name, key) in [("admin key  ", &keys.admin), ("project key", &keys.project)] {
             if let Some(key) = key {
                 let _ = writeln!(text, "  {name}  {}", key.expose());
             }
         }
-        shown = [("admin_key", keys.admin.as_ref()), ("project_key", keys.project.as_ref())]
-            .map(|(name, key)| (name, key.map(|key| key.expose().to_owned())));
+        both.map(|(_, key)| key.map(|key| key.expose().to_owned()))
     } else {
         let path = write_first_keys(keys)?;
         let path = path.display();
@@ -93,10 +92,8 @@ fn welcome(address: SocketAddr, keys: &FirstKeys) -> Result<String, Failure> {
             text,
             "\nThe first keys of this database are in {path}, for you alone. Keep them elsewhere and delete it."
         );
-        shown = [("admin_key", keys.admin.as_ref()), ("project_key", keys.project.as_ref())]
-            .map(|(name, key)| (name, key.map(|_| format!("$(sed -n 's/^{name}=//p' '{path}')"))));
-    }
-    let [(_, admin), (_, project)] = shown;
+        both.map(|(name, key)| key.map(|_| format!("$(sed -n 's/^{name}=//p' '{path}')")))
+    };
     if let Some(key) = &project {
         let _ = write!(
             text,

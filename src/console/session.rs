@@ -55,6 +55,9 @@ async fn admit(request: &ServiceRequest) -> Result<Option<Visit>, Problem> {
     let Some(token) = request.cookie(COOKIE) else { return Ok(None) };
     let services = inside.services();
     let Some(caller) = services.accounts.session(token.value(), services.clock.now()).await? else { return Ok(None) };
+    if request.peer_addr().is_some_and(|peer| !caller.may_come_from(peer.ip())) {
+        return Err(Problem::new(Code::PermissionDenied, "this key may not be used from this address"));
+    }
     if request.method() != Method::GET && !is_same_origin(request.headers()) {
         return Err(foreign());
     }

@@ -1,10 +1,11 @@
-//! Plain types that every room shares: money, ids, time. Nothing of ours lies below this room.
+//! Plain types that every room shares: money, ids, time, networks, permissions. Nothing of ours lies below this room.
 
 mod clock;
 mod fixed;
 mod ids;
 mod money;
 mod network;
+mod permissions;
 
 pub use clock::{Clock, IdSource, ManualClock, SystemClock, SystemIds, Timestamp};
 pub use fixed::{Fixed, FixedError};
@@ -14,3 +15,4 @@ pub use ids::{
 };
 pub use money::{Money, MoneyError};
 pub use network::{Network, NetworkError};
+pub use permissions::{AdminAction, Role, Scope, Scopes, UnknownPermission};

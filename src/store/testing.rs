@@ -7,7 +7,7 @@ use sqlx::{ConnectOptions, Connection, Executor};
 
 use super::connection::{WriteTransaction, on_both};
 use super::{KeyKind, KeyOrigin, KeyRecord, NewKeyRow, ProjectRecord, Store, StoreError, StoreOptions};
-use crate::domain::{ApiKeyId, IdSource, Money, ProjectId, SystemIds, Timestamp};
+use crate::domain::{ApiKeyId, IdSource, Money, ProjectId, Role, Scopes, SystemIds, Timestamp};
 
 /// Names the server on which each test makes a database of its own.
 const SERVER: &str = "IMAGEGATE_TEST_POSTGRES";
@@ -138,6 +138,10 @@ impl Store {
             expires_at: None,
             revoked_at: None,
             generates_for: None,
+            scopes: Scopes::ALL,
+            role: Role::Owner,
+            allowed_addresses: None,
+            last_used_at: None,
         };
         terms(&mut record);
         let row = NewKeyRow { record, hash: SystemIds.secret().unwrap() };

@@ -1,12 +1,15 @@
 //! Who may call what, whatever the spelling of a path: every route of the document, every kind of key, both listeners.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
+use imagegate::domain::{Role, Scope};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::raw::{RawAnswer, RawClient};
+use crate::support::tools::setting;
 use crate::support::{ADMIN_KEY, Database, House, PROJECT_KEY, eventually, free_port, on_both_databases, read, t_rex};
 
 on_both_databases!(guessing_keys_is_refused_with_growing_pauses,);
@@ -120,7 +123,7 @@ fn outcome(answer: &RawAnswer) -> (u16, String) {
 struct Keys(Vec<(&'static str, Option<String>)>);
 
 impl Keys {
-    fn header<'a>(&'a self, name: &str) -> Option<(&'static str, String)> {
+    fn header(&self, name: &str) -> Option<(&'static str, String)> {
         let (_, key) = self.0.iter().find(|(known, _)| *known == name).unwrap();
         let key = key.as_ref()?;
         Some(if name == "session" { ("cookie", key.clone()) } else { ("authorization", format!("Bearer {key}")) })
@@ -148,8 +151,8 @@ async fn every_kind_of_key(house: &House, admin_base: &str) -> Keys {
     read(admin(Method::DELETE, &path).send().await.unwrap(), StatusCode::OK).await;
     let (expired_id, expired) = make(default, json!({"name": "expired"})).await;
     let body = json!({"expires_at": 1_000_000_000});
-    let patch = admin(Method::PATCH, &format!("/admin/v1/keys/{expired_id}")).json(&body);
-    read(patch.send().await.unwrap(), StatusCode::OK).await;
+    let expire = admin(Method::PATCH, &format!("/admin/v1/keys/{expired_id}")).json(&body);
+    read(expire.send().await.unwrap(), StatusCode::OK).await;
     let sign_in = house
         .gateway
         .client
@@ -350,4 +353,68 @@ async fn guessing_keys_is_refused_with_growing_pauses(kind: Database) {
     };
     assert_eq!((of("login.succeeded", "198.51.100.4"), of("logout.succeeded", "198.51.100.4")), (1, 1), "{audit}");
     assert!(of("login.failed", "198.51.100.3") >= 20, "{audit}");
+}
+
+/// A key with one scope or one role for each column of the table.
+async fn keys_by_permission(house: &House) -> Vec<(String, Option<String>)> {
+    let mut keys = vec![("no key".to_owned(), None)];
+    let default = house.gateway.admin(Method::GET, "/admin/v1/projects/default").send().await.unwrap();
+    let default = read(default, StatusCode::OK).await["id"].as_str().unwrap().to_owned();
+    for scope in Scope::ALL {
+        let path = format!("/v1/organization/projects/{default}/service_accounts");
+        let body = json!({"name": scope.name(), "scopes": [scope.name()]});
+        let made = house.gateway.admin(Method::POST, &path).json(&body).send().await.unwrap();
+        let made = read(made, StatusCode::OK).await;
+        keys.push((format!("`{scope}`"), Some(made["api_key"]["value"].as_str().unwrap().to_owned())));
+    }
+    for role in Role::ALL {
+        let body = json!({"name": role.name(), "role": role.name()});
+        let made = house.gateway.admin(Method::POST, "/v1/organization/admin_api_keys").json(&body);
+        let made = read(made.send().await.unwrap(), StatusCode::OK).await;
+        keys.push((format!("{role}"), Some(made["value"].as_str().unwrap().to_owned())));
+    }
+    keys
+}
+
+/// The table in `SECURITY.md` is what a gateway really does; `IMAGEGATE_TEST_WRITE=1` writes it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_table_of_who_may_call_what_is_true() {
+    const START: &str = "<!-- permissions: made by tests/api/authorization.rs -->\n";
+    const END: &str = "<!-- /permissions -->";
+    let house = House::new(Database::Sqlite).await;
+    let document = house.gateway.request(Method::GET, "/openapi.json").send().await.unwrap();
+    let document: Value = read(document, StatusCode::OK).await;
+    let keys = keys_by_permission(&house).await;
+    let base = house.gateway.base.clone();
+    let work = move || {
+        let mut client = RawClient::new(&base);
+        let heads: Vec<&str> = keys.iter().map(|(head, _)| head.as_str()).collect();
+        let mut table = format!("| route | {} |\n|---|{}\n", heads.join(" | "), ":-:|".repeat(heads.len()));
+        let concrete = routes(&document, NOBODY);
+        for ((path, item), route) in document["paths"].as_object().unwrap().iter().zip(&concrete) {
+            for method in item.as_object().unwrap().keys().map(|method| method.to_uppercase()) {
+                let is_keyed = route.operations[&method].1;
+                let cells = keys.iter().map(|(_, key)| {
+                    let bearer = key.as_ref().map(|key| format!("Bearer {key}"));
+                    let headers: Vec<(&str, &str)> = bearer.iter().map(|bearer| ("authorization", &**bearer)).collect();
+                    let body = if matches!(&*method, "GET" | "DELETE") { "" } else { "{}" };
+                    let status = client.send(&method, &route.path, &headers, body).status;
+                    if !is_keyed || !matches!(status, 401 | 403) { "●" } else { "" }
+                });
+                let cells: Vec<&str> = cells.collect();
+                writeln!(table, "| `{method} {path}` | {} |", cells.join(" | ")).unwrap();
+            }
+        }
+        table
+    };
+    let table = tokio::task::spawn_blocking(work).await.unwrap();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/SECURITY.md");
+    let text = std::fs::read_to_string(file).unwrap();
+    let (before, rest) = text.split_once(START).unwrap();
+    let (written, after) = rest.split_once(END).unwrap();
+    if setting("IMAGEGATE_TEST_WRITE").is_some() {
+        std::fs::write(file, format!("{before}{START}{table}{END}{after}")).unwrap();
+    } else {
+        assert!(written == table, "SECURITY.md is out of date: IMAGEGATE_TEST_WRITE=1 cargo test --test api the_table");
+    }
 }

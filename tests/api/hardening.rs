@@ -161,7 +161,7 @@ async fn what_the_gateway_writes_is_its_users_alone() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    eventually(Duration::from_secs(60), || async {
+    eventually(Duration::from_mins(1), || async {
         let printed = std::fs::read_to_string(folder.path().join("printed")).unwrap();
         printed.contains("/console").then_some(())
     })
@@ -172,9 +172,9 @@ async fn what_the_gateway_writes_is_its_users_alone() {
     let keys = folder.path().join("data/first-keys");
     assert!(printed.contains(&*keys.to_string_lossy()), "{printed}");
     let curl = printed.lines().find(|line| line.starts_with("curl ")).unwrap();
-    let made =
+    let generated =
         Command::new("bash").arg("-c").arg(format!("{curl} -s -o /dev/null -w '%{{http_code}}'")).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&made.stdout), "201", "{curl}");
+    assert_eq!(String::from_utf8_lossy(&generated.stdout), "201", "{curl}");
     let mut seen = 0;
     let mut check = vec![folder.path().join("data"), storage];
     while let Some(path) = check.pop() {

@@ -38,6 +38,7 @@ mod ledger;
 mod limits;
 mod metrics;
 mod operations;
+mod permits;
 mod readme;
 mod recovery;
 mod replicas;

@@ -1,5 +1,6 @@
 //! A client that sends a request line exactly as it is given: HTTP libraries tidy paths before they send them.
 
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -40,17 +41,17 @@ impl RawClient {
     pub fn send(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> RawAnswer {
         let mut text = format!("{method} {target} HTTP/1.1\r\nhost: {}\r\n", self.address);
         for (name, value) in headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            write!(text, "{name}: {value}\r\n").unwrap();
         }
         if !body.is_empty() {
-            text.push_str(&format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len()));
+            write!(text, "content-type: application/json\r\ncontent-length: {}\r\n", body.len()).unwrap();
         }
         text.push_str("\r\n");
         text.push_str(body);
         for _ in 0..2 {
             if self.connection.is_none() {
                 let connection = TcpStream::connect(&self.address).unwrap();
-                connection.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+                connection.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
                 connection.set_nodelay(true).unwrap();
                 self.connection = Some(BufReader::new(connection));
             }

@@ -14,7 +14,7 @@ use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, web};
 use super::{Access, StatedCaller};
 use crate::accounts::{AdmitError, Caller, CallerKind, Scope};
 use crate::api::Services;
-use crate::api::errors::bad_key_problem;
+use crate::api::errors::key_problem;
 use crate::http::{AuthenticationFailed, Code, LoggedCaller, Problem};
 
 /// Everybody may call.
@@ -260,8 +260,11 @@ fn authenticate_with(request: &HttpRequest, schemes: &[&str]) -> Result<Caller, 
     let caller = admitted.map_err(|refusal| {
         request.extensions_mut().insert(AuthenticationFailed(refusal.to_string()));
         match refusal {
-            AdmitError::Key(_) => bad_key_problem(),
+            AdmitError::Key(error) => key_problem(error),
             AdmitError::TooManyFailures(wait) => too_many_failures(wait),
+            AdmitError::AddressNotAllowed(_) => {
+                Problem::new(Code::PermissionDenied, "this key may not be used from this address")
+            }
         }
     })?;
     let project_id = match caller.kind {
