@@ -44,6 +44,10 @@ pub struct FrameTools {
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Most bytes of a request's address and headers. What the server itself allows depends on how fast they arrive:
+/// anything between 128 and 256 KiB over HTTP/1.1, megabytes over HTTP/2.
+const LARGEST_HEAD: usize = 64 * 1024;
+
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
 
 /// The outermost middleware.
@@ -62,7 +66,12 @@ pub async fn frame<B: MessageBody + 'static>(
 
     // The request itself cannot be kept beside this: the router wants it alone.
     let step = step(&request, &line);
-    let outcome = AssertUnwindSafe(next.call(request).instrument(step.clone())).catch_unwind().await;
+    let outcome = if head_size(&request) > LARGEST_HEAD {
+        let message = format!("the request's address and headers have more than {LARGEST_HEAD} bytes");
+        Ok(Err(Problem::new(Code::HeadersTooLarge, message).into()))
+    } else {
+        AssertUnwindSafe(next.call(request).instrument(step.clone())).catch_unwind().await
+    };
     let now = tools.clock.now();
     let problem = match outcome {
         Ok(Ok(response)) => {
@@ -87,6 +96,13 @@ pub async fn frame<B: MessageBody + 'static>(
     let took = now.since(context.received_at);
     tools.meters.answered(line.method.as_str(), None, response.status().as_u16(), took, None);
     Err(broken.into())
+}
+
+/// The bytes of the address and of the headers, with two separators each.
+fn head_size(request: &ServiceRequest) -> usize {
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let uri = request.uri();
+    uri.path().len() + uri.query().map_or(0, str::len) + headers.sum::<usize>()
 }
 
 /// The request's own span, part of the trace that it came with.
