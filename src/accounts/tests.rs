@@ -64,13 +64,13 @@ on_both_databases! {
         here.create_key(new_key(CallerKind::Admin)).await.unwrap();
         let (record, secret) = here.create_key(new_key(CallerKind::Admin)).await.unwrap();
         let wait_until = async |wanted: Result<(), AuthError>| {
-            for _ in 0..100 {
+            for _ in 0..2000 {
                 if there.authenticate(secret.expose(), NOW).map(drop) == wanted {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            panic!("not within a second: {:?}", there.authenticate(secret.expose(), NOW));
+            panic!("it did not happen: {:?}", there.authenticate(secret.expose(), NOW));
         };
         wait_until(Ok(())).await;
         here.revoke_key(record.id).await.unwrap();
@@ -78,7 +78,7 @@ on_both_databases! {
         wait_until(Err(AuthError::Revoked(record.id))).await;
         tracker.close();
         drop(there);
-        tokio::time::timeout(Duration::from_secs(2), tracker.wait()).await.unwrap();
+        tokio::time::timeout(Duration::from_mins(1), tracker.wait()).await.unwrap();
     }
 
     async fn a_key_expires_at_its_time(database) {

@@ -52,6 +52,7 @@ pub struct FrameTools {
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
 
 /// The outermost middleware.

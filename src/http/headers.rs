@@ -20,11 +20,18 @@ const SINGLE: [HeaderName; 8] = [
     HeaderName::from_static("x-forwarded-proto"),
     HeaderName::from_static("x-fal-target-url"),
 ];
+/// Most bytes of a request's address and headers. What the server itself allows depends on how fast they arrive:
+/// anything between 128 and 256 KiB over HTTP/1.1, megabytes over HTTP/2.
+const LARGEST_HEAD: usize = 64 * 1024;
 /// Longest host with its port, in bytes.
 const LONGEST_HOST: usize = 260;
 
 /// Refuses a request whose headers are ambiguous, or whose body could not be read.
 pub(super) fn check_headers(request: &ServiceRequest) -> Result<(), Problem> {
+    if head_size(request) > LARGEST_HEAD {
+        let message = format!("the request's address and headers have more than {LARGEST_HEAD} bytes");
+        return Err(Problem::new(Code::HeadersTooLarge, message));
+    }
     let headers = request.headers();
     if let Some(name) = SINGLE.iter().find(|name| headers.get_all(*name).count() > 1) {
         let message = format!("the header `{name}` is given more than once");
@@ -46,6 +53,13 @@ pub(super) fn check_headers(request: &ServiceRequest) -> Result<(), Problem> {
         return Err(Problem::new(Code::InvalidRequest, message));
     }
     Ok(())
+}
+
+/// The bytes of the address and of the headers, with two separators each.
+fn head_size(request: &ServiceRequest) -> usize {
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+    let uri = request.uri();
+    uri.path().len() + uri.query().map_or(0, str::len) + headers.sum::<usize>()
 }
 
 fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {

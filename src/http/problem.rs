@@ -50,6 +50,8 @@ pub enum Code {
     IdempotencyKeyReused,
     /// Too many requests; `Retry-After` tells when to come back.
     RateLimitExceeded,
+    /// The request's address and headers are larger than allowed.
+    HeadersTooLarge,
     /// A fault of ours.
     InternalError,
     /// The provider failed or answered something that cannot be used.
@@ -98,6 +100,9 @@ impl Code {
             Self::RateLimitExceeded => {
                 (429, "Too Many Requests", "rate_limit_error", "TooManyRequestsException", "rate_limit_exceeded")
             }
+            Self::HeadersTooLarge => {
+                (431, "Request Header Fields Too Large", INVALID, "HeadersTooLargeException", "headers_too_large")
+            }
             Self::InternalError => {
                 (500, "Internal Server Error", "server_error", "InternalServerErrorException", "internal_error")
             }
@@ -137,6 +142,7 @@ impl Code {
             415 => Self::UnsupportedMediaType,
             422 => Self::IdempotencyKeyReused,
             429 => Self::RateLimitExceeded,
+            431 => Self::HeadersTooLarge,
             400..=499 => Self::InvalidRequest,
             502 => Self::UpstreamError,
             503 => Self::ServiceUnavailable,

@@ -218,7 +218,7 @@ async fn a_generation_tells_its_whole_history(kind: Database) {
 }
 
 async fn margins_and_holds_are_told(kind: Database) {
-    let house = House::with(kind, Duration::from_secs(3), &[("IMAGEGATE_MARKUP", "1.5")]).await;
+    let house = House::with(kind, Duration::from_secs(10), &[("IMAGEGATE_MARKUP", "1.5")]).await;
     let body = json!({"model": "flux/dev", "prompt": "a", "size": "1024x1024", "background": true});
     read(house.gateway.generate(&body).send().await.unwrap(), StatusCode::ACCEPTED).await;
     let holds = get(&house, "/admin/v1/holds").await;

@@ -264,7 +264,7 @@ async fn model_files_are_read_anew_without_dropping_a_request_and_a_bad_one_chan
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("harbour.toml");
     let database = TestDatabase::new(Database::Sqlite).await;
-    let fal = start_sandbox(Duration::from_secs(4));
+    let fal = start_sandbox(Duration::from_secs(15));
     let start = Start::new(&database.url, &fal.queue_url());
     let gateway = start.with("IMAGEGATE_MODELS_DIR", folder.path().to_str().unwrap()).run().await;
     let house = House { gateway, fal, database };
@@ -277,7 +277,8 @@ async fn model_files_are_read_anew_without_dropping_a_request_and_a_bad_one_chan
 
     #[expect(clippy::disallowed_methods, reason = "a client of the gateway, not work of it")]
     let slow = tokio::spawn(house.gateway.generate(&t_rex()).send());
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let submitted = || async { (house.fal_state().await["accepted_submits"] == 1).then_some(()) };
+    eventually(Duration::from_secs(5), submitted).await;
     std::fs::write(&file, HARBOUR).unwrap();
     house.gateway.signal("HUP");
     eventually(Duration::from_secs(10), || async {

@@ -131,7 +131,7 @@ async fn many_requests_with_one_key_at_once_make_one_image(kind: Database) {
 }
 
 async fn an_image_in_the_background_is_answered_at_once_and_fetched_later(kind: Database) {
-    let house = House::with(kind, Duration::from_millis(500), &[]).await;
+    let house = House::with(kind, Duration::from_secs(4), &[]).await;
     let answer = house.gateway.generate(&t_rex()).header("prefer", "respond-async").send().await.unwrap();
     let location = answer.headers().get("location").map(|value| value.to_str().unwrap().to_owned());
     let taken = read(answer, StatusCode::ACCEPTED).await;

@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 
 use crate::support::{Database, House, Start, TestDatabase, eventually, on_both_databases, read, start_sandbox, t_rex};
 
-on_both_databases!(a_changed_setting_key_ends_the_old_one, a_revoked_key_stops_within_a_second,);
+on_both_databases!(a_changed_setting_key_ends_the_old_one, a_revoked_key_stops_soon,);
 
 async fn a_changed_setting_key_ends_the_old_one(kind: Database) {
     let database = TestDatabase::new(kind).await;
@@ -31,7 +31,7 @@ async fn a_changed_setting_key_ends_the_old_one(kind: Database) {
     assert_eq!(rows["data"].as_array().unwrap().len(), 2, "both keys belong to the one project `default`");
 }
 
-async fn a_revoked_key_stops_within_a_second(kind: Database) {
+async fn a_revoked_key_stops_soon(kind: Database) {
     let house = House::new(kind).await;
     let folder = tempfile::tempdir().unwrap();
     let command = |arguments: &[&str]| {

@@ -32,7 +32,7 @@ async fn the_check_says_that_the_books_add_up_or_fails_with_a_table(kind: Databa
 }
 
 async fn open_holds_are_listed_with_their_age(kind: Database) {
-    let house = House::with(kind, Duration::from_secs(3), &[]).await;
+    let house = House::with(kind, Duration::from_secs(10), &[]).await;
     let mut body = t_rex();
     body["background"] = json!(true);
     let taken = read(house.gateway.generate(&body).send().await.unwrap(), StatusCode::ACCEPTED).await;

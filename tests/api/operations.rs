@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::authority::authority;
 use crate::support::{
     ADMIN_KEY, Database, Gateway, House, PROJECT_KEY, Start, TestDatabase, client, client_that_trusts, eventually,
-    free_port, on_both_databases, read, start_sandbox, t_rex,
+    fal_state, free_port, on_both_databases, patience, read, start_sandbox, t_rex,
 };
 
 on_both_databases!(
@@ -28,28 +28,29 @@ on_both_databases!(
 );
 
 async fn readiness(base: &str) -> Option<u16> {
-    let answer = client().get(format!("{base}/readyz")).timeout(Duration::from_secs(2)).send().await.ok()?;
+    let answer = client().get(format!("{base}/readyz")).timeout(Duration::from_secs(20)).send().await.ok()?;
     Some(answer.status().as_u16())
 }
 
 async fn told_to_stop_it_is_not_ready_at_once_finishes_and_ends_with_zero(kind: Database) {
-    let settings = [("IMAGEGATE_SHUTDOWN_DELAY", "1500ms")];
-    let House { gateway, fal: _fal, database: _database } = House::with(kind, Duration::from_secs(3), &settings).await;
+    let settings = [("IMAGEGATE_SHUTDOWN_DELAY", "10s")];
+    let House { gateway, fal, database: _database } = House::with(kind, Duration::from_secs(15), &settings).await;
     let ready: Value = read(gateway.request(Method::GET, "/readyz").send().await.unwrap(), StatusCode::OK).await;
     assert_eq!((&ready["database"], &ready["catalogue"]), (&json!("ok"), &json!("ok")));
     assert_eq!((&ready["providers"][0]["name"], &ready["providers"][0]["reachable"]), (&json!("fal"), &json!(true)));
 
     let under_way = tokio::spawn(gateway.generate(&t_rex()).send());
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let submitted = || async { (fal_state(&fal).await["accepted_submits"] == 1).then_some(()) };
+    eventually(Duration::from_secs(5), submitted).await;
     gateway.signal("TERM");
-    let told = Instant::now();
+    // Before `IMAGEGATE_SHUTDOWN_DELAY` has passed: after it nobody would be answered.
     eventually(Duration::from_secs(1), || async { (readiness(&gateway.base).await == Some(503)).then_some(()) }).await;
-    assert!(told.elapsed() < Duration::from_secs(1), "not ready only after {:?}", told.elapsed());
     let stopping = gateway.request(Method::GET, "/readyz").send().await.unwrap();
     assert_eq!(stopping.headers()["connection"], "close");
     assert_eq!(read(stopping, StatusCode::SERVICE_UNAVAILABLE).await["status"], "stopping");
     let live = gateway.request(Method::GET, "/healthz").send().await.unwrap();
     assert_eq!(live.status(), StatusCode::OK, "it lives, and whoever has not seen it yet is still served");
+    assert!(!under_way.is_finished(), "the request had ended before the gateway was told to stop");
     let answer = under_way.await.unwrap().unwrap();
     assert_eq!(answer.status(), StatusCode::CREATED, "what runs is finished");
     assert_eq!(gateway.stop().await, 0);
@@ -60,7 +61,7 @@ async fn a_rolling_restart_of_two_replicas_under_load_loses_nothing(kind: Databa
     let fal = start_sandbox(Duration::from_millis(200));
     let ports = [free_port(), free_port()];
     let start = |port: u16| {
-        let start = Start::new(&database.url, &fal.queue_url()).with("IMAGEGATE_SHUTDOWN_DELAY", "1s");
+        let start = Start::new(&database.url, &fal.queue_url()).with("IMAGEGATE_SHUTDOWN_DELAY", "5s");
         start.with("IMAGEGATE_BIND", &format!("127.0.0.1:{port}")).run()
     };
     let mut replicas = Vec::<Option<Gateway>>::new();
@@ -104,13 +105,18 @@ async fn a_rolling_restart_of_two_replicas_under_load_loses_nothing(kind: Databa
             })
         })
         .collect();
+    let six_more = async || {
+        let before = made.load(Ordering::SeqCst);
+        eventually(Duration::from_secs(20), || async { (made.load(Ordering::SeqCst) >= before + 6).then_some(()) })
+            .await;
+    };
     for place in 0..2 {
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        six_more().await;
         assert_eq!(replicas[place].take().unwrap().stop().await, 0);
         replicas[place] = Some(start(ports[place]).await);
         eventually(Duration::from_secs(10), || async { ready[place].load(Ordering::SeqCst).then_some(()) }).await;
     }
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    six_more().await;
     over.store(true, Ordering::SeqCst);
     for client in clients {
         client.await.unwrap();
@@ -119,7 +125,6 @@ async fn a_rolling_restart_of_two_replicas_under_load_loses_nothing(kind: Databa
     let made = made.load(Ordering::SeqCst);
     let gateway = replicas[0].as_ref().unwrap();
     let generations = gateway.generations().await;
-    assert!(made > 10, "only {made} were made");
     assert_eq!(generations.len(), made, "every answer has one line in the books");
     assert!(generations.iter().all(|one| one["state"] == "succeeded" && one["price_usd"] == "0.035000000"));
 }
@@ -178,10 +183,11 @@ async fn slow_clients_are_let_go_and_browsers_are_told(kind: Database) {
     let slow = tokio::task::spawn_blocking(move || {
         let mut connection = TcpStream::connect(address).unwrap();
         connection.write_all(b"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\n").unwrap();
-        connection.set_read_timeout(Some(Duration::from_secs(25))).unwrap();
-        let (begun, mut answer) = (Instant::now(), Vec::new());
+        // Ten seconds for the headers; a connection that is never closed fails here.
+        connection.set_read_timeout(Some(patience(Duration::from_secs(12)))).unwrap();
+        let mut answer = Vec::new();
         connection.read_to_end(&mut answer).unwrap();
-        (begun.elapsed(), String::from_utf8_lossy(&answer).into_owned())
+        String::from_utf8_lossy(&answer).into_owned()
     });
     let live = house.gateway.request(Method::GET, "/healthz").send().await.unwrap();
     for (name, value) in [("x-content-type-options", "nosniff"), ("x-frame-options", "DENY")] {
@@ -193,10 +199,18 @@ async fn slow_clients_are_let_go_and_browsers_are_told(kind: Database) {
         let answer = asked.header("access-control-request-method", "GET").send().await.unwrap();
         assert_eq!(answer.headers().contains_key("access-control-allow-origin"), allowed, "{path}");
     }
-    let huge = house.gateway.request(Method::GET, "/healthz").header("x-huge", "x".repeat(200_000)).send().await;
-    assert!(huge.is_err() || huge.unwrap().status().is_client_error(), "headers of 200 kB were taken");
-    let (took, answer) = slow.await.unwrap();
-    assert!(took < Duration::from_secs(20) && answer.starts_with("HTTP/1.1 408"), "{took:?}: {answer}");
+    let with =
+        |bytes: usize| house.gateway.request(Method::GET, "/healthz").header("x-large", "x".repeat(bytes)).send();
+    assert_eq!(with(60_000).await.unwrap().status(), StatusCode::OK);
+    let refused = read(with(70_000).await.unwrap(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE).await;
+    assert_eq!(refused["error"]["code"], "headers_too_large");
+    // What does not fit into the server's buffer may be cut off while it is sent.
+    for _ in 0..20 {
+        let Ok(answer) = with(200_000).await else { continue };
+        assert_eq!(answer.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    }
+    let answer = slow.await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
 }
 
 async fn https_is_served_with_the_given_certificate(kind: Database) {

@@ -17,7 +17,7 @@ on_both_databases!(
 
 async fn what_was_running_at_a_kill_is_finished_and_charged_once(kind: Database) {
     let database = TestDatabase::new(kind).await;
-    let fal = start_sandbox(Duration::from_secs(2));
+    let fal = start_sandbox(Duration::from_secs(10));
     let gateway = Start::new(&database.url, &fal.queue_url()).run().await;
     let mut body = t_rex();
     body["background"] = json!(true);
@@ -47,7 +47,7 @@ async fn what_was_running_at_a_kill_is_finished_and_charged_once(kind: Database)
 
 async fn what_fal_no_longer_knows_after_a_kill_is_free(kind: Database) {
     let database = TestDatabase::new(kind).await;
-    let fal = start_sandbox(Duration::from_secs(3));
+    let fal = start_sandbox(Duration::from_mins(10));
     let gateway = Start::new(&database.url, &fal.queue_url()).run().await;
     let mut body = t_rex();
     body["background"] = json!(true);
@@ -68,7 +68,7 @@ async fn what_fal_no_longer_knows_after_a_kill_is_free(kind: Database) {
 
 async fn a_planned_stop_finishes_what_runs(kind: Database) {
     let database = TestDatabase::new(kind).await;
-    let fal = start_sandbox(Duration::from_secs(1));
+    let fal = start_sandbox(Duration::from_secs(4));
     let gateway = Start::new(&database.url, &fal.queue_url()).run().await;
     let request = gateway.generate(&t_rex());
     let asked = tokio::task::LocalSet::new();

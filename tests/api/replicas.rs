@@ -1,6 +1,6 @@
-//! Two gateways on one database: what one of them ends, the other one ends within a second.
+//! Two gateways on one database: what one of them ends, the other one ends soon.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{ADMIN_KEY, Database, Gateway, House, eventually, on_both_databases, read};
 
 on_both_databases!(
-    what_is_ended_on_one_replica_ends_on_the_other_within_a_second,
+    what_is_ended_on_one_replica_ends_on_the_other_soon,
     a_generation_is_cancelled_at_whichever_replica_is_asked,
 );
 
@@ -24,20 +24,12 @@ async fn is_good(gateway: &Gateway, key: &str) -> bool {
     status == StatusCode::OK
 }
 
-async fn within(limit: Duration, gateway: &Gateway, key: &str, good: bool) {
-    let begun = Instant::now();
-    while is_good(gateway, key).await != good {
-        assert!(
-            begun.elapsed() < limit,
-            "after {:?} a key is still {}",
-            begun.elapsed(),
-            if good { "bad" } else { "good" }
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+/// Within a second on a good machine.
+async fn soon(gateway: &Gateway, key: &str, good: bool) {
+    eventually(Duration::from_secs(1), || async { (is_good(gateway, key).await == good).then_some(()) }).await;
 }
 
-async fn what_is_ended_on_one_replica_ends_on_the_other_within_a_second(kind: Database) {
+async fn what_is_ended_on_one_replica_ends_on_the_other_soon(kind: Database) {
     let house = House::new(kind).await;
     let (here, there) = (&house.gateway, house.another().await);
     assert!(is_good(&there, ADMIN_KEY).await);
@@ -53,9 +45,9 @@ async fn what_is_ended_on_one_replica_ends_on_the_other_within_a_second(kind: Da
     let value = |account: &Value| account["api_key"]["value"].as_str().unwrap().to_owned();
     for (_, account) in &projects {
         assert!(is_good(here, &value(account)).await, "a key works at once where it was made");
-        within(Duration::from_secs(1), &there, &value(account), true).await;
+        soon(&there, &value(account), true).await;
     }
-    within(Duration::from_secs(1), &there, admin["value"].as_str().unwrap(), true).await;
+    soon(&there, admin["value"].as_str().unwrap(), true).await;
     for (index, (project, account)) in projects.iter().enumerate() {
         let below = format!("/v1/organization/projects/{project}");
         let (account_id, key_id) = (account["id"].as_str().unwrap(), account["api_key"]["id"].as_str().unwrap());
@@ -72,28 +64,27 @@ async fn what_is_ended_on_one_replica_ends_on_the_other_within_a_second(kind: Da
         };
         read(request.send().await.unwrap(), StatusCode::OK).await;
         assert!(!is_good(here, &value(account)).await, "{path}: at once where it was done");
-        within(Duration::from_secs(1), &there, &value(account), false).await;
+        soon(&there, &value(account), false).await;
     }
     let path = format!("/v1/organization/admin_api_keys/{}", admin["id"].as_str().unwrap());
     read(there.admin(Method::DELETE, &path).send().await.unwrap(), StatusCode::OK).await;
-    within(Duration::from_secs(1), here, admin["value"].as_str().unwrap(), false).await;
+    soon(here, admin["value"].as_str().unwrap(), false).await;
 }
 
 async fn a_generation_is_cancelled_at_whichever_replica_is_asked(kind: Database) {
     let house = House::new(kind).await;
-    house.misbehave(json!({"do": {"queue_ms": 20000}})).await;
+    house.misbehave(json!({"do": {"queue_ms": 600_000}})).await;
     let there = house.another().await;
     let wish = json!({"model": "flux/dev", "prompt": "a red fox", "background": true});
     let taken = read(house.gateway.generate(&wish).send().await.unwrap(), StatusCode::ACCEPTED).await;
     let path = format!("/v1/images/generations/{}", taken["id"].as_str().unwrap());
     // There is nothing to cancel before fal has it.
-    eventually(Duration::from_secs(10), || async { (house.fal_state().await["accepted_submits"] == 1).then_some(()) })
-        .await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let begun = Instant::now();
+    eventually(Duration::from_secs(10), || async {
+        house.gateway.generations().await[0]["fal_request_id"].is_string().then_some(())
+    })
+    .await;
     let cancelled = read(there.project(Method::DELETE, &path).send().await.unwrap(), StatusCode::OK).await;
     assert_eq!((&cancelled["state"], &cancelled["price_usd"]), (&json!("cancelled"), &json!("0.000000000")));
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     let seen = read(house.gateway.project(Method::GET, &path).send().await.unwrap(), StatusCode::OK).await;
     assert_eq!(seen["state"], "cancelled");
     assert_eq!(house.fal_state().await["cancels"], 1);

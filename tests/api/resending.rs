@@ -27,17 +27,23 @@ async fn run_for(house: &House, millis: u64) {
     house.misbehave(&json!({"do": {"queue_ms": 0, "run_ms": millis}})).await;
 }
 
-/// Sends it and hangs up once it runs.
-async fn hang_up_while_it_runs(gateway: &Gateway, count: u32) {
-    let hung_up = ask(gateway, count).timeout(Duration::from_millis(900)).send().await;
-    assert!(hung_up.unwrap_err().is_timeout());
+/// Sends it and hangs up once fal has it.
+async fn hang_up_while_it_runs(house: &House) {
+    let submitted = eventually(Duration::from_secs(10), || async {
+        house.gateway.generations().await.first().is_some_and(|row| row["fal_request_id"].is_string()).then_some(())
+    });
+    tokio::select! {
+        answer = ask(&house.gateway, 0).send() => panic!("answered before the client left: {answer:?}"),
+        () = submitted => {}
+    }
 }
 
 async fn a_resend_joins_the_first_request_whose_client_went_away_and_is_charged_once(kind: Database) {
     let house = House::new(kind).await;
-    run_for(&house, 4000).await;
-    hang_up_while_it_runs(&house.gateway, 0).await;
-    hang_up_while_it_runs(&house.gateway, 1).await;
+    run_for(&house, 12_000).await;
+    hang_up_while_it_runs(&house).await;
+    let hung_up = ask(&house.gateway, 1).timeout(Duration::from_secs(2)).send().await;
+    assert!(hung_up.unwrap_err().is_timeout());
     // At another replica, too.
     let other = house.another().await;
     let answer = ask(&other, 2).send().await.unwrap();
@@ -49,17 +55,21 @@ async fn a_resend_joins_the_first_request_whose_client_went_away_and_is_charged_
     assert_eq!(house.fal_state().await["accepted_submits"], 1);
     // It has been answered: the next one is another image.
     house.misbehave(&json!([])).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let next = ask(&house.gateway, 1).send().await.unwrap();
-    assert!(!next.headers().contains_key("idempotent-replayed"));
-    read(next, StatusCode::CREATED).await;
+    // That it was is written after the answer.
+    eventually(Duration::from_secs(5), || async {
+        let next = ask(&house.gateway, 1).send().await.unwrap();
+        let is_another = !next.headers().contains_key("idempotent-replayed");
+        read(next, StatusCode::CREATED).await;
+        is_another.then_some(())
+    })
+    .await;
     assert_eq!(house.gateway.generations().await.len(), 2);
 }
 
 async fn a_request_that_was_given_up_while_it_was_queued_is_made_anew(kind: Database) {
     let house = House::new(kind).await;
-    house.misbehave(&json!({"times": 1, "do": {"queue_ms": 8000, "run_ms": 0}})).await;
-    hang_up_while_it_runs(&house.gateway, 0).await;
+    house.misbehave(&json!({"times": 1, "do": {"queue_ms": 600_000, "run_ms": 0}})).await;
+    hang_up_while_it_runs(&house).await;
     let answer = ask(&house.gateway, 1).send().await.unwrap();
     assert!(!answer.headers().contains_key("idempotent-replayed"));
     read(answer, StatusCode::CREATED).await;
@@ -138,7 +148,7 @@ async fn nobody_submits_again_what_fal_may_have_taken(kind: Database) {
 
 async fn a_resend_after_a_kill_joins_what_the_dead_process_had_begun(kind: Database) {
     let mut house = House::new(kind).await;
-    run_for(&house, 3000).await;
+    run_for(&house, 10_000).await;
     let other = house.another().await;
     let request = ask(&house.gateway, 0);
     let client = async {

@@ -154,7 +154,7 @@ async fn the_limits_of_a_month_hold_for_the_project_and_for_the_organization(kin
 }
 
 async fn generations_at_once_are_limited_and_the_next_one_fits_when_one_has_ended(kind: Database) {
-    let house = House::with(kind, Duration::from_secs(2), &[]).await;
+    let house = House::with(kind, Duration::from_secs(8), &[]).await;
     house.gateway.set_project(&json!({"limits": {"concurrent_generations": 2}})).await;
     let mut body = cheap();
     body["background"] = json!(true);

@@ -36,9 +36,9 @@ async fn until(gateway: &Gateway, id: &str, there: impl Fn(&Value) -> bool) -> V
 
 async fn a_generation_that_waits_tells_its_place_and_one_that_runs_what_it_writes(kind: Database) {
     let house = House::new(kind).await;
-    house.misbehave(json!({"do": {"queue_ms": 2500, "run_ms": 4000}})).await;
-    let id = in_background(&house).await;
+    house.misbehave(json!({"do": {"queue_ms": 8000, "run_ms": 12_000}})).await;
     let another = house.another().await;
+    let id = in_background(&house).await;
     for gateway in [&house.gateway, &another] {
         let waits = until(gateway, &id, |seen| seen["queue_position"].is_u64()).await;
         assert_eq!((&waits["state"], waits.get("logs")), (&json!("queued"), None), "{waits}");
@@ -57,7 +57,7 @@ async fn a_generation_that_waits_tells_its_place_and_one_that_runs_what_it_write
 }
 
 async fn a_generation_that_runs_for_long_is_running_in_the_books_too(kind: Database) {
-    let house = House::with(kind, Duration::from_secs(5), &[]).await;
+    let house = House::with(kind, Duration::from_secs(12), &[]).await;
     let id = in_background(&house).await;
     let running = eventually(Duration::from_secs(20), || async {
         let path = "/v1/images/generations?state=running";
@@ -70,13 +70,13 @@ async fn a_generation_that_runs_for_long_is_running_in_the_books_too(kind: Datab
 }
 
 async fn a_provider_that_tells_no_logs_is_not_waited_for(kind: Database) {
-    let house = House::with(kind, Duration::from_secs(6), &[]).await;
+    let house = House::with(kind, Duration::from_secs(20), &[]).await;
     let id = in_background(&house).await;
     until(&house.gateway, &id, |seen| seen["state"] == "running").await;
-    house.misbehave(json!({"at": "status", "do": {"hang_ms": 6000}, "times": 4})).await;
+    house.misbehave(json!({"at": "status", "do": {"hang_ms": 20_000}, "times": 4})).await;
     let begun = std::time::Instant::now();
     let seen = look(&house.gateway, &id).await;
     assert_eq!((&seen["state"], &seen["logs"]), (&json!("running"), &json!([])), "{seen}");
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     assert_eq!(house.gateway.ended(&id).await["state"], "succeeded");
 }

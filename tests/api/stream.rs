@@ -39,7 +39,7 @@ fn streamed(body: Value) -> Value {
 
 async fn a_stream_tells_the_way_the_images_and_the_price(kind: Database) {
     use base64::Engine;
-    let house = House::with(kind, Duration::from_millis(800), &[]).await;
+    let house = House::with(kind, Duration::from_secs(4), &[]).await;
     let body = json!({"model": "flux/dev", "prompt": "a", "n": 2, "foo": 1});
     let answer = house.gateway.generate(&streamed(body)).send().await.unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
@@ -88,7 +88,7 @@ async fn a_failure_on_the_way_is_an_event(kind: Database) {
 }
 
 async fn a_client_that_leaves_the_stream_while_queued_pays_nothing(kind: Database) {
-    let house = House::with(kind, Duration::from_secs(8), &[]).await;
+    let house = House::with(kind, Duration::from_mins(10), &[]).await;
     let answer = house.gateway.generate(&streamed(t_rex())).send().await.unwrap();
     let id = answer.headers()["x-imagegate-generation-id"].to_str().unwrap().to_owned();
     drop(answer);

@@ -154,21 +154,24 @@ async fn a_short_job_is_noticed_within_a_tenth_of_a_second() {
     // Whatever else the machine has to do takes its share of the time: one quiet run in three must do.
     let mut seen = Vec::new();
     for attempt in 0..3 {
-        seen.push(beside_fal(&house, attempt).await);
-        if seen[attempt] < Duration::from_millis(100) {
+        // What a request takes on this machine where there is nothing to be noticed.
+        let alone = beside_fal(&house, "at-once", attempt, [0; 12]).await;
+        let runs: [u64; 12] = std::array::from_fn(|number| 150 + 97 * number as u64);
+        let noticed = beside_fal(&house, "short", attempt, runs).await;
+        if noticed < alone * 2 + Duration::from_millis(100) {
             return;
         }
+        seen.push((alone, noticed));
     }
     panic!("the medians are {seen:?}");
 }
 
 /// The median of everything that we do beside fal's own time: admission, hold, submit, noticing, result, settlement.
-async fn beside_fal(house: &House, attempt: usize) -> Duration {
-    let runs: Vec<u64> = (0..12).map(|number| 150 + 97 * number).collect();
-    let words = |run: u64| format!("run-{attempt}-{run}-");
-    let rules = runs.iter().map(
-        |run| json!({"match": {"prompt_contains": words(*run)}, "times": 1, "do": {"queue_ms": 20, "run_ms": run}}),
-    );
+async fn beside_fal(house: &House, name: &str, attempt: usize, runs: [u64; 12]) -> Duration {
+    let words = |run: u64| format!("{name}-{attempt}-{run}-");
+    let rules = runs
+        .iter()
+        .map(|run| json!({"match": {"prompt_contains": words(*run)}, "do": {"queue_ms": 20, "run_ms": run}}));
     house.misbehave(rules.collect::<Value>()).await;
     let asks = runs.iter().map(|run| async move {
         let started = Instant::now();

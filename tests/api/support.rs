@@ -58,7 +58,7 @@ pub fn client_that_trusts(pem: &str) -> Client {
 
 fn client_settings() -> reqwest::ClientBuilder {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().timeout(Duration::from_mins(1)).redirect(reqwest::redirect::Policy::none())
+    Client::builder().timeout(patience(Duration::from_mins(1))).redirect(reqwest::redirect::Policy::none())
 }
 
 /// A stand-in for fal that answers after `delay`.
@@ -238,7 +238,7 @@ impl<'a> Start<'a> {
                 kept.push('\n');
             }
         });
-        let address = tokio::time::timeout(Duration::from_secs(30), address).await;
+        let address = tokio::time::timeout(patience(Duration::from_secs(30)), address).await;
         let Ok(Ok(address)) = address else {
             let _ = child.kill();
             let _ = child.wait();
@@ -296,6 +296,11 @@ impl Gateway {
         self.log.lock().unwrap().clone()
     }
 
+    /// The log, also after the process has ended.
+    pub fn shared_log(&self) -> Arc<Mutex<String>> {
+        self.log.clone()
+    }
+
     /// Sends the process a signal, such as `HUP`.
     pub fn signal(&self, name: &str) {
         let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
@@ -323,7 +328,7 @@ impl Gateway {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code().unwrap_or(-1);
             }
-            assert!(started.elapsed() < Duration::from_secs(40), "it does not stop:\n{}", self.log());
+            assert!(started.elapsed() < patience(Duration::from_secs(40)), "it does not stop:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -448,9 +453,17 @@ pub fn number(name: &str, default: u64) -> u64 {
     tools::setting(name).and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// Asks until there is an answer.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(limit: Duration, ask: impl Fn() -> F) -> T {
-    let started = Instant::now();
+/// How many times slower than a good machine a machine may be that runs these tests.
+const SLOWEST: u32 = 10;
+
+/// How long to wait for what takes `usual` on a good machine. Only what would never happen is cut off by it.
+pub fn patience(usual: Duration) -> Duration {
+    usual * SLOWEST
+}
+
+/// Asks until there is an answer, which takes at most `usual` on a good machine and may take far longer on a slow one.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(usual: Duration, ask: impl Fn() -> F) -> T {
+    let (limit, started) = (patience(usual), Instant::now());
     loop {
         if let Some(answer) = ask().await {
             return answer;

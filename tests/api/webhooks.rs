@@ -123,7 +123,7 @@ async fn a_call_that_is_not_taken_is_made_again_with_the_same_id(kind: Database)
 }
 
 async fn a_call_survives_a_crash_and_is_made_once_by_two_replicas(kind: Database) {
-    let mut house = House::with(kind, Duration::from_millis(400), &[ALLOWED]).await;
+    let mut house = House::with(kind, Duration::from_secs(5), &[ALLOWED]).await;
     let receiver = Receiver::new(&[]);
     let mut ids = Vec::new();
     for _ in 0..5 {

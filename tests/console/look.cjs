@@ -50,7 +50,7 @@ const main = async () => {
   const browser = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-gpu"] });
   const context = await browser.newContext({ timezoneId: "Asia/Kolkata", locale: "en-GB" });
   const page = await context.newPage();
-  page.setDefaultTimeout(20000);
+  page.setDefaultTimeout(120000);
   watch(page);
 
   // Nothing is shown without a session; a wrong key opens nothing; afterwards the page that was wanted.
@@ -124,7 +124,7 @@ const main = async () => {
   await page.waitForSelector("#quote .price");
   await page.click("text=Make the image");
   await page.waitForSelector("#result [data-open=true]");
-  await page.waitForSelector("#result img", { timeout: 30000 });
+  await page.waitForSelector("#result img", { timeout: 120000 });
   const size = await page.$eval("#result img", async (image) => {
     await image.decode();
     return [image.naturalWidth, image.naturalHeight];

@@ -18,7 +18,7 @@ impl Fal {
     pub fn with(settings: Settings) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let running = start(settings, Arc::new(SystemClock), Arc::new(SystemIds)).unwrap();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
+        let http = reqwest::Client::builder().timeout(Duration::from_mins(3)).build().unwrap();
         Self { running, http }
     }
 

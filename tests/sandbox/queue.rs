@@ -55,20 +55,21 @@ async fn an_image_goes_from_submit_to_file() {
 
 #[actix_web::test]
 async fn a_request_waits_in_the_queue_then_runs_and_tells_logs_when_asked() {
-    let fal = Fal::delayed(Duration::from_millis(500));
+    let fal = Fal::delayed(Duration::ZERO);
+    fal.misbehave(json!({"do": {"queue_ms": 2_000, "run_ms": 3_000}})).await;
     let submitted = fal.submit("fal-ai/flux/dev", &json!({"prompt": "a", "image_size": "square"})).await;
     let status_url = text(&submitted, "status_url");
     let queued = fal.get(status_url).await;
     assert_eq!(queued.status(), 202);
     let queued: Value = queued.json().await.unwrap();
-    assert_eq!((text(&queued, "status"), &queued["queue_position"]), ("IN_QUEUE", &json!(0)));
+    assert_eq!((text(&queued, "status"), &queued["queue_position"]), ("IN_QUEUE", &json!(1)));
 
     let early = fal.get(text(&submitted, "response_url")).await;
     assert_eq!(early.status(), 400);
     assert_eq!(early.json::<Value>().await.unwrap(), json!({"detail": "Request is still in progress"}));
 
     let mut seen = Vec::new();
-    for _ in 0..200 {
+    loop {
         let answer = fal.get(&format!("{status_url}?logs=1")).await;
         let code = answer.status().as_u16();
         let status: Value = answer.json().await.unwrap();

@@ -57,7 +57,7 @@ impl Listener {
     }
 
     async fn take(&self, count: usize) -> Vec<Hook> {
-        for _ in 0..500 {
+        for _ in 0..10_000 {
             let hooks = self.hooks.lock().unwrap().clone();
             if hooks.len() >= count {
                 return hooks;
@@ -124,8 +124,9 @@ async fn a_rule_duplicates_a_webhook_or_spoils_its_signature() {
 
 #[actix_web::test]
 async fn a_request_taken_out_of_the_queue_is_not_told() {
-    let fal = Fal::delayed(Duration::from_millis(200));
+    let fal = Fal::delayed(Duration::ZERO);
     let listener = Listener::failing(0);
+    fal.misbehave(json!({"times": 1, "do": {"queue_ms": 2_000, "run_ms": 0}})).await;
     let cancelled = submit(&fal, &listener, &json!({"prompt": "a"})).await;
     assert_eq!(fal.call(Method::PUT, text(&cancelled, "cancel_url"), None).await.status(), 202);
     submit(&fal, &listener, &json!({"prompt": "b"})).await;

@@ -29,7 +29,7 @@ def refused(error, call, *args, **kwargs):
 
 
 def eventually(call):
-    end = time.time() + 5
+    end = time.time() + 60
     while True:
         try:
             return call()

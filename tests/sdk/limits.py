@@ -21,7 +21,7 @@ def refused(error, call, *args, **kwargs):
     raise AssertionError(f"{call} was not refused with {error}")
 
 
-def eventually(ask, seconds=15):
+def eventually(ask, seconds=120):
     end = time.time() + seconds
     while True:
         found = ask()

@@ -35,8 +35,8 @@ def pages(call, **asked):
 
 
 # Nothing may fall on the other side of midnight while this runs.
-if time.time() % 86400 > 86400 - 60:
-    time.sleep(61)
+if time.time() % 86400 > 86400 - 300:
+    time.sleep(301)
 start = int(time.time()) // 86400 * 86400
 made = []
 for name in ["one", "two"]:

@@ -136,7 +136,7 @@ impl Desk {
         assert_eq!(self.books.verify().await, Ok(vec![]));
         self.books.close();
         self.tracker.close();
-        tokio::time::timeout(Duration::from_secs(5), self.tracker.wait()).await.unwrap();
+        tokio::time::timeout(Duration::from_mins(1), self.tracker.wait()).await.unwrap();
     }
 }
 
