@@ -8,6 +8,7 @@ mod alerts;
 mod audit;
 mod caller;
 mod error;
+mod files;
 mod keys;
 mod policy;
 mod projects;
@@ -26,17 +27,19 @@ pub use alerts::SpendAlert;
 pub use audit::Author;
 pub use caller::{AuthError, Caller, CallerKind};
 pub use error::AccountsError;
+pub use files::{NewFile, UploadLimit};
 pub use keys::{FirstKeys, KeyChange, NewKey, Rotated};
 pub use policy::Policy;
+pub use projects::DefaultRates;
 pub use secret::Secret;
 pub use service_accounts::{ServiceAccountChange, ServiceKeyTerms};
 pub use sessions::SESSION_LIFE;
 
 pub use crate::domain::{AdminAction, Role, Scope, Scopes, UnknownPermission};
 pub use crate::store::{
-    ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyFilter, KeyKind, KeyOrigin, KeyRecord, Page,
-    ProjectChange, ProjectRecord, RateLimit, Retention, ServiceAccountRecord, ServiceAccountRole, SpendAlertRecord,
-    Standing,
+    ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, FileRecord, KeyFilter, KeyKind, KeyOrigin, KeyRecord,
+    Page, ProjectChange, ProjectRecord, RateLimit, Retention, ServiceAccountRecord, ServiceAccountRole,
+    SpendAlertRecord, Standing,
 };
 
 /// Projects and keys. Cheap to clone; all clones share the keys in memory.
@@ -44,4 +47,5 @@ pub use crate::store::{
 pub struct Accounts {
     inner: Arc<ring::Inner>,
     author: Arc<Author>,
+    default_rates: DefaultRates,
 }

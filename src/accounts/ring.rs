@@ -14,6 +14,7 @@ use super::audit::Author;
 use super::caller::{AuthError, Caller, CallerKind};
 use super::error::AccountsError;
 use super::policy::Policy;
+use super::projects::DefaultRates;
 use super::secret::{digest, is_mistyped};
 use super::uses::Use;
 use crate::domain::{ApiKeyId, Clock, IdSource, Timestamp};
@@ -89,7 +90,7 @@ impl Accounts {
     pub async fn load(store: Store, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Result<Self, AccountsError> {
         let inner = Inner { store, clock, ids, ring: ArcSwap::default(), uses: Mutex::default() };
         inner.read().await?;
-        Ok(Self { inner: Arc::new(inner), author: Arc::new(Author::System) })
+        Ok(Self { inner: Arc::new(inner), author: Arc::new(Author::System), default_rates: DefaultRates::default() })
     }
 
     /// Keeps the keys as the database has them: starts a task on `runtime` that ends when the last clone is dropped or

@@ -6,8 +6,9 @@ use futures_util::stream;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::shapes::Refusals;
+use super::shapes::{Refusals, note_export};
 use super::usage::time;
+use crate::accounts::Caller;
 use crate::api::errors::invalid_field;
 use crate::api::{Services, query};
 use crate::http::Problem;
@@ -133,6 +134,7 @@ impl BillingEvent {
 #[get("/admin/v1/events")]
 pub async fn export_billing_events(
     request: HttpRequest,
+    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, &["start_time", "end_time", "project_id"])?;
@@ -142,6 +144,7 @@ pub async fn export_billing_events(
         return Err(invalid_field("end_time", "must be later than `start_time`"));
     }
     let project_id = pairs.parsed("project_id", "a project's id")?;
+    note_export(&request, &caller, &services, "billing_events", project_id).await?;
     let filter = ChargeFilter { from, before, project_id, after: None, limit: PAGE };
     let books = services.gateway.books().clone();
     let chunks = stream::unfold(Some((books, filter)), |state| async move {

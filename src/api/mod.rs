@@ -4,6 +4,7 @@ pub mod access;
 mod account;
 mod answer;
 mod assistants;
+mod author;
 mod billing;
 mod edits;
 pub mod errors;
@@ -42,6 +43,7 @@ use crate::providers::Media;
 use crate::webhooks::Webhooks;
 
 pub use answer::{GenerationView, ImageAnswer, image_views};
+pub use author::accounts_of;
 pub use files::Files;
 pub use generations::{GenerationList, state_filter, time_filter};
 pub use images::{ImageRequest, idempotency_key};
@@ -146,6 +148,9 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(fal_clients::cancel_as_fal)
         .service(files::retrieve_image_file)
         .service(files::upload_file)
+        .service(files::list_files)
+        .service(files::retrieve_file)
+        .service(files::delete_file)
         .service(webhooks::retrieve_webhook_secret)
         .service(webhooks::rotate_webhook_secret)
         .service(webhooks::list_webhook_deliveries)

@@ -7,9 +7,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::author::accounts_of;
 use super::generations::project_of;
 use super::{GenerationView, Services, fal_clients, query};
-use crate::accounts::Caller;
+use crate::accounts::{AuditEvent, Caller};
 use crate::domain::{GenerationId, WebhookDeliveryId};
 use crate::gateway::read_finished;
 use crate::http::{Code, Problem, ProblemBody};
@@ -193,10 +194,14 @@ impl DeliveryView {
 )]
 #[get("/v1/webhooks/secret")]
 pub async fn retrieve_webhook_secret(
+    request: HttpRequest,
     caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let secret = services.webhooks.secret(project_of(&caller)?).await?;
+    let project = project_of(&caller)?;
+    let accounts = accounts_of(&request, &caller, &services);
+    accounts.note(AuditEvent::WebhookSecretRead, Some(project), project.to_string(), &json!({})).await?;
+    let secret = services.webhooks.secret(project).await?;
     Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(SecretView::from(secret)))
 }
 
@@ -216,10 +221,14 @@ pub async fn retrieve_webhook_secret(
 )]
 #[post("/v1/webhooks/secret/rotate")]
 pub async fn rotate_webhook_secret(
+    request: HttpRequest,
     caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let secret = services.webhooks.rotate_secret(project_of(&caller)?).await?;
+    let project = project_of(&caller)?;
+    let accounts = accounts_of(&request, &caller, &services);
+    let audit = accounts.entry_of(AuditEvent::WebhookSecretRotated, project, project.to_string(), &json!({}));
+    let secret = services.webhooks.rotate_secret(project, &audit).await?;
     Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(SecretView::from(secret)))
 }
 

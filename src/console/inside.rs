@@ -12,11 +12,11 @@ use actix_web::dev::{AppConfig, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use actix_web::{App, Error, HttpMessage, web};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use utoipa_actix_web::AppExt;
 
-use crate::accounts::{AdminAction, Caller, CallerKind};
+use crate::accounts::{AdminAction, AuditEvent, Author, Caller, CallerKind};
 use crate::api::Services;
 use crate::domain::ProjectId;
 use crate::http::{Code, Problem, RequestContext};
@@ -130,6 +130,18 @@ impl Visit {
     /// `GET`: the API's answer as it is, such as a stream of lines.
     pub async fn stream(&self, path: &str) -> Result<ServiceResponse, Problem> {
         self.call(&self.caller, Method::GET, path, None).await
+    }
+
+    /// Writes into the audit log that a page hands rows of this kind out as a file.
+    pub async fn note_export(&self, what: &str, query: &str) -> Result<(), Problem> {
+        let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+        let author = Author::Key {
+            api_key_id: self.caller.api_key_id,
+            ip: self.peer.map(|peer| peer.ip().to_string()),
+            user_agent: self.user_agent.as_ref().and_then(text),
+        };
+        let accounts = self.services().accounts.by(author);
+        Ok(accounts.note(AuditEvent::DataExported, None, what.to_owned(), &json!({"query": query})).await?)
     }
 
     async fn ask(&self, caller: &Caller, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Problem> {
