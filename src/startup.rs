@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::accounts::{Accounts, AccountsError, FirstKeys, KeyKind};
+use crate::accounts::{Accounts, AccountsError, DefaultRates, FirstKeys, KeyKind};
 use crate::api::{Files, ModelTable, Published, Services, Upstream};
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::config::{Config, SalesSettings, StorageSettings};
+use crate::config::{Config, ProjectSettings, SalesSettings, StorageSettings};
 use crate::domain::{Clock, IdSource, SystemClock, SystemIds};
 use crate::gateway::{Gateway, Keeper, Parts};
 use crate::http::{BODY_TIME, Edge, FrameTools, Stopping};
@@ -148,6 +148,13 @@ pub fn clock_and_ids() -> (Arc<dyn Clock>, Arc<dyn IdSource>) {
     (Arc::new(SystemClock), Arc::new(SystemIds))
 }
 
+/// What new projects may ask for in any minute.
+#[must_use]
+pub fn default_rates(config: &Config) -> DefaultRates {
+    let ProjectSettings { requests_per_minute, images_per_minute } = config.projects;
+    DefaultRates { requests_per_minute, images_per_minute }
+}
+
 /// What is sold.
 pub fn load_catalogue(settings: &SalesSettings) -> Result<Catalogue, StartError> {
     match &settings.models_dir {
@@ -175,6 +182,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let sockets = Sockets::bind(&config.http)?;
     let store = open_store(&config).await?;
     let accounts = Accounts::load(store.clone(), clock.clone(), ids.clone()).await?;
+    let accounts = accounts.with_default_rates(default_rates(&config));
     let first_keys = Box::pin(set_up_keys(&accounts, &config)).await?;
 
     let (fal_settings, sandbox, upstream) = upstream(&config, &clock, &ids)?;

@@ -9,6 +9,7 @@ mod attempts;
 mod audit;
 mod caller;
 mod error;
+mod files;
 mod keys;
 mod policy;
 mod projects;
@@ -27,17 +28,19 @@ pub use alerts::SpendAlert;
 pub use audit::Author;
 pub use caller::{AdmitError, AuthError, Caller, CallerKind};
 pub use error::AccountsError;
+pub use files::{NewFile, UploadLimit};
 pub use keys::{FirstKeys, KeyChange, NewKey, Rotated};
 pub use policy::Policy;
+pub use projects::DefaultRates;
 pub use secret::Secret;
 pub use service_accounts::{ServiceAccountChange, ServiceKeyTerms};
 pub use sessions::{Client, SESSION_LIFE, SignIn};
 
 pub use crate::domain::{AdminAction, Role, Scope, Scopes, UnknownPermission};
 pub use crate::store::{
-    ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyFilter, KeyKind, KeyOrigin, KeyRecord, Page,
-    ProjectChange, ProjectRecord, RateLimit, Retention, ServiceAccountRecord, ServiceAccountRole, SpendAlertRecord,
-    Standing,
+    ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, FileRecord, KeyFilter, KeyKind, KeyOrigin, KeyRecord,
+    Page, ProjectChange, ProjectRecord, RateLimit, Retention, ServiceAccountRecord, ServiceAccountRole,
+    SpendAlertRecord, Standing,
 };
 
 /// Projects and keys. Cheap to clone; all clones share the keys in memory.
@@ -45,4 +48,5 @@ pub use crate::store::{
 pub struct Accounts {
     inner: Arc<ring::Inner>,
     author: Arc<Author>,
+    default_rates: DefaultRates,
 }

@@ -16,6 +16,7 @@ use super::audit::Author;
 use super::caller::{AdmitError, AuthError, Caller, CallerKind};
 use super::error::AccountsError;
 use super::policy::Policy;
+use super::projects::DefaultRates;
 use super::secret::{digest, is_mistyped};
 use super::uses::Use;
 use crate::domain::{ApiKeyId, Clock, IdSource, Timestamp};
@@ -93,7 +94,7 @@ impl Accounts {
         let (attempts, uses) = (Attempts::default(), Mutex::default());
         let inner = Inner { store, clock, ids, ring: ArcSwap::default(), attempts, uses };
         inner.read().await?;
-        Ok(Self { inner: Arc::new(inner), author: Arc::new(Author::System) })
+        Ok(Self { inner: Arc::new(inner), author: Arc::new(Author::System), default_rates: DefaultRates::default() })
     }
 
     /// Keeps the keys as the database has them: starts a task on `runtime` that ends when the last clone is dropped or

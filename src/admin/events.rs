@@ -6,7 +6,7 @@ use futures_util::stream;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::shapes::Refusals;
+use super::shapes::{Refusals, note_export};
 use super::usage::time;
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
@@ -133,7 +133,7 @@ impl BillingEvent {
     ),
 )]
 pub async fn export_billing_events(
-    _: AdminCaller<action::View>,
+    caller: AdminCaller<action::View>,
     request: HttpRequest,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -144,6 +144,7 @@ pub async fn export_billing_events(
         return Err(invalid_field("end_time", "must be later than `start_time`"));
     }
     let project_id = pairs.parsed("project_id", "a project's id")?;
+    note_export(&request, &caller, &services, "billing_events", project_id).await?;
     let filter = ChargeFilter { from, before, project_id, after: None, limit: PAGE };
     let books = services.gateway.books().clone();
     let chunks = stream::unfold(Some((books, filter)), |state| async move {

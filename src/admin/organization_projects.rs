@@ -73,7 +73,8 @@ pub struct OrganizationProjectUpdate {
 
 /// Create a project
 ///
-/// It pays afterwards and has no limits until some are set.
+/// It pays afterwards, has the rates of new projects (`IMAGEGATE_DEFAULT_REQUESTS_PER_MINUTE`,
+/// `IMAGEGATE_DEFAULT_IMAGES_PER_MINUTE`), and no other limits until some are set.
 #[utoipa::path(
     post,
     path = "/v1/organization/projects",

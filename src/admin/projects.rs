@@ -52,8 +52,8 @@ pub struct ProjectPatch {
     limits: Option<LimitsPatch>,
 }
 
-/// How much may be asked for and be open at once.
-#[derive(Debug, Deserialize, Validate, ToSchema)]
+/// How much may be asked for, be open at once, and be uploaded.
+#[derive(Debug, Default, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsPatch {
     /// How many generations may be open at once; null lifts the limit.
@@ -62,6 +62,14 @@ pub struct LimitsPatch {
     concurrent_generations: Option<Option<u32>>,
     /// All rate limits, in place of those before.
     rates: Option<Vec<RateBody>>,
+    /// How many bytes of input files a day (UTC) may bring; null lifts the limit.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, example = 10_737_418_240_u64)]
+    upload_bytes_per_day: Option<Option<u64>>,
+    /// How many uploaded files may be kept at once; null lifts the limit.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, example = 10_000)]
+    kept_files: Option<Option<u64>>,
 }
 
 /// How much of a model a project may ask for in any minute.
@@ -138,6 +146,10 @@ pub struct LimitsView {
     concurrent_generations: Option<u32>,
     /// In any minute.
     rates: Vec<RateBody>,
+    /// Bytes of input files that a day (UTC) may bring.
+    upload_bytes_per_day: Option<u64>,
+    /// Uploaded files that may be kept at once.
+    kept_files: Option<u64>,
 }
 
 /// Money for a project, or a correction.
@@ -226,10 +238,14 @@ pub async fn update_project(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let patch: ProjectPatch = fixed_body(&request, &body)?;
-    let (concurrency_limit, rates) = match patch.limits {
-        Some(limits) => (limits.concurrent_generations, limits.rates),
-        None => (None, None),
-    };
+    let limits = patch.limits.unwrap_or_default();
+    for (field, limit) in
+        [("limits.upload_bytes_per_day", limits.upload_bytes_per_day), ("limits.kept_files", limits.kept_files)]
+    {
+        if limit.flatten().is_some_and(|limit| i64::try_from(limit).is_err()) {
+            return Err(invalid_field(field, "is at most 9223372036854775807"));
+        }
+    }
     let policy = match patch.policy {
         Some(Some(mut policy)) => {
             if let Some(models) = &mut policy.allowed_models {
@@ -252,8 +268,10 @@ pub async fn update_project(
         spend_limit: patch.spend_limit_usd,
         policy,
         prompt_retention: seconds.and_then(|seconds| i64::try_from(seconds * 1_000_000).ok()),
-        concurrency_limit,
-        rate_limits: rates.map(|rates| rate_limits(&services, rates)).transpose()?,
+        concurrency_limit: limits.concurrent_generations,
+        upload_bytes_a_day: limits.upload_bytes_per_day,
+        kept_files: limits.kept_files,
+        rate_limits: limits.rates.map(|rates| rate_limits(&services, rates)).transpose()?,
     };
     let project = find(&services, &id).await?;
     let project = accounts_of(&request, &caller, &services).update_project(project.id, change).await?;
@@ -301,7 +319,7 @@ pub async fn create_project_credit(
         Some(key) => credit_id(project.id, &key),
         None => services.ids.uuid(),
     };
-    let audit = accounts_of(&request, &caller, &services).entry_of_money(
+    let audit = accounts_of(&request, &caller, &services).entry_of(
         AuditEvent::ProjectCredited,
         project.id,
         project.id.to_string(),
@@ -471,6 +489,8 @@ async fn view(services: &Services, project: ProjectRecord) -> Result<ProjectView
                     images_per_minute: limit.images_per_minute,
                 })
                 .collect(),
+            upload_bytes_per_day: project.upload_bytes_a_day,
+            kept_files: project.kept_files,
         },
     })
 }

@@ -95,7 +95,7 @@ pub async fn create_generation_refund(
         Some(key) => refund_id(generation, &key),
         None => services.ids.uuid(),
     };
-    let audit = accounts_of(&request, &caller, &services).entry_of_money(
+    let audit = accounts_of(&request, &caller, &services).entry_of(
         AuditEvent::GenerationRefunded,
         record.project_id,
         generation.to_string(),

@@ -99,6 +99,10 @@ pub struct AccountLimits {
     concurrent_generations: Option<u32>,
     /// How much of a model the project may ask for in any minute.
     rates: Vec<AccountRate>,
+    /// How many bytes of input files the project may upload in a day (UTC); null without a limit.
+    upload_bytes_per_day: Option<u64>,
+    /// How many uploaded files the project may keep; null without a limit.
+    kept_files: Option<u64>,
 }
 
 /// How much of a model a project may ask for in any minute.
@@ -126,6 +130,8 @@ impl AccountLimits {
             spend_limit_usd: project.spend_limit.map(|limit| limit.to_string()),
             concurrent_generations: project.concurrency_limit,
             rates: project.rate_limits.into_iter().map(rate).collect(),
+            upload_bytes_per_day: project.upload_bytes_a_day,
+            kept_files: project.kept_files,
         }
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use super::rates::limit_problem;
-use crate::accounts::{AccountsError, AuthError};
+use crate::accounts::{AccountsError, AuthError, UploadLimit};
 use crate::catalogue::{self, JsonError, Kind, Model, Parameter, PriceError, Rejection};
 use crate::domain::GenerationId;
 use crate::gateway::{CallError, GenerateError};
@@ -186,7 +186,9 @@ impl From<AccountsError> for Problem {
             AccountsError::UnknownProject
             | AccountsError::UnknownKey
             | AccountsError::UnknownServiceAccount
-            | AccountsError::UnknownSpendAlert => Self::new(Code::NotFound, fault.to_string()),
+            | AccountsError::UnknownSpendAlert
+            | AccountsError::UnknownFile => Self::new(Code::NotFound, fault.to_string()),
+            AccountsError::UploadLimit(limit) => upload_limit_problem(limit),
             AccountsError::Invalid(message) => Self::new(Code::InvalidParameters, message),
             AccountsError::ProjectArchived
             | AccountsError::DefaultProject
@@ -198,6 +200,20 @@ impl From<AccountsError> for Problem {
                 Self::new(Code::InternalError, "the accounts cannot be read or changed")
             }
         }
+    }
+}
+
+/// An upload would pass a limit of the project; `error.data` names it.
+fn upload_limit_problem(reached: UploadLimit) -> Problem {
+    let message = reached.to_string();
+    match reached {
+        UploadLimit::BytesPerDay { limit, used, resets_in, .. } => Problem::new(Code::RateLimitExceeded, message)
+            .data(json!({"kind": "err_upload_bytes_per_day", "limit": limit, "used": used}))
+            .retry_after(resets_in),
+        UploadLimit::LargerThanADay { limit, .. } => Problem::new(Code::PermissionDenied, message)
+            .data(json!({"kind": "err_upload_bytes_per_day", "limit": limit})),
+        UploadLimit::KeptFiles { limit, kept } => Problem::new(Code::PermissionDenied, message)
+            .data(json!({"kind": "err_kept_files", "limit": limit, "used": kept})),
     }
 }
 

@@ -4,6 +4,7 @@ pub mod access;
 mod account;
 mod answer;
 mod assistants;
+mod author;
 mod billing;
 mod edits;
 pub mod errors;
@@ -43,6 +44,7 @@ use crate::webhooks::Webhooks;
 pub use access::Endpoint;
 use access::{endpoint, page};
 pub use answer::{GenerationView, ImageAnswer, image_views};
+pub use author::accounts_of;
 pub use files::Files;
 pub use generations::{GenerationList, state_filter, time_filter};
 pub use images::{ImageRequest, idempotency_key};
@@ -130,6 +132,9 @@ pub fn endpoints() -> Vec<Endpoint> {
         endpoint!(hooks::take_fal_webhook),
         endpoint!(files::retrieve_image_file),
         endpoint!(files::upload_file),
+        endpoint!(files::list_files),
+        endpoint!(files::retrieve_file),
+        endpoint!(files::delete_file),
         endpoint!(webhooks::retrieve_webhook_secret),
         endpoint!(webhooks::rotate_webhook_secret),
         endpoint!(webhooks::list_webhook_deliveries),

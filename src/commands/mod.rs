@@ -80,7 +80,8 @@ impl Output {
 pub async fn open_accounts(config: &Config) -> Result<(Accounts, Store), Failure> {
     let store = startup::open_store(config).await?;
     let (clock, ids) = startup::clock_and_ids();
-    Ok((Accounts::load(store.clone(), clock, ids).await?.by(Author::Command), store))
+    let accounts = Accounts::load(store.clone(), clock, ids).await?.with_default_rates(startup::default_rates(config));
+    Ok((accounts.by(Author::Command), store))
 }
 
 /// A project by its id or by its name, if only one has it.

@@ -10,7 +10,7 @@ mod permissions;
 pub use clock::{Clock, IdSource, ManualClock, SystemClock, SystemIds, Timestamp};
 pub use fixed::{Fixed, FixedError};
 pub use ids::{
-    ApiKeyId, AuditLogId, GenerationId, IdError, ProjectId, RequestId, ServiceAccountId, SpendAlertId,
+    ApiKeyId, AuditLogId, FileId, GenerationId, IdError, ProjectId, RequestId, ServiceAccountId, SpendAlertId,
     WebhookDeliveryId,
 };
 pub use money::{Money, MoneyError};

@@ -11,6 +11,12 @@ use crate::domain::Timestamp;
 /// How long a replica that gives no sign of life is remembered.
 const REPLICA_MEMORY: Duration = Duration::from_hours(24);
 
+/// How long a deleted file is remembered: longer than the day that it counts for.
+const FILES_MEMORY: Duration = Duration::from_hours(48);
+
+/// How long an upload may take.
+const LONGEST_UPLOAD: Duration = Duration::from_hours(1);
+
 /// How long what was reserved in a second is kept, for replicas whose clocks differ.
 const COUNTS_MEMORY_SECONDS: i64 = 600;
 
@@ -30,6 +36,8 @@ pub struct Purged {
     pub requests: u64,
     /// Replicas that have long been gone.
     pub replicas: u64,
+    /// Deleted files whose day is over, and files that were announced and never uploaded.
+    pub files: u64,
 }
 
 impl WriteTransaction {
@@ -86,9 +94,10 @@ impl Store {
     /// Removes what has expired by `now`: at most `limit` rows of each kind.
     pub(crate) async fn purge(&self, now: Timestamp, limit: u32) -> Result<Purged, StoreError> {
         let limit = i64::from(limit);
-        let gone = Timestamp::from_micros(
-            now.micros().saturating_sub(i64::try_from(REPLICA_MEMORY.as_micros()).unwrap_or(i64::MAX)),
-        );
+        let before = |memory: Duration| {
+            Timestamp::from_micros(now.micros().saturating_sub(i64::try_from(memory.as_micros()).unwrap_or(i64::MAX)))
+        };
+        let gone = before(REPLICA_MEMORY);
         within(self.options().write_timeout, async {
             let mut transaction = self.begin().await?;
             let purged = on_both!(transaction.connection(), connection => Purged {
@@ -108,6 +117,10 @@ impl Store {
                     .bind(gone.micros()).execute(&mut *connection).await?.rows_affected(),
                 replicas: sqlx::query("DELETE FROM replicas WHERE heartbeat_at < $1")
                     .bind(gone.micros()).execute(&mut *connection).await?.rows_affected(),
+                files: sqlx::query("DELETE FROM files WHERE deleted_at < $1
+                                    OR (url IS NULL AND deleted_at IS NULL AND created_at < $2)")
+                    .bind(before(FILES_MEMORY).micros()).bind(before(LONGEST_UPLOAD).micros())
+                    .execute(&mut *connection).await?.rows_affected(),
             });
             transaction.commit().await?;
             Ok(purged)

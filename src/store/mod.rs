@@ -11,6 +11,7 @@ mod charges;
 mod connection;
 mod credits;
 mod error;
+mod files;
 mod finishing;
 mod generations;
 mod keys;
@@ -44,10 +45,11 @@ pub use alerts::{SpendAlertRecord, Standing};
 pub use audit::{AuditFilter, AuditRecord};
 pub use charges::{BilledAttempt, ChargeFilter, ChargeRecord};
 pub use error::StoreError;
+pub use files::FileRecord;
 pub use keys::{KeyFilter, KeyRecord};
 pub use maintenance::Purged;
 pub use open::{StoreOptions, without_password};
-pub use projects::{ProjectChange, ProjectRecord, RateLimit};
+pub use projects::{ANY_MODEL, ProjectChange, ProjectRecord, RateLimit};
 pub use rows::{
     AttemptRecord, Balance, Cursor, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry,
     OpenHold, Outcome, Page, Reservation, Submitted,
