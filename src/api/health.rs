@@ -19,7 +19,7 @@ pub struct Liveness {
 /// Whether requests can be served, and by what.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Readiness {
-    /// `ready`, `degraded` if something at the provider is amiss, `unavailable` if requests cannot be recorded, or
+    /// `ready`, `degraded` if something at the provider, or the machine's clock, is amiss, `unavailable` if requests cannot be recorded, or
     /// `stopping` if the process was told to end.
     #[schema(example = "ready")]
     status: &'static str,
@@ -34,6 +34,11 @@ pub struct Readiness {
     /// `fal`, or `sandbox`: the built-in stand-in draws pictures itself, because no key of fal is set.
     #[schema(example = "sandbox")]
     upstream: &'static str,
+    /// `ok`, or `off` if the machine's clock differs from the database's, which is used instead, by more than two seconds.
+    #[schema(example = "ok")]
+    clock: &'static str,
+    /// By how many seconds the machine's clock is behind the database's; below zero it is ahead.
+    clock_behind_seconds: f64,
     /// Generations that this process is working on.
     open_generations: usize,
     /// Generations of this process that the provider billed otherwise than the catalogue computes.
@@ -149,7 +154,8 @@ pub async fn check_readiness(request: HttpRequest, services: web::Data<Services>
     let ready = database && models > 0 && !stopping;
     let providers: Vec<ProviderView> =
         services.gateway.health().map(|(name, health)| ProviderView::of(name, health)).collect();
-    let degraded = providers.iter().any(|provider| provider.status != "ok");
+    let skew = services.gateway.clock_skew();
+    let degraded = providers.iter().any(|provider| provider.status != "ok") || skew.is_too_large();
     let body = Readiness {
         status: match (ready, degraded) {
             (false, _) if stopping => "stopping",
@@ -161,6 +167,8 @@ pub async fn check_readiness(request: HttpRequest, services: web::Data<Services>
         catalogue: if models > 0 { "ok" } else { "unavailable" },
         models,
         upstream: services.upstream.name(),
+        clock: if skew.is_too_large() { "off" } else { "ok" },
+        clock_behind_seconds: skew.seconds(),
         open_generations: services.gateway.open_jobs(),
         cost_drifts: services.gateway.cost_drifts(),
         providers,

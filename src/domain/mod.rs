@@ -6,7 +6,7 @@ mod ids;
 mod money;
 mod network;
 
-pub use clock::{Clock, IdSource, ManualClock, SystemClock, SystemIds, Timestamp};
+pub use clock::{Clock, IdSource, ManualClock, SharedClock, SystemClock, SystemIds, Timestamp};
 pub use fixed::{Fixed, FixedError};
 pub use ids::{
     ApiKeyId, AuditLogId, GenerationId, IdError, ProjectId, RequestId, ServiceAccountId, SpendAlertId,

@@ -4,6 +4,9 @@
 #[path = "../common/authority.rs"]
 mod authority;
 mod postgres;
+#[path = "../common/proxy.rs"]
+#[expect(dead_code, reason = "shared with the chaos test")]
+mod proxy;
 mod receiver;
 mod support;
 
@@ -15,6 +18,8 @@ mod books;
 mod catalogue;
 mod chains;
 mod clients;
+mod clocks;
+mod commits;
 mod compatible;
 mod console;
 mod document;
@@ -35,6 +40,8 @@ mod ledger;
 mod limits;
 mod metrics;
 mod operations;
+mod pauses;
+mod quoted;
 mod readme;
 mod recovery;
 mod replicas;
