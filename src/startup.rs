@@ -18,7 +18,7 @@ use crate::accounts::{Accounts, AccountsError, DefaultRates, FirstKeys, KeyKind}
 use crate::api::{Files, ModelTable, Published, Services, Upstream};
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::config::{Config, ProjectSettings, SalesSettings, StorageSettings};
-use crate::domain::{Clock, IdSource, SystemClock, SystemIds};
+use crate::domain::{Clock, IdSource, SharedClock, SystemClock, SystemIds};
 use crate::gateway::{Gateway, Keeper, Parts};
 use crate::http::{BODY_TIME, Edge, FrameTools, Stopping};
 use crate::ledger::{Books, LedgerError};
@@ -175,12 +175,16 @@ pub fn bill(config: &Config) -> Result<Option<Box<dyn Bill>>, BillingError> {
 
 /// Builds every room and starts listening. Needs an actix system with a tokio runtime beside it for the jobs.
 pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Running, StartError> {
-    let (clock, ids) = clock_and_ids();
+    let shared_clock = Arc::new(SharedClock::default());
+    let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (shared_clock.clone(), Arc::new(SystemIds));
     let (meters, stopping) = (SharedMeters::default(), Stopping::default());
     // What stops the start is found out before anything runs.
     let published = publish(&config.sales)?;
     let sockets = Sockets::bind(&config.http)?;
     let store = open_store(&config).await?;
+    if let Some((now, tolerance)) = store.time().await? {
+        shared_clock.set(now, tolerance);
+    }
     let accounts = Accounts::load(store.clone(), clock.clone(), ids.clone()).await?;
     let accounts = accounts.with_default_rates(default_rates(&config));
     let first_keys = Box::pin(set_up_keys(&accounts, &config)).await?;
@@ -211,7 +215,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         catalogue: published.catalogue.clone(),
         books,
         providers,
-        clock: clock.clone(),
+        clock: shared_clock,
         ids: ids.clone(),
         runtime: jobs.clone(),
         tracker: tracker.clone(),

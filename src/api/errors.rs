@@ -33,7 +33,7 @@ impl From<GenerateError> for Problem {
             GenerateError::Price(PriceError::Unpriced) => {
                 Self::new(Code::ModelNotFound, "this model is not on offer: it has no known price").param("model")
             }
-            GenerateError::Price(_) | GenerateError::NoProvider(_) => {
+            GenerateError::Price(_) | GenerateError::NoProvider(_) | GenerateError::IdTaken(_) => {
                 tracing::error!(%fault, "an order cannot be served");
                 Self::new(Code::InternalError, "this model cannot be served: the gateway's catalogue is at fault")
             }
@@ -172,7 +172,7 @@ pub fn reserve_problem(fault: &ReserveError) -> Problem {
                 "more requests are waiting than this gateway can take soon, so it was not run; try again soon";
             Problem::new(Code::ServiceUnavailable, message).retry_after(COME_BACK)
         }
-        ReserveError::Unavailable(reason) => unavailable(reason),
+        ReserveError::Unavailable(reason) | ReserveError::OutcomeUnknown(reason) => unavailable(reason),
         other => {
             tracing::error!(fault = %other, "a request could not be reserved");
             Problem::new(Code::InternalError, "the request could not be recorded, so it was not run")
@@ -292,6 +292,11 @@ pub fn failure_problem(id: GenerationId, failure: &Failure, model: Option<&Model
             Problem::new(Code::ServiceUnavailable, "the provider cannot take the request now; nothing was charged")
                 .retry_after(failure.retry_after.unwrap_or(COME_BACK))
         }
+        FailureKind::NotSubmitted => Problem::new(
+            Code::ServiceUnavailable,
+            "this gateway was interrupted before it submitted the request; nothing was charged, try again",
+        )
+        .retry_after(COME_BACK),
         FailureKind::Run => {
             Problem::new(Code::UpstreamError, format!("the provider failed to make the image: {message}"))
         }

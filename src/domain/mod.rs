@@ -7,7 +7,7 @@ mod money;
 mod network;
 mod permissions;
 
-pub use clock::{Clock, IdSource, ManualClock, SystemClock, SystemIds, Timestamp};
+pub use clock::{Clock, IdSource, ManualClock, SharedClock, SystemClock, SystemIds, Timestamp};
 pub use fixed::{Fixed, FixedError};
 pub use ids::{
     ApiKeyId, AuditLogId, FileId, GenerationId, IdError, ProjectId, RequestId, ServiceAccountId, SpendAlertId,

@@ -1,7 +1,8 @@
 //! A generation as this process sees it: a job with watchers, and what they are told.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -88,6 +89,8 @@ pub struct Job {
     /// It was refused, is overdue, or has ended: who waits for that alone need not wake for every step before it.
     milestone: Notify,
     cancellation: AtomicU8,
+    /// The latest attempt that the provider is known to have accepted; 0 for none.
+    attempt: AtomicU32,
     rates: OnceLock<RateLimits>,
     times: Mutex<Times>,
 }
@@ -121,6 +124,7 @@ impl Job {
             progress: watch::Sender::new(Progress::Reserving),
             milestone: Notify::new(),
             cancellation: AtomicU8::new(Cancellation::Never as u8),
+            attempt: AtomicU32::new(0),
             rates: OnceLock::new(),
             times: Mutex::default(),
         })
@@ -233,31 +237,68 @@ impl Job {
         }
     }
 
+    /// The latest attempt that the provider is known to have accepted; 0 for none. An end is written only by whoever
+    /// knows of the latest one.
+    pub(super) fn attempt(&self) -> u32 {
+        self.attempt.load(Ordering::SeqCst)
+    }
+
+    /// The provider has accepted this attempt.
+    pub(super) fn was_accepted(&self, attempt: u32) {
+        self.attempt.fetch_max(attempt, Ordering::SeqCst);
+    }
+
     /// Notes the wish; a stronger one is never weakened.
     pub(super) fn wish_cancellation(&self, wish: Cancellation) {
         self.cancellation.fetch_max(wish as u8, Ordering::SeqCst);
     }
 }
 
-/// The jobs of this process by id.
+/// The jobs of this process by id: one for each generation.
 #[derive(Debug, Default)]
 pub(super) struct Jobs(Mutex<HashMap<GenerationId, Arc<Job>>>);
 
 impl Jobs {
-    pub fn insert(&self, job: Arc<Job>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(job.id, job);
+    /// Registers a job; `None` if this process works on its generation already.
+    pub fn claim(self: &Arc<Self>, job: &Arc<Job>) -> Option<Claim> {
+        match self.lock().entry(job.id) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(place) => {
+                place.insert(job.clone());
+                Some(Claim { jobs: self.clone(), job: job.clone() })
+            }
+        }
     }
 
     pub fn get(&self, id: GenerationId) -> Option<Arc<Job>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
-    }
-
-    pub fn remove(&self, id: GenerationId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.lock().get(&id).cloned()
     }
 
     pub fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.lock().len()
+    }
+
+    pub fn ids(&self) -> Vec<GenerationId> {
+        self.lock().keys().copied().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<GenerationId, Arc<Job>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The only right of this process to work on a generation. Dropped, it is given up: a task that breaks off leaves its
+/// generation to recovery, and whoever waits is told that the end is still to come.
+#[derive(Debug)]
+pub(super) struct Claim {
+    jobs: Arc<Jobs>,
+    pub job: Arc<Job>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.jobs.lock().remove(&self.job.id);
+        self.job.tell(Progress::Overdue);
     }
 }
 
@@ -299,6 +340,19 @@ mod tests {
         let refusal = Arc::new(ReserveError::Overloaded);
         let (end, ()) = tokio::join!(job.end(), async { job.tell(Progress::Refused(refusal)) });
         assert!(matches!(end, Progress::Refused(_)));
+    }
+
+    #[tokio::test]
+    async fn a_generation_has_one_job_until_its_claim_is_given_up() {
+        let jobs = Arc::new(Jobs::default());
+        let (first, second) = (job(), job());
+        let claim = jobs.claim(&first).unwrap();
+        assert!(jobs.claim(&second).is_none());
+        assert!(Arc::ptr_eq(&jobs.get(first.id).unwrap(), &first));
+        drop(claim);
+        assert!(jobs.get(first.id).is_none());
+        assert!(matches!(first.outcome().await, Progress::Overdue), "whoever waits is woken");
+        assert!(jobs.claim(&second).is_some());
     }
 
     #[test]

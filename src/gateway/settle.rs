@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
 use super::Gateway;
 use super::generation::{Finished, Job, Progress};
 use super::wait::Outcome;
-use crate::catalogue::{Charge, Order, Size};
+use crate::catalogue::{Charge, Size, Terms};
 use crate::domain::{Fixed, GenerationId, Money, Timestamp};
 use crate::ledger::{Applied, Books, CostSource, FinalState, Finish, GenerationRecord, LedgerError, Submitted};
 use crate::meters::Ended;
@@ -18,43 +18,32 @@ use crate::providers::{Delivery, Failure, FailureKind};
 /// First and longest wait between two tries to write what must be written.
 const WRITE_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// How long a commit whose answer was lost may still be on its way: longer than the database lets a transaction wait.
+const COMMIT_IN_FLIGHT: Duration = Duration::from_secs(10);
+
 /// The field of a stored answer that holds what the catalogue computed as the cost.
 const COMPUTED_COST: &str = "computed_cost_usd";
 
-/// How the order is charged, wherever it comes from: a request just served, or one found open after a restart.
-pub(super) trait Terms: Send + Sync {
-    /// The model that was asked last.
-    fn model(&self) -> &str;
-    /// The charge for what was delivered; `None` stands for an image of the size that was ordered. `units` is what the
-    /// provider says it bills.
-    fn charge(&self, delivered: &[Option<Size>], units: Option<Fixed>, markup: Fixed) -> Option<Charge>;
-    /// The provider's price of one of its billing units, if the catalogue knows it.
-    fn unit_cost(&self) -> Option<Money>;
-}
-
-impl Terms for Order {
-    fn model(&self) -> &str {
-        &self.model.id
-    }
-
-    fn charge(&self, delivered: &[Option<Size>], units: Option<Fixed>, markup: Fixed) -> Option<Charge> {
-        Self::charge(self, delivered, units, markup).ok()
-    }
-
-    fn unit_cost(&self) -> Option<Money> {
-        Self::unit_cost(self)
-    }
+/// What came of an attempt to settle.
+pub(super) enum Settled {
+    /// The generation has ended, or is left to recovery.
+    Done,
+    /// Somebody has submitted another attempt meanwhile, of which the outcome said nothing: it goes on from there.
+    NewerAttempt(Box<GenerationRecord>),
 }
 
 impl Gateway {
     /// Writes the end of a generation and tells the watchers. Tried until it is written; the customer does not wait for
     /// a database that is away, since the hold and the provider's id are safe and recovery would settle it the same way.
-    pub(super) async fn settle(&self, job: &Arc<Job>, terms: &dyn Terms, outcome: Outcome) {
+    pub(super) async fn settle(&self, job: &Arc<Job>, terms: &Terms, outcome: Outcome) -> Settled {
         let outcome = match &self.keeper {
             Some(keeper) => keeper.keep(job.id, outcome).await,
             None => outcome,
         };
-        let (finish, finished) = self.conclude(job, terms, outcome);
+        let Some((finish, finished)) = self.conclude(job, terms, outcome) else {
+            warn!(generation = %job.id, "nobody here follows the generation any more; it stays open for recovery");
+            return Settled::Done;
+        };
         let finish = Arc::new(finish);
         let mut wait = WRITE_BACKOFF.0;
         loop {
@@ -62,9 +51,14 @@ impl Gateway {
                 Ok(Applied::Now) => break,
                 Ok(Applied::Already) => {
                     info!(generation = %job.id, "another replica has settled it first");
-                    Box::pin(self.tell_stored(job)).await;
-                    self.jobs.remove(job.id);
-                    return;
+                    Box::pin(self.tell_stored(job, &finish)).await;
+                    return Settled::Done;
+                }
+                // One that has ended meanwhile is found to have ended by the next try.
+                Err(LedgerError::NewerAttempt) => {
+                    if let Some(record) = Box::pin(self.still_open(job.id)).await {
+                        return Settled::NewerAttempt(record);
+                    }
                 }
                 Err(LedgerError::Unavailable(reason)) => {
                     warn!(generation = %job.id, reason, "the end of a generation is not written yet; trying again");
@@ -88,26 +82,65 @@ impl Gateway {
             "generation ended"
         );
         self.meters.ended(Ended {
-            model: terms.model(),
+            model: &terms.model,
             state: finish.state.as_str(),
             images: finish.images,
             queued: job.time_queued(),
         });
         job.tell(Progress::Finished(Arc::new(finished)));
-        self.jobs.remove(job.id);
+        Settled::Done
     }
 
-    /// What is written, and what the watchers are told.
-    fn conclude(&self, job: &Job, terms: &dyn Terms, outcome: Outcome) -> (Finish, Finished) {
+    /// Ends a generation that was reserved perhaps, since the database's answer was lost, and never submitted: nobody is
+    /// to wait for a provider that was not asked. Tried until the books say that it has ended or that there is none.
+    pub(super) async fn withdraw(&self, job: &Job, terms: &Terms) {
+        let message = "the database's answer to its reservation was lost, so it was never submitted";
+        let failure = Failure::new(FailureKind::NotSubmitted, message);
+        let (finish, _) = failed(job, FinalState::Failed, failure, terms, self.clock.now());
+        let (finish, since) = (Arc::new(finish), Instant::now());
+        let mut wait = WRITE_BACKOFF.0;
+        loop {
+            match self.books.finish(finish.clone()).await {
+                Ok(_) => {
+                    info!(generation = %job.id, "a reservation whose answer was lost has ended, free");
+                    return;
+                }
+                Err(LedgerError::UnknownGeneration(_)) if since.elapsed() > COMMIT_IN_FLIGHT => return,
+                Err(LedgerError::UnknownGeneration(_) | LedgerError::Unavailable(_)) => {}
+                Err(fault) => {
+                    error!(generation = %job.id, %fault, "a reservation whose answer was lost cannot be ended");
+                    return;
+                }
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(WRITE_BACKOFF.1);
+        }
+    }
+
+    /// The generation as the books have it, if it is open; asked until they answer.
+    async fn still_open(&self, id: GenerationId) -> Option<Box<GenerationRecord>> {
+        let mut wait = WRITE_BACKOFF.0;
+        loop {
+            match self.books.generation(id).await {
+                Ok(record) => return record.filter(|record| record.outcome.is_none()).map(Box::new),
+                Err(fault) => warn!(generation = %id, %fault, "the books cannot be read; trying again"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(WRITE_BACKOFF.1);
+        }
+    }
+
+    /// What is written, and what the watchers are told; nothing where the outcome is no end.
+    pub(super) fn conclude(&self, job: &Job, terms: &Terms, outcome: Outcome) -> Option<(Finish, Finished)> {
         let now = self.clock.now();
-        match outcome {
+        Some(match outcome {
             Outcome::Delivered(delivery) => {
                 let sizes: Vec<Option<Size>> =
                     delivery.images.iter().map(|image| Size::from_pixels(image.width, image.height)).collect();
-                let Some(charge) = terms.charge(&sizes, delivery.billable_units, self.markup) else {
+                let Ok(charge) = terms.charge(&sizes, delivery.billable_units) else {
                     error!(generation = %job.id, "what was delivered cannot be priced; it is free");
                     let failure = Failure::new(FailureKind::Run, "what was delivered cannot be priced");
-                    return failed(job, FinalState::Failed, failure, terms, now);
+                    return Some(failed(job, FinalState::Failed, failure, terms, now));
                 };
                 let ended = delivered(job, terms, &charge, *delivery, now);
                 self.note_drift(&ended.0, charge.cost);
@@ -116,7 +149,8 @@ impl Gateway {
             Outcome::Failed(failure) => failed(job, FinalState::Failed, failure, terms, now),
             Outcome::Cancelled(failure) => failed(job, FinalState::Cancelled, failure, terms, now),
             Outcome::Expired(failure) => failed(job, FinalState::Expired, failure, terms, now),
-        }
+            Outcome::LeftOpen => return None,
+        })
     }
 
     /// Counts and logs where the provider bills another amount than the catalogue computes: its price list has changed, or
@@ -128,9 +162,13 @@ impl Gateway {
         }
     }
 
-    /// Tells the watchers what the books say.
-    async fn tell_stored(&self, job: &Job) {
+    /// Tells the watchers what the books say. What this process has seen of the end, and whoever settled it has not, is
+    /// booked.
+    async fn tell_stored(&self, job: &Job, seen: &Finish) {
         let record = self.books.generation(job.id).await.ok().flatten();
+        if let Some(record) = &record {
+            self.book_late(record, seen).await;
+        }
         let finished = record.and_then(|record| read_finished(&record).ok()).unwrap_or_else(|| Finished {
             id: job.id,
             state: FinalState::Expired,
@@ -145,19 +183,14 @@ impl Gateway {
 }
 
 /// A generation that is charged for what was delivered.
-fn delivered(
-    job: &Job,
-    terms: &dyn Terms,
-    charge: &Charge,
-    mut delivery: Delivery,
-    now: Timestamp,
-) -> (Finish, Finished) {
+fn delivered(job: &Job, terms: &Terms, charge: &Charge, mut delivery: Delivery, now: Timestamp) -> (Finish, Finished) {
     let unit_cost = terms.unit_cost();
     let billed = billed_cost(delivery.billable_units, unit_cost);
     let drifts = billed.is_some_and(|billed| billed != charge.cost);
     let finish = Finish {
         generation: job.id,
-        model: Some(terms.model().to_owned()),
+        attempt: job.attempt(),
+        model: Some(terms.model.clone()),
         state: FinalState::Succeeded,
         settled_at: now,
         price: charge.price,
@@ -176,7 +209,7 @@ fn delivered(
         id: job.id,
         state: FinalState::Succeeded,
         created_at: job.created_at,
-        model: terms.model().to_owned(),
+        model: terms.model.clone(),
         delivery: Some(delivery),
         failure: None,
         price: charge.price,
@@ -185,12 +218,13 @@ fn delivered(
 }
 
 /// A generation that is free. What the provider charged us all the same is booked as our cost.
-fn failed(job: &Job, state: FinalState, failure: Failure, terms: &dyn Terms, now: Timestamp) -> (Finish, Finished) {
+fn failed(job: &Job, state: FinalState, failure: Failure, terms: &Terms, now: Timestamp) -> (Finish, Finished) {
     let unit_cost = terms.unit_cost();
     let billed = billed_cost(failure.billable_units, unit_cost);
     let finish = Finish {
         generation: job.id,
-        model: Some(terms.model().to_owned()),
+        attempt: job.attempt(),
+        model: Some(terms.model.clone()),
         state,
         settled_at: now,
         price: Money::ZERO,
@@ -209,7 +243,7 @@ fn failed(job: &Job, state: FinalState, failure: Failure, terms: &dyn Terms, now
         id: job.id,
         state,
         created_at: job.created_at,
-        model: terms.model().to_owned(),
+        model: terms.model.clone(),
         delivery: None,
         failure: Some(failure),
         price: Money::ZERO,
@@ -230,6 +264,7 @@ const fn may_succeed_later(kind: FailureKind) -> bool {
             // The provider itself has given it up by its deadline.
             | FailureKind::TimedOut
             | FailureKind::InputUnreadable
+            | FailureKind::NotSubmitted
     )
 }
 
@@ -266,8 +301,7 @@ pub(super) async fn persist(books: Books, submitted: Arc<Submitted>) {
     let mut wait = WRITE_BACKOFF.0;
     while let Err(fault) = books.submitted(submitted.clone()).await {
         if !matches!(fault, LedgerError::Unavailable(_)) {
-            // It has ended meanwhile: there is nothing left to remember.
-            info!(generation = %submitted.generation, %fault, "the provider's id is not stored");
+            error!(generation = %submitted.generation, %fault, "the provider's id cannot be stored");
             return;
         }
         tokio::time::sleep(wait).await;

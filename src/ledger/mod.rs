@@ -24,7 +24,7 @@ mod resend;
 mod tests;
 mod writer;
 
-pub use books::{Applied, Books, Reserved};
+pub use books::{Applied, Books, Recorded, Reserved};
 pub use credit::{Credit, CreditKind, Refund};
 pub use error::{LedgerError, ReserveError};
 pub use limits::{ANY_MODEL, LimitReached, Limited, RateLimits, RateState};
@@ -32,7 +32,7 @@ pub use resend::{Found, Resend};
 
 pub use crate::store::{
     AttemptOutcome, AttemptRecord, Balance, BilledAttempt, BucketWidth, ChargeFilter, ChargeRecord, CostSource,
-    Discrepancy, FinalState, Finish, GenerationFilter, GenerationRecord, GenerationState, HoldAges, Idempotency,
+    Discrepancy, FinalState, Finish, GenerationFilter, GenerationRecord, GenerationState, HoldAges, Idempotency, Late,
     LedgerAccount, LedgerEntry, OpenHold, Outcome, Page, PoolUse, Purged, Reservation, Submitted, TransactionKind,
     UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow, Webhook, WebhookForm,
 };

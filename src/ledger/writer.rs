@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::books::{Applied, Reserved};
+use super::books::{Applied, Recorded, Reserved};
 use super::decide::{self, Standing, Submit};
 use super::error::{LedgerError, ReserveError};
 use super::limits::WINDOW_SECONDS;
@@ -20,7 +20,7 @@ use super::month::Month;
 use crate::domain::{GenerationId, Timestamp};
 use crate::meters::SharedMeters;
 use crate::store::{
-    Asked, BalanceChange, Batch, CountRow, Finish, Idempotency, Lane, MonthlyCharge, OpenRow, ProjectTerms,
+    Asked, BalanceChange, Batch, CountRow, Finish, Idempotency, Lane, Late, MonthlyCharge, OpenRow, ProjectTerms,
     Reservation, Store, StoreError, Submitted, SumChanges, WriteTransaction, within,
 };
 
@@ -37,17 +37,19 @@ const PROBE_EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) enum Command {
     Reserve(Box<Reservation>, oneshot::Sender<Result<Reserved, ReserveError>>),
-    Submitted(Arc<Submitted>, oneshot::Sender<Result<(), LedgerError>>),
+    Submitted(Arc<Submitted>, oneshot::Sender<Result<Recorded, LedgerError>>),
     Running(GenerationId, Timestamp, oneshot::Sender<Result<(), LedgerError>>),
     /// The client who waited has left (when), or has its answer.
     Client(GenerationId, Option<Timestamp>, oneshot::Sender<Result<(), LedgerError>>),
     Finish(Arc<Finish>, oneshot::Sender<Result<Applied, LedgerError>>),
+    Late(Arc<Late>, oneshot::Sender<Result<Applied, LedgerError>>),
 }
 
 /// The answer to a call.
 #[derive(Debug)]
 enum Answer {
     Reserve(Result<Reserved, ReserveError>),
+    Submitted(Result<Recorded, LedgerError>),
     Other(Result<Applied, LedgerError>),
 }
 
@@ -56,21 +58,23 @@ impl Command {
         // A caller who no longer listens has gone away; what was written stays.
         match (self, answer) {
             (Self::Reserve(_, caller), Answer::Reserve(result)) => drop(caller.send(result)),
-            (Self::Finish(_, caller), Answer::Other(result)) => drop(caller.send(result)),
-            (
-                Self::Submitted(_, caller) | Self::Running(_, _, caller) | Self::Client(_, _, caller),
-                Answer::Other(result),
-            ) => {
+            (Self::Submitted(_, caller), Answer::Submitted(result)) => drop(caller.send(result)),
+            (Self::Finish(_, caller) | Self::Late(_, caller), Answer::Other(result)) => drop(caller.send(result)),
+            (Self::Running(_, _, caller) | Self::Client(_, _, caller), Answer::Other(result)) => {
                 drop(caller.send(result.map(|_| ())));
             }
             // Answers are made from their own calls.
-            (_, Answer::Reserve(_)) | (Self::Reserve(..), Answer::Other(_)) => {}
+            (_, Answer::Reserve(_) | Answer::Submitted(_))
+            | (Self::Reserve(..) | Self::Submitted(..), Answer::Other(_)) => {}
         }
     }
 
-    fn fail(self, error: StoreError) {
+    fn fail(self, unwritten: Unwritten) {
+        let Unwritten { error, perhaps } = unwritten;
         let answer = match &self {
+            Self::Reserve(..) if perhaps => Answer::Reserve(Err(ReserveError::OutcomeUnknown(error.to_string()))),
             Self::Reserve(..) => Answer::Reserve(Err(error.into())),
+            Self::Submitted(..) => Answer::Submitted(Err(error.into())),
             _ => Answer::Other(Err(error.into())),
         };
         self.answer(answer);
@@ -79,6 +83,20 @@ impl Command {
     /// A reservation whose caller has gone away before it was made is not made.
     fn is_abandoned(&self) -> bool {
         matches!(self, Self::Reserve(_, caller) if caller.is_closed())
+    }
+}
+
+/// Why a batch was not written.
+#[derive(Debug, Clone)]
+struct Unwritten {
+    error: StoreError,
+    /// The answer to a commit was lost: perhaps it was written all the same.
+    perhaps: bool,
+}
+
+impl From<StoreError> for Unwritten {
+    fn from(error: StoreError) -> Self {
+        Self { error, perhaps: false }
     }
 }
 
@@ -140,7 +158,7 @@ impl Writer {
                         return;
                     }
                     for command in waiting.drain(..) {
-                        command.fail(error.clone());
+                        command.fail(error.clone().into());
                     }
                 }
                 () = &mut back => break,
@@ -153,46 +171,51 @@ impl Writer {
 
 /// Writes a batch and answers everybody in it. Errors when the database cannot be reached; all were told.
 async fn write(store: &Store, lane: &mut Lane, batch: Vec<Command>) -> Result<(), StoreError> {
-    match commit(store, lane, &batch).await {
+    match commit(store, lane, &batch, false).await {
         Ok(answers) => answer_all(batch, answers),
-        Err(StoreError::Refused(_) | StoreError::Inconsistent(_)) if batch.len() > 1 => {
+        Err(Unwritten { error: StoreError::Refused(_) | StoreError::Inconsistent(_), perhaps }) if batch.len() > 1 => {
             // One row is bad: each gets a transaction of its own, so that only the bad one fails.
-            return write_one_by_one(store, lane, batch).await;
+            return write_one_by_one(store, lane, batch, perhaps).await;
         }
-        Err(error) => {
-            let unreachable = matches!(error, StoreError::Unreachable(_));
+        Err(unwritten) => {
+            let unreachable = matches!(unwritten.error, StoreError::Unreachable(_));
             if !unreachable {
-                tracing::error!(%error, calls = batch.len(), "a transaction of the books failed");
+                tracing::error!(error = %unwritten.error, calls = batch.len(), "a transaction of the books failed");
             }
             for command in batch {
-                command.fail(error.clone());
+                command.fail(unwritten.clone());
             }
             if unreachable {
-                return Err(error);
+                return Err(unwritten.error);
             }
         }
     }
     Ok(())
 }
 
-async fn write_one_by_one(store: &Store, lane: &mut Lane, batch: Vec<Command>) -> Result<(), StoreError> {
+async fn write_one_by_one(
+    store: &Store,
+    lane: &mut Lane,
+    batch: Vec<Command>,
+    perhaps: bool,
+) -> Result<(), StoreError> {
     let mut unreachable = None;
     for command in batch {
         if let Some(error) = &unreachable {
-            command.fail(StoreError::clone(error));
+            command.fail(Unwritten { error: StoreError::clone(error), perhaps });
             continue;
         }
         let alone = [command];
-        let result = commit(store, lane, &alone).await;
+        let result = commit(store, lane, &alone, perhaps).await;
         let [command] = alone;
         match result {
             Ok(answers) => answer_all(vec![command], answers),
-            Err(error) => {
-                tracing::warn!(%error, "a row of the books was refused");
-                if matches!(error, StoreError::Unreachable(_)) {
-                    unreachable = Some(error.clone());
+            Err(unwritten) => {
+                tracing::warn!(error = %unwritten.error, "a row of the books was refused");
+                if matches!(unwritten.error, StoreError::Unreachable(_)) {
+                    unreachable = Some(unwritten.error.clone());
                 }
-                command.fail(error);
+                command.fail(unwritten);
             }
         }
     }
@@ -205,20 +228,48 @@ fn answer_all(batch: Vec<Command>, answers: Vec<Answer>) {
     }
 }
 
-/// Commits a batch in one transaction, within the time that a write may take; gives an answer for each call.
-async fn commit(store: &Store, lane: &mut Lane, batch: &[Command]) -> Result<Vec<Answer>, StoreError> {
-    let mut tries = 1;
+/// How far a transaction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Beginning,
+    Writing,
+    Committing,
+}
+
+/// Commits a batch in one transaction, within the time that a write may take; gives an answer for each call. A transaction
+/// whose connection is lost on the way is tried once more. Every call can be repeated, so the second transaction finds what
+/// the first one wrote if only its answer was lost; it waits for the locks of a first one that is still under way.
+/// `perhaps`: the batch may have been written before.
+async fn commit(
+    store: &Store,
+    lane: &mut Lane,
+    batch: &[Command],
+    mut perhaps: bool,
+) -> Result<Vec<Answer>, Unwritten> {
+    let (mut tries, mut lost) = (1, false);
     loop {
+        let mut stage = Stage::Beginning;
         let result = within(store.options().write_timeout, async {
             let mut transaction = store.begin_in(lane).await?;
-            let answers = apply(&mut transaction, batch).await?;
+            stage = Stage::Writing;
+            let answers = apply(&mut transaction, batch, perhaps).await?;
+            stage = Stage::Committing;
             transaction.commit_in(lane).await?;
             Ok(answers)
         })
         .await;
         match result {
+            Ok(answers) => return Ok(answers),
             Err(StoreError::Conflict(_)) if tries < TRIES => tries += 1,
-            other => return other,
+            Err(error) => {
+                let refused = matches!(error, StoreError::Refused(_) | StoreError::Conflict(_));
+                perhaps |= stage == Stage::Committing && !refused;
+                let unreachable = matches!(error, StoreError::Unreachable(_));
+                if !unreachable || stage == Stage::Beginning || std::mem::replace(&mut lost, true) {
+                    return Err(Unwritten { error, perhaps });
+                }
+                tracing::warn!(%error, calls = batch.len(), "the connection was lost in a transaction of the books; trying once more");
+            }
         }
     }
 }
@@ -230,6 +281,7 @@ struct Writes<'b> {
     idempotency: BTreeMap<(Uuid, &'b str), (&'b Reservation, &'b Idempotency)>,
     left: Vec<(GenerationId, Timestamp)>,
     started: Vec<(GenerationId, Timestamp)>,
+    late: Vec<&'b Late>,
     released: Vec<Uuid>,
     balances: BTreeMap<Uuid, BalanceChange>,
     keys: BTreeMap<Uuid, BalanceChange>,
@@ -237,15 +289,23 @@ struct Writes<'b> {
     counts: BTreeMap<(Uuid, i64, &'b str), (i64, i64)>,
 }
 
-async fn apply(transaction: &mut WriteTransaction, batch: &[Command]) -> Result<Vec<Answer>, StoreError> {
-    let mut generations = lock_generations(transaction, batch).await?;
+async fn apply(
+    transaction: &mut WriteTransaction,
+    batch: &[Command],
+    perhaps: bool,
+) -> Result<Vec<Answer>, StoreError> {
+    let mut generations = lock_generations(transaction, batch, perhaps).await?;
     let mut standing = read_standing(transaction, batch, &generations).await?;
     let mut writes = Writes::default();
     let answers = batch
         .iter()
         .map(|command| match command {
+            // It was made, and only the answer was lost.
+            Command::Reserve(r, _) if generations.contains_key(&r.id.uuid()) => {
+                Answer::Reserve(Ok(Reserved::default()))
+            }
             Command::Reserve(r, _) => Answer::Reserve(writes.reserve(&mut standing, r)),
-            Command::Submitted(s, _) => Answer::Other(writes.submit(generations.get_mut(&s.generation.uuid()), s)),
+            Command::Submitted(s, _) => Answer::Submitted(writes.submit(generations.get_mut(&s.generation.uuid()), s)),
             Command::Running(id, at, _) => Answer::Other(writes.start(generations.get_mut(&id.uuid()), *id, *at)),
             Command::Client(id, left_at, _) => {
                 match left_at {
@@ -257,25 +317,29 @@ async fn apply(transaction: &mut WriteTransaction, batch: &[Command]) -> Result<
             Command::Finish(f, _) => {
                 Answer::Other(writes.finish(&mut standing, generations.get_mut(&f.generation.uuid()), f))
             }
+            Command::Late(l, _) => Answer::Other(writes.late(generations.get_mut(&l.generation.uuid()), l)),
         })
         .collect();
     writes.write(transaction).await?;
     Ok(answers)
 }
 
-/// Reads and locks the generations that a batch is about. Every writer locks generations first, then balances, each in
+/// Reads and locks the generations that a batch is about: new ones only where they may have been written before. Every writer locks generations first, then balances, each in
 /// the order of their ids, so that no two wait for each other.
 async fn lock_generations(
     transaction: &mut WriteTransaction,
     batch: &[Command],
+    perhaps: bool,
 ) -> Result<HashMap<Uuid, OpenRow>, StoreError> {
     let ids: BTreeSet<Uuid> = batch
         .iter()
         .filter_map(|command| match command {
-            Command::Reserve(..) | Command::Client(..) => None,
+            Command::Reserve(r, _) => perhaps.then(|| r.id.uuid()),
+            Command::Client(..) => None,
             Command::Submitted(s, _) => Some(s.generation.uuid()),
             Command::Running(id, ..) => Some(id.uuid()),
             Command::Finish(f, _) => Some(f.generation.uuid()),
+            Command::Late(l, _) => Some(l.generation.uuid()),
         })
         .collect();
     if ids.is_empty() {
@@ -310,7 +374,7 @@ async fn read_standing(
             Command::Finish(f, _) => {
                 paying.extend(generations.get(&f.generation.uuid()).map(|row| row.project_id));
             }
-            Command::Submitted(..) | Command::Running(..) | Command::Client(..) => {}
+            Command::Submitted(..) | Command::Running(..) | Command::Client(..) | Command::Late(..) => {}
         }
     }
     let list = |ids: BTreeSet<Uuid>| ids.into_iter().collect::<Vec<_>>();
@@ -376,14 +440,22 @@ impl<'b> Writes<'b> {
         Ok(Reserved { rates: allowed.rates.unwrap_or_default() })
     }
 
-    fn submit(&mut self, row: Option<&mut OpenRow>, s: &'b Submitted) -> Result<Applied, LedgerError> {
-        match decide::submit(row, s)? {
-            Submit::Recorded => Ok(Applied::Already),
-            Submit::Record => {
-                self.rows.attempts.push(s);
-                Ok(Applied::Now)
-            }
+    fn submit(&mut self, row: Option<&mut OpenRow>, s: &'b Submitted) -> Result<Recorded, LedgerError> {
+        let (submit, recorded) = decide::submit(row, s)?;
+        if submit == Submit::Record {
+            self.rows.attempts.push(s);
         }
+        Ok(recorded)
+    }
+
+    fn late(&mut self, row: Option<&mut OpenRow>, l: &'b Late) -> Result<Applied, LedgerError> {
+        let mut row = row;
+        let applied = decide::late(row.as_deref_mut(), l)?;
+        if let (Applied::Now, Some(row)) = (applied, row) {
+            self.late.push(l);
+            self.rows.transactions.extend(decide::late_settlement(row, l));
+        }
+        Ok(applied)
     }
 
     fn start(&mut self, row: Option<&mut OpenRow>, id: GenerationId, at: Timestamp) -> Result<Applied, LedgerError> {
@@ -453,6 +525,10 @@ impl<'b> Writes<'b> {
         self.rows.idempotency = self.idempotency.into_values().collect();
         transaction.write_batch(&self.rows).await?;
         transaction.replace_attempts(&self.rows.attempts).await?;
+        // Of generations that have ended, perhaps in this very batch.
+        if !self.late.is_empty() {
+            transaction.book_late(&self.late).await?;
+        }
         // A client may leave in the very batch that records it.
         if !self.left.is_empty() {
             transaction.leave_requests(&self.left).await?;

@@ -130,7 +130,7 @@ impl Store {
                     "SELECT t.id, t.kind, t.created_at, t.revenue AS amount, t.generation_id, g.state,
                          g.project_id, g.api_key_id, g.end_user, g.model, g.source, g.size,
                          COALESCE(g.images, 0) AS images, COALESCE(g.megapixels, 0) AS megapixels,
-                         COALESCE(g.cost, 0) AS cost
+                         t.cost_of_sales AS cost
                      FROM ledger_transactions t JOIN generations g ON g.id = t.generation_id
                      WHERE t.created_at >= $1 AND t.created_at < $2 AND (t.created_at > $1 OR t.id > $3)
                          AND t.project_id = COALESCE($4, t.project_id)
@@ -163,7 +163,7 @@ impl Store {
                 let Some(last) = ids.last().copied() else { return Ok((Vec::new(), None)) };
                 let rows = sqlx::query_as::<_, BilledAttempt>(
                     "SELECT a.provider_request_id, a.generation_id, a.endpoint,
-                         CASE WHEN a.replaced_at IS NULL THEN g.cost END AS cost,
+                         CASE WHEN a.replaced_at IS NULL THEN g.cost + g.late_cost END AS cost,
                          COALESCE(a.replaced_at, g.settled_at) AS ended_at
                      FROM attempts a JOIN generations g ON g.id = a.generation_id
                      WHERE a.generation_id > $3 AND a.generation_id <= $4
@@ -186,7 +186,7 @@ impl Store {
                 Ok(on_both!(reader.connection(), connection =>
                     sqlx::query_as::<_, BilledAttempt>(
                         "SELECT a.provider_request_id, a.generation_id, a.endpoint,
-                             CASE WHEN a.replaced_at IS NULL THEN g.cost END AS cost,
+                             CASE WHEN a.replaced_at IS NULL THEN g.cost + g.late_cost END AS cost,
                              COALESCE(a.replaced_at, g.settled_at) AS ended_at
                          FROM attempts a JOIN generations g ON g.id = a.generation_id
                          WHERE a.provider_request_id = $1")

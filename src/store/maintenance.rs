@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::clock::{postgres_now, sqlite_now};
 use super::connection::{AnyConnection, Either, WriteTransaction, on_both, within};
 use super::{Store, StoreError};
 use crate::domain::Timestamp;
@@ -63,13 +64,26 @@ impl Store {
     }
 
     /// Records that a replica is alive.
-    pub(crate) async fn heartbeat(&self, replica: Uuid, at: Timestamp) -> Result<(), StoreError> {
+    pub(crate) async fn heartbeat(&self, replica: Uuid) -> Result<(), StoreError> {
+        macro_rules! beat {
+            ($now:expr) => {
+                concat!(
+                    "INSERT INTO replicas (id, heartbeat_at) VALUES ($1, ",
+                    $now,
+                    ") ON CONFLICT (id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at"
+                )
+            };
+        }
         within(self.options().write_timeout, async {
             let mut transaction = self.begin().await?;
-            on_both!(transaction.connection(), connection =>
-                sqlx::query("INSERT INTO replicas (id, heartbeat_at) VALUES ($1, $2)
-                             ON CONFLICT (id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at")
-                    .bind(replica).bind(at.micros()).execute(connection).await.map(drop))?;
+            match transaction.connection() {
+                Either::Postgres(connection) => {
+                    sqlx::query(beat!(postgres_now!())).bind(replica).execute(connection).await.map(drop)
+                }
+                Either::Sqlite(connection) => {
+                    sqlx::query(beat!(sqlite_now!())).bind(replica).execute(connection).await.map(drop)
+                }
+            }?;
             transaction.commit().await
         })
         .await

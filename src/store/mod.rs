@@ -8,6 +8,7 @@ mod alerts;
 mod audit;
 mod buckets;
 mod charges;
+mod clock;
 mod connection;
 mod credits;
 mod error;
@@ -51,8 +52,8 @@ pub use maintenance::Purged;
 pub use open::{StoreOptions, without_password};
 pub use projects::{ANY_MODEL, ProjectChange, ProjectRecord, RateLimit};
 pub use rows::{
-    AttemptRecord, Balance, Cursor, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry,
-    OpenHold, Outcome, Page, Reservation, Submitted,
+    AttemptRecord, Balance, Cursor, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, Late,
+    LedgerEntry, OpenHold, Outcome, Page, Reservation, Submitted,
 };
 pub use service_accounts::ServiceAccountRecord;
 pub use usage::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow};

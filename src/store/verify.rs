@@ -26,7 +26,7 @@ impl Difference {
 }
 
 /// What must be equal, and the query for the rows where it is not.
-const CHECKS: [(&str, &str); 14] = [
+const CHECKS: [(&str, &str); 15] = [
     (
         "the sum of the entries of a ledger transaction",
         "SELECT transaction_id AS subject, CAST(SUM(amount) AS BIGINT) AS found, CAST(0 AS BIGINT) AS expected
@@ -112,9 +112,16 @@ const CHECKS: [(&str, &str); 14] = [
     ),
     (
         "the cost in the ledger of a generation",
-        "SELECT g.id AS subject, COALESCE(t.cost_of_sales, 0) AS found, COALESCE(g.cost, 0) AS expected
+        "SELECT g.id AS subject, COALESCE(t.cost_of_sales, 0) AS found, COALESCE(g.cost, 0) + g.late_cost AS expected
          FROM generations g LEFT JOIN ledger_transactions t ON t.id = g.id
-         WHERE COALESCE(t.cost_of_sales, 0) <> COALESCE(g.cost, 0)",
+         WHERE COALESCE(t.cost_of_sales, 0) <> COALESCE(g.cost, 0) + g.late_cost",
+    ),
+    (
+        // Without the provider's id nobody could find on its bill what was paid.
+        "the number of attempts of a generation that has cost us (at least one)",
+        "SELECT g.id AS subject, CAST(0 AS BIGINT) AS found, CAST(1 AS BIGINT) AS expected
+         FROM generations g WHERE g.cost + g.late_cost > 0
+             AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.generation_id = g.id)",
     ),
     (
         // Months of generations may be dropped, so that of the oldest ones nothing is expected.
@@ -150,6 +157,10 @@ const CHECKS: [(&str, &str); 14] = [
                  images, megapixels, price, cost, CASE WHEN price > 0 THEN 1 ELSE 0 END,
                  CASE WHEN price > 0 THEN images ELSE 0 END, 0, 0
              FROM generations WHERE settled_at IS NOT NULL
+             UNION ALL
+             SELECT -1, late_at - late_at % 86400000000, project_id, api_key_id, model, source, COALESCE(size, ''), 0, 0,
+                 0, 0, 0, late_cost, 0, 0, 0, 0
+             FROM generations WHERE late_at IS NOT NULL
              UNION ALL
              SELECT -1, t.created_at - t.created_at % 86400000000, g.project_id, g.api_key_id, g.model, g.source,
                  COALESCE(g.size, ''), 0, 0, 0, 0, 0, 0, 0, 0, 1, -t.revenue

@@ -4,6 +4,9 @@
 #[path = "../common/authority.rs"]
 mod authority;
 mod postgres;
+#[path = "../common/proxy.rs"]
+#[expect(dead_code, reason = "shared with the chaos test")]
+mod proxy;
 #[path = "../common/raw.rs"]
 mod raw;
 mod receiver;
@@ -19,6 +22,8 @@ mod books;
 mod catalogue;
 mod chains;
 mod clients;
+mod clocks;
+mod commits;
 mod console;
 mod document;
 mod edits;
@@ -39,7 +44,9 @@ mod ledger;
 mod limits;
 mod metrics;
 mod operations;
+mod pauses;
 mod permits;
+mod quoted;
 mod readme;
 mod recovery;
 mod replicas;

@@ -105,6 +105,13 @@ impl TestDatabase {
         }
     }
 
+    /// The texts that a query gives, on PostgreSQL.
+    pub async fn texts(&self, query: &'static str) -> Vec<String> {
+        use sqlx::Connection;
+        let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
+        sqlx::query_scalar(query).fetch_all(&mut connection).await.unwrap()
+    }
+
     /// What does not add up, and how many holds are open.
     pub async fn check(url: &str) -> (Vec<Discrepancy>, usize) {
         let store = Store::connect(url, StoreOptions::default()).await.unwrap();
@@ -301,9 +308,14 @@ impl Gateway {
         self.log.clone()
     }
 
+    /// The process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends the process a signal, such as `HUP`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        let status = Command::new("kill").args(["-s", name, &self.process().to_string()]).status().unwrap();
         assert!(status.success());
     }
 
