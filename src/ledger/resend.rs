@@ -54,8 +54,8 @@ async fn join_once(store: &Store, resend: &Resend) -> Result<Found, StoreError> 
     let found = find(&rows, resend);
     if let Found::Joined(id) = found {
         transaction.join_request(id.uuid(), resend.replica).await?;
-        transaction.commit().await?;
     }
+    transaction.commit().await?;
     Ok(found)
 }
 

@@ -15,7 +15,7 @@ const REPLICA_MEMORY: Duration = Duration::from_hours(24);
 const COUNTS_MEMORY_SECONDS: i64 = 600;
 
 /// Serializes the making of partitions between replicas; any number will do that nothing else in this database uses.
-const PARTITIONS_LOCK: i64 = 0x696d_6167_6567_6174;
+pub(super) const PARTITIONS_LOCK: i64 = 0x696d_6167_6567_6174;
 
 /// What was removed because its time was over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,7 +56,7 @@ impl Store {
 
     /// Records that a replica is alive.
     pub(crate) async fn heartbeat(&self, replica: Uuid, at: Timestamp) -> Result<(), StoreError> {
-        within(self.options().write_timeout, async {
+        let written = within(self.options().write_timeout, async {
             let mut transaction = self.begin().await?;
             on_both!(transaction.connection(), connection =>
                 sqlx::query("INSERT INTO replicas (id, heartbeat_at) VALUES ($1, $2)
@@ -64,7 +64,9 @@ impl Store {
                     .bind(replica).bind(at.micros()).execute(connection).await.map(drop))?;
             transaction.commit().await
         })
-        .await
+        .await;
+        self.inner.outage.note(written.as_ref().copied());
+        written
     }
 
     /// Forgets a replica that stops, so that others may take over at once what it left open, and its clients' resends
@@ -145,7 +147,7 @@ impl Store {
 }
 
 /// The smallest `UUIDv7` of a moment: its milliseconds, then zeros.
-fn smallest_id(moment: Timestamp) -> Uuid {
+pub(super) fn smallest_id(moment: Timestamp) -> Uuid {
     let millis = u128::try_from(moment.micros().div_euclid(1000)).unwrap_or(0);
     Uuid::from_u128(millis << 80)
 }

@@ -17,6 +17,7 @@ mod chains;
 mod clients;
 mod compatible;
 mod console;
+mod disk;
 mod document;
 mod edits;
 mod events;

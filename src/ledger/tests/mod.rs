@@ -11,6 +11,7 @@ mod measure;
 mod random;
 mod recovery;
 mod reserving;
+mod retention;
 mod usage;
 
 use std::time::Duration;
