@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use commands::{
     Failure, Output, audit, costs, credits, generate, generations, keys, ledger, limits, models, projects, reconcile,
-    serve, usage,
+    retention, serve, usage,
 };
 use imagegate::config::Config;
 
@@ -85,6 +85,11 @@ enum Command {
     Audit(audit::Arguments),
     /// Compare our cost with fal's billing events
     Reconcile(reconcile::Arguments),
+    /// Drop months of generations that nobody may ask for any more
+    Retention {
+        #[command(subcommand)]
+        action: retention::Action,
+    },
     /// Print a script that completes the commands in a shell
     #[command(after_help = "Examples:
   imagegate completions bash > /etc/bash_completion.d/imagegate
@@ -139,6 +144,7 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Credits { action } => commands::block_on(credits::run(&config, action, output)),
         Command::Audit(arguments) => commands::block_on(audit::run(&config, &arguments, output)),
         Command::Reconcile(arguments) => commands::block_on(reconcile::run(&config, &arguments, output)),
+        Command::Retention { action } => commands::block_on(retention::run(&config, action, output)),
         // Answered above: it needs no settings.
         Command::Completions { .. } => Ok(()),
         Command::Generate(arguments) => commands::block_on(generate::run(&config, &arguments, output)),

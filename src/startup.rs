@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::web;
@@ -25,7 +25,7 @@ use crate::ledger::{Books, LedgerError};
 use crate::meters::SharedMeters;
 use crate::providers::{Bill, BillingError, Media, Metered, Provider, Providers, fal};
 use crate::storage::{Links, Storage, StorageError};
-use crate::store::{Store, StoreError, StoreOptions, without_password};
+use crate::store::{Outage, Store, StoreError, StoreOptions, without_password};
 use crate::webhooks::Webhooks;
 use crate::{api, sandbox};
 
@@ -40,6 +40,10 @@ pub use listen::document;
 
 /// How long shutdown waits for open generations; what is still open then is found again at the next start.
 const DRAIN: Duration = Duration::from_secs(25);
+/// How long the start waits for a database that does not answer yet, or has no connection left.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it waits between two tries.
+const DATABASE_AGAIN: Duration = Duration::from_millis(500);
 /// The key that our own stand-in is called with.
 const SANDBOX_KEY: &str = "sandbox:sandbox";
 
@@ -116,6 +120,17 @@ pub enum StartError {
     Server(#[from] std::io::Error),
 }
 
+impl StartError {
+    /// Whether it may pass by itself: a database that is still starting, or one whose connections others have for now.
+    fn may_pass(&self) -> bool {
+        let (Self::Database { source, .. } | Self::Store(source) | Self::Accounts(AccountsError::Store(source))) = self
+        else {
+            return false;
+        };
+        matches!(source.outage(), Some(Outage::NoAnswer | Outage::NoConnectionLeft))
+    }
+}
+
 /// A gateway that listens.
 pub struct Running {
     /// Where.
@@ -140,6 +155,25 @@ pub async fn open_store(config: &Config) -> Result<Store, StartError> {
     let store = Store::connect(&config.database_url, StoreOptions::default()).await.map_err(named)?;
     store.migrate().await.map_err(named)?;
     Ok(store)
+}
+
+/// The same, for whoever has no reason to give up at once: waits for a database that is still starting.
+pub async fn await_store(config: &Config) -> Result<Store, StartError> {
+    patiently(async || open_store(config).await).await
+}
+
+/// Tries again what may pass by itself, for [`DATABASE_PATIENCE`].
+async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, StartError>) -> Result<T, StartError> {
+    let until = Instant::now() + DATABASE_PATIENCE;
+    loop {
+        match attempt().await {
+            Err(error) if error.may_pass() && Instant::now() < until => {
+                warn!(%error, "the database cannot be used yet; trying again");
+                tokio::time::sleep(DATABASE_AGAIN).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// The machine's clock and ids.
@@ -181,13 +215,17 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     // What stops the start is found out before anything runs.
     let published = publish(&config.sales)?;
     let sockets = Sockets::bind(&config.http)?;
-    let store = open_store(&config).await?;
-    if let Some((now, tolerance)) = store.time().await? {
-        shared_clock.set(now, tolerance);
-    }
-    let accounts = Accounts::load(store.clone(), clock.clone(), ids.clone()).await?;
-    let accounts = accounts.with_default_rates(default_rates(&config));
-    let first_keys = Box::pin(set_up_keys(&accounts, &config)).await?;
+    let (store, accounts, first_keys) = patiently(async || {
+        let store = open_store(&config).await?;
+        if let Some((now, tolerance)) = store.time().await? {
+            shared_clock.set(now, tolerance);
+        }
+        let accounts = Accounts::load(store.clone(), clock.clone(), ids.clone()).await?;
+        let accounts = accounts.with_default_rates(default_rates(&config));
+        let first_keys = Box::pin(set_up_keys(&accounts, &config)).await?;
+        Ok((store, accounts, first_keys))
+    })
+    .await?;
 
     let (fal_settings, sandbox, upstream) = upstream(&config, &clock, &ids)?;
     let tracker = TaskTracker::new();

@@ -105,6 +105,13 @@ impl Accounts {
         self.entry(Change { event, project_id: Some(project_id), resource_id, before: None, after })
     }
 
+    /// The entry for a month of generations that this author drops. It is written with the drop, or not at all.
+    #[must_use]
+    pub fn entry_of_drop(&self, month: &str) -> AuditRecord {
+        let (event, after) = (AuditEvent::GenerationsDropped, json!({"month": month}));
+        self.entry(Change { event, project_id: None, resource_id: month.to_owned(), before: None, after: &after })
+    }
+
     fn entry(&self, change: Change<'_>) -> AuditRecord {
         let short = |text: &Option<String>| text.as_ref().map(|text| text.chars().take(LONGEST_USER_AGENT).collect());
         let (actor, actor_api_key_id, ip, user_agent) = match self.author.as_ref() {

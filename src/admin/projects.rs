@@ -152,13 +152,40 @@ pub struct LimitsView {
     kept_files: Option<u64>,
 }
 
+/// Why a credit is booked.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = CreditKind)]
+pub enum KindBody {
+    /// Money paid in; above zero.
+    TopUp,
+    /// A mistake put right; above or below zero.
+    Correction,
+    /// A gift; above zero.
+    Goodwill,
+}
+
+impl From<KindBody> for CreditKind {
+    fn from(kind: KindBody) -> Self {
+        match kind {
+            KindBody::TopUp => Self::TopUp,
+            KindBody::Correction => Self::Correction,
+            KindBody::Goodwill => Self::Goodwill,
+        }
+    }
+}
+
 /// Money for a project, or a correction.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreditBody {
-    /// US dollars as a decimal string: above zero a top-up, below zero a correction.
+    /// US dollars as a decimal string; not zero, and above zero unless it is a correction.
     #[schema(value_type = String, example = "25.00")]
     amount_usd: Money,
+    /// If not given, a top-up above zero and a correction below.
+    #[serde(default)]
+    #[schema(value_type = Option<KindBody>, example = "top_up")]
+    kind: Option<KindBody>,
     /// Why, for those who read the ledger later.
     #[validate(length(min = 1, max = 500, message = "has 1 to 500 characters"))]
     reason: String,
@@ -175,7 +202,8 @@ pub struct CreditView {
     object: &'static str,
     /// The project.
     project_id: String,
-    /// `top_up` or `correction`.
+    /// `top_up`, `correction` or `goodwill`.
+    #[schema(example = "top_up")]
     kind: &'static str,
     /// US dollars with nine places.
     amount_usd: String,
@@ -280,8 +308,7 @@ pub async fn update_project(
 
 /// Add credits to a project
 ///
-/// Books a top-up (above zero) or a correction (below zero) with its reason and who did it. Past entries are never
-/// edited. With an `Idempotency-Key` a resend books nothing.
+/// Books a top-up, a correction or a gift with its reason and who did it. Past entries are never edited. With an `Idempotency-Key` a resend books nothing.
 #[utoipa::path(
     post,
     path = "/admin/v1/projects/{id}/credits",
@@ -298,7 +325,7 @@ pub async fn update_project(
         (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "No such project.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "The idempotency key was used with another amount.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "The idempotency key was used with another amount or kind.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
@@ -313,8 +340,11 @@ pub async fn create_project_credit(
     if asked.amount_usd == Money::ZERO {
         return Err(invalid_field("amount_usd", "must not be zero"));
     }
+    let kind = asked.kind.map_or_else(|| CreditKind::of_amount(asked.amount_usd), CreditKind::from);
+    if !kind.fits(asked.amount_usd) {
+        return Err(invalid_field("amount_usd", &format!("must be above zero for `{}`", kind.as_str())));
+    }
     let project = find(&services, &id).await?;
-    let kind = if asked.amount_usd > Money::ZERO { CreditKind::TopUp } else { CreditKind::Correction };
     let id = match idempotency_key(request.headers())? {
         Some(key) => credit_id(project.id, &key),
         None => services.ids.uuid(),
@@ -323,7 +353,7 @@ pub async fn create_project_credit(
         AuditEvent::ProjectCredited,
         project.id,
         project.id.to_string(),
-        &json!({"transaction_id": id, "amount_usd": asked.amount_usd, "reason": asked.reason}),
+        &json!({"transaction_id": id, "kind": kind.as_str(), "amount_usd": asked.amount_usd, "reason": asked.reason}),
     );
     let credit = Credit {
         id,
@@ -345,10 +375,7 @@ pub async fn create_project_credit(
         id: credit.id.to_string(),
         object: "organization.project.credit",
         project_id: project.id.to_string(),
-        kind: match kind {
-            CreditKind::TopUp => "top_up",
-            CreditKind::Correction => "correction",
-        },
+        kind: kind.as_str(),
         amount_usd: credit.amount.to_string(),
         reason: credit.reason,
         author: credit.author,

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use super::Services;
 use super::access::{Open, is_operator};
 use crate::http::{ProblemBody, Verbatim};
+use crate::ledger::Outage;
 use crate::providers::{BreakerHealth, Health, KeyHealth};
 
 /// The process lives.
@@ -27,6 +28,10 @@ pub struct Readiness {
     /// `ok` or `unavailable`.
     #[schema(example = "ok")]
     database: &'static str,
+    /// What keeps the database from being used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "the database's disk is full")]
+    database_error: Option<&'static str>,
     /// `ok`, or `unavailable` if no model is on offer.
     #[schema(example = "ok")]
     catalogue: &'static str,
@@ -163,11 +168,11 @@ pub async fn check_readiness(_: Open, request: HttpRequest, services: web::Data<
     let is_operator = is_operator(&request);
     // Also what is not ready is told by name, and not as an error.
     request.extensions_mut().insert(Verbatim);
-    let database = services.gateway.books().healthy().await;
+    let outage = services.gateway.books().outage().await;
     let catalogue = services.gateway.catalogue();
     let models = catalogue.models().filter(|model| model.is_offered()).count();
     let stopping = services.stopping.is_stopping();
-    let ready = database && models > 0 && !stopping;
+    let ready = outage.is_none() && models > 0 && !stopping;
     let providers: Vec<ProviderView> =
         services.gateway.health().map(|(name, health)| ProviderView::new(name, health, is_operator)).collect();
     let skew = services.gateway.clock_skew();
@@ -179,7 +184,8 @@ pub async fn check_readiness(_: Open, request: HttpRequest, services: web::Data<
             (true, true) => "degraded",
             (true, false) => "ready",
         },
-        database: if database { "ok" } else { "unavailable" },
+        database: if outage.is_none() { "ok" } else { "unavailable" },
+        database_error: outage.map(Outage::as_str),
         catalogue: if models > 0 { "ok" } else { "unavailable" },
         models,
         upstream: services.upstream.name(),

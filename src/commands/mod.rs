@@ -11,6 +11,7 @@ pub mod limits;
 pub mod models;
 pub mod projects;
 pub mod reconcile;
+pub mod retention;
 pub mod serve;
 pub mod usage;
 

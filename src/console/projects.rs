@@ -146,8 +146,14 @@ fn credit_form(id: &str) -> Markup {
         section .card aria-labelledby="credit" {
             h2 #credit { "Credit" }
             form method="post" action=(format!("/console/projects/{id}/credit")) {
-                label for="amount_usd" { "US dollars; below zero takes away" }
+                label for="amount_usd" { "US dollars; a correction below zero takes away" }
                 input id="amount_usd" name="amount_usd" inputmode="decimal" required placeholder="25.00";
+                label for="kind" { "Kind" }
+                select id="kind" name="kind" {
+                    option value="top_up" { "Top-up: money paid in" }
+                    option value="correction" { "Correction of a mistake" }
+                    option value="goodwill" { "Goodwill: a gift" }
+                }
                 label for="reason" { "Why" }
                 input id="reason" name="reason" required maxlength="500";
                 button type="submit" { "Book it" }
@@ -276,7 +282,7 @@ pub async fn change(
             "limits"
         }
         "credit" => {
-            let body = Value::Object(form.object(&["amount_usd", "reason"]));
+            let body = Value::Object(form.object(&["amount_usd", "kind", "reason"]));
             visit.send(Method::POST, &format!("/admin/v1/projects/{id}/credits"), &body).await?;
             "credited"
         }

@@ -22,7 +22,8 @@ use crate::domain::{GenerationId, ProjectId, Timestamp};
 use crate::meters::SharedMeters;
 use crate::store::{
     AttemptRecord, Balance, ChargeFilter, ChargeRecord, Discrepancy, Finish, GenerationFilter, GenerationRecord,
-    HoldAges, Late, LedgerEntry, OpenHold, Page, PoolUse, Purged, Reservation, Store, Submitted, UsagePage, UsageQuery,
+    HoldAges, Late, LedgerEntry, OpenHold, Outage, Page, PoolUse, Purged, Reservation, Store, Submitted, UsagePage,
+    UsageQuery,
 };
 
 /// The most calls that may wait for the writer; beyond it the books are unavailable rather than ever slower.
@@ -130,14 +131,20 @@ impl Books {
         let left = left.map_err(|error| LedgerError::Invalid(error.to_string()))?.map_err(unreadable)?;
         let mut played = 0;
         for file in left {
+            let mut refused = false;
             for line in file.lines.clone() {
                 match self.play(line).await {
                     Err(LedgerError::Unavailable(reason)) => return Err(LedgerError::Unavailable(reason)),
-                    Err(fault) => tracing::warn!(%fault, "a line of the journal is not written to the books"),
+                    // It has ended in another way meanwhile.
+                    Err(LedgerError::NotOpen) => {}
+                    Err(fault) => {
+                        tracing::error!(%fault, "a line of the journal is refused by the books");
+                        refused = true;
+                    }
                     Ok(()) => played += 1,
                 }
             }
-            file.remove().map_err(unreadable)?;
+            file.close(refused).map_err(unreadable)?;
         }
         Ok(played)
     }
@@ -323,6 +330,11 @@ impl Books {
         Ok(Box::pin(self.store.generation(id)).await?)
     }
 
+    /// Who pays for a generation, also where its month was dropped.
+    pub async fn payer(&self, id: GenerationId) -> Result<Option<ProjectId>, LedgerError> {
+        Ok(self.store.payer(id).await?)
+    }
+
     /// All submits of a generation, first to last.
     pub async fn attempts(&self, id: GenerationId) -> Result<Vec<AttemptRecord>, LedgerError> {
         Ok(self.store.attempts(id).await?)
@@ -392,9 +404,21 @@ impl Books {
         Ok(self.store.verify().await?)
     }
 
-    /// Whether the books can be written and read now; answers within about two seconds.
+    /// What keeps the books from being written or read now; `None` if nothing does. Answers within about two seconds.
+    pub async fn outage(&self) -> Option<Outage> {
+        let known = self.store.outage();
+        if self.down.load(Ordering::Acquire) {
+            return known.or(Some(Outage::NoAnswer));
+        }
+        match known {
+            None => self.store.ping().await.err().map(|error| error.outage().unwrap_or(Outage::NoAnswer)),
+            known => known,
+        }
+    }
+
+    /// Whether the books can be written and read now.
     pub async fn healthy(&self) -> bool {
-        !self.down.load(Ordering::Acquire) && self.store.ping().await.is_ok()
+        self.outage().await.is_none()
     }
 
     /// Makes the coming months' partitions and removes what has expired. To be called at start and every few minutes.

@@ -105,8 +105,8 @@ pub enum LedgerError {
         /// What was charged, less what was given back before.
         charged: Money,
     },
-    /// A transaction of this id moved another amount.
-    #[error("a transaction of this id moved another amount")]
+    /// A transaction of this id has another kind or amount.
+    #[error("a transaction of this id has another kind or amount")]
     SameIdOtherAmount,
     /// A credit would lead to a balance beyond what the books keep.
     #[error("a project's balance stays within a billion US dollars")]

@@ -64,8 +64,8 @@ async fn join_once(store: &Store, resend: &Resend, claimed: &mut Option<Generati
     if let Found::Joined(id) = found {
         *claimed = Some(id);
         transaction.join_request(id.uuid(), resend.replica).await?;
-        transaction.commit().await?;
     }
+    transaction.commit().await?;
     Ok(found)
 }
 

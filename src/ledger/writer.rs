@@ -140,6 +140,7 @@ impl Writer {
     /// Refuses everything at once until the database answers again, so that nobody waits for what cannot be.
     async fn wait_for_database(&mut self, error: &StoreError) {
         tracing::error!(%error, "the books cannot be written; requests are refused until they can");
+        self.store.note_outage(error);
         self.down.store(true, Ordering::Release);
         let mut waiting = Vec::new();
         let store = self.store.clone();

@@ -22,7 +22,7 @@ const LONGEST_UPLOAD: Duration = Duration::from_hours(1);
 const COUNTS_MEMORY_SECONDS: i64 = 600;
 
 /// Serializes the making of partitions between replicas; any number will do that nothing else in this database uses.
-const PARTITIONS_LOCK: i64 = 0x696d_6167_6567_6174;
+pub(super) const PARTITIONS_LOCK: i64 = 0x696d_6167_6567_6174;
 
 /// What was removed because its time was over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -74,7 +74,7 @@ impl Store {
                 )
             };
         }
-        within(self.options().write_timeout, async {
+        let written = within(self.options().write_timeout, async {
             let mut transaction = self.begin().await?;
             match transaction.connection() {
                 Either::Postgres(connection) => {
@@ -86,7 +86,9 @@ impl Store {
             }?;
             transaction.commit().await
         })
-        .await
+        .await;
+        self.inner.outage.note(written.as_ref().copied());
+        written
     }
 
     /// Forgets a replica that stops, so that others may take over at once what it left open, and its clients' resends
@@ -172,7 +174,7 @@ impl Store {
 }
 
 /// The smallest `UUIDv7` of a moment: its milliseconds, then zeros.
-fn smallest_id(moment: Timestamp) -> Uuid {
+pub(super) fn smallest_id(moment: Timestamp) -> Uuid {
     let millis = u128::try_from(moment.micros().div_euclid(1000)).unwrap_or(0);
     Uuid::from_u128(millis << 80)
 }

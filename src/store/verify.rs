@@ -1,6 +1,6 @@
 //! The check that recomputes everything that is kept beside the ledger.
 
-use sqlx::{Connection, FromRow};
+use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
 use super::connection::{on_both, within};
@@ -24,6 +24,11 @@ impl Difference {
         }
     }
 }
+
+/// The generations of months that were not dropped: the sums of the others are in `dropped_usage_days`, also while some of
+/// their rows are still there.
+const KEPT: &str = "(SELECT * FROM generations k WHERE NOT EXISTS (
+    SELECT 1 FROM dropped_months d WHERE k.id >= d.first_id AND k.id < d.before_id))";
 
 /// What must be equal, and the query for the rows where it is not.
 const CHECKS: [(&str, &str); 15] = [
@@ -64,12 +69,15 @@ const CHECKS: [(&str, &str); 15] = [
     ),
     (
         "what a key has spent",
-        "SELECT b.api_key_id AS subject, b.spent AS found, COALESCE(s.sum, 0) AS expected
+        "SELECT b.api_key_id AS subject, b.spent AS found, COALESCE(s.sum, 0) + COALESCE(d.sum, 0) AS expected
          FROM key_balances b LEFT JOIN (
              SELECT g.api_key_id, CAST(SUM(t.revenue) AS BIGINT) AS sum
-             FROM ledger_transactions t JOIN generations g ON g.id = t.generation_id
+             FROM ledger_transactions t JOIN {generations} g ON g.id = t.generation_id
              GROUP BY g.api_key_id) s ON s.api_key_id = b.api_key_id
-         WHERE b.spent <> COALESCE(s.sum, 0)",
+         LEFT JOIN (
+             SELECT api_key_id, CAST(SUM(price - refunded) AS BIGINT) AS sum FROM dropped_usage_days
+             GROUP BY api_key_id) d ON d.api_key_id = b.api_key_id
+         WHERE b.spent <> COALESCE(s.sum, 0) + COALESCE(d.sum, 0)",
     ),
     (
         "what is held for a key",
@@ -124,13 +132,13 @@ const CHECKS: [(&str, &str); 15] = [
              AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.generation_id = g.id)",
     ),
     (
-        // Months of generations may be dropped, so that of the oldest ones nothing is expected.
         "the generation of an attempt or a charge (whether it is there)",
         "SELECT r.generation_id AS subject, CAST(0 AS BIGINT) AS found, CAST(1 AS BIGINT) AS expected
          FROM (SELECT generation_id FROM attempts UNION ALL
                SELECT generation_id FROM ledger_transactions WHERE generation_id IS NOT NULL) r
          LEFT JOIN generations g ON g.id = r.generation_id
-         WHERE g.id IS NULL AND r.generation_id >= (SELECT id FROM generations ORDER BY id LIMIT 1)",
+         WHERE g.id IS NULL AND NOT EXISTS (
+             SELECT 1 FROM dropped_months d WHERE r.generation_id >= d.first_id AND r.generation_id < d.before_id)",
     ),
     (
         "the usage of a project on a day (the first number that differs)",
@@ -156,16 +164,22 @@ const CHECKS: [(&str, &str); 15] = [
                  CASE WHEN state = 'succeeded' THEN 1 ELSE 0 END, CASE WHEN state = 'succeeded' THEN 0 ELSE 1 END,
                  images, megapixels, price, cost, CASE WHEN price > 0 THEN 1 ELSE 0 END,
                  CASE WHEN price > 0 THEN images ELSE 0 END, 0, 0
-             FROM generations WHERE settled_at IS NOT NULL
+             FROM {generations} g WHERE settled_at IS NOT NULL
              UNION ALL
              SELECT -1, late_at - late_at % 86400000000, project_id, api_key_id, model, source, COALESCE(size, ''), 0, 0,
                  0, 0, 0, late_cost, 0, 0, 0, 0
-             FROM generations WHERE late_at IS NOT NULL
+             FROM {generations} g WHERE late_at IS NOT NULL
              UNION ALL
-             SELECT -1, t.created_at - t.created_at % 86400000000, g.project_id, g.api_key_id, g.model, g.source,
-                 COALESCE(g.size, ''), 0, 0, 0, 0, 0, 0, 0, 0, 1, -t.revenue
-             FROM ledger_transactions t JOIN generations g ON g.id = t.generation_id
-             WHERE t.kind = 'refund') both_sides
+             SELECT -1, day, project_id, api_key_id, model, source, size, requests, failures, images, megapixels,
+                 price, cost, charges, charged_images, refunds, refunded
+             FROM dropped_usage_days
+             UNION ALL
+             SELECT -1, t.created_at - t.created_at % 86400000000, t.project_id, COALESCE(g.api_key_id, {nobody}),
+                 COALESCE(g.model, '(dropped)'), COALESCE(g.source, '(dropped)'), COALESCE(g.size, ''),
+                 0, 0, 0, 0, 0, 0, 0, 0, 1, -t.revenue
+             FROM ledger_transactions t LEFT JOIN {generations} g ON g.id = t.generation_id
+             WHERE t.kind = 'refund' AND NOT EXISTS (
+                 SELECT 1 FROM dropped_refunds r WHERE r.transaction_id = t.id)) both_sides
          GROUP BY day, project_id, api_key_id, model, source, size
          HAVING SUM(sign * price) <> 0 OR SUM(sign * cost) <> 0 OR SUM(sign * refunded) <> 0 OR SUM(sign * images) <> 0
              OR SUM(sign * megapixels) <> 0 OR SUM(sign * requests) <> 0 OR SUM(sign * failures) <> 0
@@ -193,18 +207,22 @@ const CHECKS: [(&str, &str); 15] = [
 impl Store {
     /// Recomputes all that is kept beside the ledger, in one snapshot; empty when everything adds up.
     pub async fn verify(&self) -> Result<Vec<Discrepancy>, StoreError> {
-        let begin = if self.is_postgres() { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { "BEGIN" };
         within(self.options().report_timeout, async {
             let mut discrepancies = Vec::new();
-            let mut reader = self.reader().await?;
-            on_both!(reader.connection(), connection => {
-                let mut snapshot = connection.begin_with(begin).await?;
+            let nobody = if self.is_postgres() {
+                "CAST('00000000-0000-0000-0000-000000000000' AS UUID)"
+            } else {
+                "zeroblob(16)"
+            };
+            let mut snapshot = self.snapshot().await?;
+            on_both!(snapshot.connection(), connection => {
                 for (what, sql) in CHECKS {
-                    let rows = sqlx::query_as::<_, Difference>(sql).fetch_all(&mut *snapshot).await?;
+                    let sql = AssertSqlSafe(sql.replace("{generations}", KEPT).replace("{nobody}", nobody));
+                    let rows = sqlx::query_as::<_, Difference>(sql).fetch_all(&mut *connection).await?;
                     discrepancies.extend(rows.into_iter().map(|row| row.discrepancy(what)));
                 }
-                snapshot.rollback().await?;
             });
+            snapshot.commit().await?;
             Ok(discrepancies)
         })
         .await

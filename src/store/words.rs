@@ -150,6 +150,8 @@ words!(
         TopUp = "top_up",
         /// A mistake put right.
         Correction = "correction",
+        /// A gift.
+        Goodwill = "goodwill",
     }
 );
 
@@ -273,7 +275,7 @@ words!(
         SpendAlertDeleted = "spend_alert.deleted",
         /// A spend alert's amount was reached.
         SpendAlertTriggered = "spend_alert.triggered",
-        /// A top-up or a correction was booked.
+        /// A top-up, a correction or a gift was booked.
         ProjectCredited = "project.credited",
         /// A charge was given back, whole or in part.
         GenerationRefunded = "generation.refunded",
@@ -299,6 +301,8 @@ words!(
         LoginFailed = "login.failed",
         /// Somebody signed out of the console.
         LogoutSucceeded = "logout.succeeded",
+        /// A month of generations was dropped.
+        GenerationsDropped = "generations.dropped",
     }
 );
 

@@ -25,6 +25,7 @@ mod clients;
 mod clocks;
 mod commits;
 mod console;
+mod disk;
 mod document;
 mod edits;
 mod events;

@@ -5,7 +5,7 @@ use crate::store::testing::on_both_databases;
 
 const DAY: Duration = Duration::from_hours(24);
 
-fn late(generation: GenerationId, cost: Money, at: Timestamp) -> Arc<Late> {
+pub(super) fn late(generation: GenerationId, cost: Money, at: Timestamp) -> Arc<Late> {
     Arc::new(Late {
         generation,
         at,

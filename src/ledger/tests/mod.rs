@@ -12,6 +12,7 @@ mod measure;
 mod random;
 mod recovery;
 mod reserving;
+mod retention;
 mod usage;
 
 use std::sync::Arc;
