@@ -79,7 +79,8 @@ impl Output {
 /// The accounts of the configured database, with this command as author of what it changes; and the database.
 pub async fn open_accounts(config: &Config) -> Result<(Accounts, Store), Failure> {
     let store = startup::open_store(config).await?;
-    let (clock, ids) = startup::clock_and_ids();
+    let (_, ids) = startup::clock_and_ids();
+    let clock = startup::shared_clock(&store).await?;
     Ok((Accounts::load(store.clone(), clock, ids).await?.by(Author::Command), store))
 }
 

@@ -23,6 +23,7 @@ mod resend;
 #[cfg(test)]
 mod tests;
 mod writer;
+mod writes;
 
 pub use books::{Applied, Books, Recorded, Reserved};
 pub use credit::{Credit, CreditKind, Refund};
