@@ -189,6 +189,15 @@ pub fn default_rates(config: &Config) -> DefaultRates {
     DefaultRates { requests_per_minute, images_per_minute }
 }
 
+/// The clock that all replicas share, as the database shows it now.
+pub async fn shared_clock(store: &Store) -> Result<Arc<SharedClock>, StoreError> {
+    let clock = SharedClock::default();
+    if let Some((now, tolerance)) = store.time().await? {
+        clock.set(now, tolerance);
+    }
+    Ok(Arc::new(clock))
+}
+
 /// What is sold.
 pub fn load_catalogue(settings: &SalesSettings) -> Result<Catalogue, StartError> {
     match &settings.models_dir {
@@ -209,23 +218,21 @@ pub fn bill(config: &Config) -> Result<Option<Box<dyn Bill>>, BillingError> {
 
 /// Builds every room and starts listening. Needs an actix system with a tokio runtime beside it for the jobs.
 pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Running, StartError> {
-    let shared_clock = Arc::new(SharedClock::default());
-    let (clock, ids): (Arc<dyn Clock>, Arc<dyn IdSource>) = (shared_clock.clone(), Arc::new(SystemIds));
     let (meters, stopping) = (SharedMeters::default(), Stopping::default());
     // What stops the start is found out before anything runs.
     let published = publish(&config.sales)?;
     let sockets = Sockets::bind(&config.http)?;
-    let (store, accounts, first_keys) = patiently(async || {
+    let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
+    let (store, shared_clock, accounts, first_keys) = patiently(async || {
         let store = open_store(&config).await?;
-        if let Some((now, tolerance)) = store.time().await? {
-            shared_clock.set(now, tolerance);
-        }
-        let accounts = Accounts::load(store.clone(), clock.clone(), ids.clone()).await?;
+        let shared_clock = shared_clock(&store).await?;
+        let accounts = Accounts::load(store.clone(), shared_clock.clone(), ids.clone()).await?;
         let accounts = accounts.with_default_rates(default_rates(&config));
         let first_keys = Box::pin(set_up_keys(&accounts, &config)).await?;
-        Ok((store, accounts, first_keys))
+        Ok((store, shared_clock, accounts, first_keys))
     })
     .await?;
+    let clock: Arc<dyn Clock> = shared_clock.clone();
 
     let (fal_settings, sandbox, upstream) = upstream(&config, &clock, &ids)?;
     let tracker = TaskTracker::new();

@@ -7,6 +7,8 @@ ALTER TABLE generations
     ADD CONSTRAINT generations_late_after_end
         CHECK (CASE WHEN late_at IS NULL THEN late_cost = 0 ELSE settled_at IS NOT NULL END);
 CREATE INDEX generations_late ON generations (late_at) WHERE late_at IS NOT NULL;
+-- Given up, and perhaps there is more to learn.
+CREATE INDEX generations_given_up ON generations (settled_at) WHERE state = 'expired' AND late_at IS NULL;
 
 CREATE FUNCTION roll_late_costs_up() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN

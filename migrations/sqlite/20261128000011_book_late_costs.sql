@@ -7,6 +7,8 @@ ALTER TABLE generations ADD COLUMN late_at INTEGER
     CONSTRAINT generations_late_after_end
         CHECK (CASE WHEN late_at IS NULL THEN late_cost = 0 ELSE settled_at IS NOT NULL END);
 CREATE INDEX generations_late ON generations (late_at) WHERE late_at IS NOT NULL;
+-- Given up, and perhaps there is more to learn.
+CREATE INDEX generations_given_up ON generations (settled_at) WHERE state = 'expired' AND late_at IS NULL;
 
 CREATE TRIGGER generations_roll_late_costs_up AFTER UPDATE OF late_at ON generations
 WHEN OLD.late_at IS NULL AND NEW.late_cost > 0 BEGIN

@@ -80,7 +80,8 @@ impl Output {
 /// The accounts of the configured database, with this command as author of what it changes; and the database.
 pub async fn open_accounts(config: &Config) -> Result<(Accounts, Store), Failure> {
     let store = startup::open_store(config).await?;
-    let (clock, ids) = startup::clock_and_ids();
+    let (_, ids) = startup::clock_and_ids();
+    let clock = startup::shared_clock(&store).await?;
     let accounts = Accounts::load(store.clone(), clock, ids).await?.with_default_rates(startup::default_rates(config));
     Ok((accounts.by(Author::Command), store))
 }

@@ -44,7 +44,7 @@ impl Gateway {
         let attempt = Attempt { generation: id, number: hint.attempt.unwrap_or(1).max(1) };
         let ended = record.outcome.is_some();
         match &record.attempt {
-            Some(stored) if stored.provider_request_id == request_id && ended => self.look_if_given_up(&record).await,
+            Some(stored) if stored.provider_request_id == request_id && ended => self.check_if_given_up(&record).await,
             Some(stored) if stored.provider_request_id == request_id => self.waiter.poke(id),
             Some(stored) if stored.n >= attempt.number => {
                 warn!(generation = %id, request_id, "the provider calls about a request that is not this generation's");
@@ -56,9 +56,9 @@ impl Gateway {
     }
 
     /// A call about a generation that was given up brings what was still unknown of it.
-    async fn look_if_given_up(&self, record: &GenerationRecord) {
+    async fn check_if_given_up(&self, record: &GenerationRecord) {
         if record.state == FinalState::Expired.into() {
-            self.look_late(record).await;
+            self.check_late(record).await;
         }
     }
 
@@ -83,7 +83,7 @@ impl Gateway {
             Ok(Recorded::Ended) => {
                 error!(generation = %record.id, request_id, "late webhook: the provider ran a request that had ended here; its cost is ours");
                 if let Some(record) = self.books.generation(record.id).await? {
-                    self.look_late(&record).await;
+                    self.check_late(&record).await;
                 }
             }
             // Its own submit was answered meanwhile.

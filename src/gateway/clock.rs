@@ -36,8 +36,8 @@ impl Gateway {
         let Some((now, tolerance)) = self.books.time().await? else { return Ok(()) };
         self.shared_clock.set(now, tolerance);
         let skew = self.clock_skew();
-        let told = self.told_of_skew.swap(skew.is_too_large(), Ordering::SeqCst);
-        match (told, skew.is_too_large()) {
+        let reported = self.skew_reported.swap(skew.is_too_large(), Ordering::SeqCst);
+        match (reported, skew.is_too_large()) {
             (false, true) => {
                 warn!(
                     behind_seconds = skew.seconds(),

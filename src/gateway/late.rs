@@ -16,28 +16,28 @@ use crate::domain::Money;
 use crate::ledger::{Applied, FinalState, Finish, GenerationRecord, Late};
 use crate::providers::{CancelAnswer, Look};
 
-/// How long after its end a request of unknown outcome is looked at again.
+/// How long after its end a request of unknown outcome is checked again.
 const WATCHED_FOR: Duration = Duration::from_hours(2);
-/// How many of them are looked at in one round.
-const LOOKED_AT: u32 = 100;
+/// How many of them are checked in one round.
+const CHECKED_AT_ONCE: u32 = 100;
 
 impl Gateway {
-    /// Looks at the requests of generations that were given up without knowing what became of them.
-    pub(super) async fn look_at_given_up(&self) {
+    /// Checks the requests of generations that were given up without knowing what became of them.
+    pub(super) async fn check_given_up(&self) {
         let since = before(self.clock.now(), WATCHED_FOR);
-        match self.books.given_up(since, LOOKED_AT).await {
+        match self.books.given_up(since, CHECKED_AT_ONCE).await {
             Ok(records) => {
                 for record in records {
-                    self.look_late(&record).await;
+                    self.check_late(&record).await;
                 }
             }
-            Err(fault) => warn!(%fault, "generations that were given up could not be looked at"),
+            Err(error) => warn!(%error, "generations that were given up could not be checked"),
         }
     }
 
-    /// Looks once at the request of a generation that has ended, and books what it shows. One that still waits or runs is
+    /// Checks the request of a generation that has ended, and books what it shows. One that still waits or runs is
     /// asked to be given up, since nobody waits for it.
-    pub(super) async fn look_late(&self, record: &GenerationRecord) {
+    pub(super) async fn check_late(&self, record: &GenerationRecord) {
         if is_known(record) {
             return;
         }
@@ -54,8 +54,8 @@ impl Gateway {
                 info!(generation = %record.id, provider_request_id = ticket.request_id, given_up, "a request still runs whose generation has ended");
                 return;
             }
-            Err(fault) => {
-                info!(generation = %record.id, provider_request_id = ticket.request_id, %fault, "a request whose generation has ended cannot be looked at");
+            Err(error) => {
+                info!(generation = %record.id, provider_request_id = ticket.request_id, %error, "a request whose generation has ended cannot be checked");
                 return;
             }
         };
@@ -95,8 +95,8 @@ impl Gateway {
                 warn!(generation = %record.id, images = seen.images, cost_usd = %seen.cost, "the provider finished a request whose generation had ended; its cost is ours");
             }
             Ok(Applied::Already) => {}
-            Err(fault) => {
-                warn!(generation = %record.id, %fault, "what came after the end of a generation is not booked yet");
+            Err(error) => {
+                warn!(generation = %record.id, %error, "what came after the end of a generation is not booked yet");
             }
         }
     }

@@ -6,6 +6,7 @@ mod clock;
 mod generate;
 mod generation;
 mod inputs;
+mod jobs;
 mod keep;
 mod late;
 mod recover;
@@ -15,6 +16,7 @@ mod settle;
 mod standing;
 mod streamed;
 mod wait;
+mod withdraw;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -42,7 +44,7 @@ pub use resend::ClientNews;
 pub use reservation::wants_data_uris;
 pub use settle::{FinishedError, cost_drift, read_finished};
 
-use generation::Jobs;
+use jobs::Jobs;
 use wait::Waiter;
 
 /// What the gateway is built from.
@@ -79,8 +81,8 @@ pub struct Gateway {
     clock: Arc<dyn Clock>,
     /// The same, to be set by the database's.
     shared_clock: Arc<SharedClock>,
-    /// Whether it has been said that the machine's clock is off.
-    told_of_skew: AtomicBool,
+    /// Whether it has been logged that the machine's clock is off.
+    skew_reported: AtomicBool,
     ids: Arc<dyn IdSource>,
     runtime: Handle,
     tracker: TaskTracker,
@@ -111,7 +113,7 @@ impl Gateway {
             seen_at: Mutex::new(Instant::now()),
             clock: parts.clock.clone(),
             shared_clock: parts.clock,
-            told_of_skew: AtomicBool::new(false),
+            skew_reported: AtomicBool::new(false),
             ids: parts.ids,
             runtime: parts.runtime,
             tracker: parts.tracker,

@@ -68,7 +68,7 @@ impl Gateway {
                     gateway.take_up_orphans().await;
                 }
                 if round % MAINTAIN_EVERY == FIRST_MAINTENANCE {
-                    gateway.look_at_given_up().await;
+                    gateway.check_given_up().await;
                     gateway.maintain().await;
                 }
                 drop(gateway);

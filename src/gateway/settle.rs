@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::{error, info, warn};
 
@@ -16,10 +16,7 @@ use crate::meters::Ended;
 use crate::providers::{Delivery, Failure, FailureKind};
 
 /// First and longest wait between two tries to write what must be written.
-const WRITE_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
-/// How long a commit whose answer was lost may still be on its way: longer than the database lets a transaction wait.
-const COMMIT_IN_FLIGHT: Duration = Duration::from_secs(10);
+pub(super) const WRITE_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// The field of a stored answer that holds what the catalogue computed as the cost.
 const COMPUTED_COST: &str = "computed_cost_usd";
@@ -89,32 +86,6 @@ impl Gateway {
         });
         job.tell(Progress::Finished(Arc::new(finished)));
         Settled::Done
-    }
-
-    /// Ends a generation that was reserved perhaps, since the database's answer was lost, and never submitted: nobody is
-    /// to wait for a provider that was not asked. Tried until the books say that it has ended or that there is none.
-    pub(super) async fn withdraw(&self, job: &Job, terms: &Terms) {
-        let message = "the database's answer to its reservation was lost, so it was never submitted";
-        let failure = Failure::new(FailureKind::NotSubmitted, message);
-        let (finish, _) = failed(job, FinalState::Failed, failure, terms, self.clock.now());
-        let (finish, since) = (Arc::new(finish), Instant::now());
-        let mut wait = WRITE_BACKOFF.0;
-        loop {
-            match self.books.finish(finish.clone()).await {
-                Ok(_) => {
-                    info!(generation = %job.id, "a reservation whose answer was lost has ended, free");
-                    return;
-                }
-                Err(LedgerError::UnknownGeneration(_)) if since.elapsed() > COMMIT_IN_FLIGHT => return,
-                Err(LedgerError::UnknownGeneration(_) | LedgerError::Unavailable(_)) => {}
-                Err(fault) => {
-                    error!(generation = %job.id, %fault, "a reservation whose answer was lost cannot be ended");
-                    return;
-                }
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(WRITE_BACKOFF.1);
-        }
     }
 
     /// The generation as the books have it, if it is open; asked until they answer.
@@ -218,7 +189,13 @@ fn delivered(job: &Job, terms: &Terms, charge: &Charge, mut delivery: Delivery, 
 }
 
 /// A generation that is free. What the provider charged us all the same is booked as our cost.
-fn failed(job: &Job, state: FinalState, failure: Failure, terms: &Terms, now: Timestamp) -> (Finish, Finished) {
+pub(super) fn failed(
+    job: &Job,
+    state: FinalState,
+    failure: Failure,
+    terms: &Terms,
+    now: Timestamp,
+) -> (Finish, Finished) {
     let unit_cost = terms.unit_cost();
     let billed = billed_cost(failure.billable_units, unit_cost);
     let finish = Finish {

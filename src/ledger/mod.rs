@@ -24,6 +24,7 @@ mod retention;
 #[cfg(test)]
 mod tests;
 mod writer;
+mod writes;
 
 pub use books::{Applied, Books, Recorded, Reserved};
 pub use credit::{Credit, CreditKind, Refund};

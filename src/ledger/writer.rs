@@ -3,7 +3,7 @@
 //! Calls that arrive while a transaction is being committed share the next one, so durability costs one flush for many
 //! calls. Each call gets its own answer; a refusal undoes nobody else's work.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,15 +13,16 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::books::{Applied, Recorded, Reserved};
-use super::decide::{self, Standing, Submit};
+use super::decide::Standing;
 use super::error::{LedgerError, ReserveError};
 use super::limits::WINDOW_SECONDS;
 use super::month::Month;
+use super::writes::Writes;
 use crate::domain::{GenerationId, Timestamp};
 use crate::meters::SharedMeters;
 use crate::store::{
-    Asked, BalanceChange, Batch, CountRow, Finish, Idempotency, Lane, Late, MonthlyCharge, OpenRow, ProjectTerms,
-    Reservation, Store, StoreError, Submitted, SumChanges, WriteTransaction, within,
+    Asked, Finish, Lane, Late, OpenRow, ProjectTerms, Reservation, Store, StoreError, Submitted, WriteTransaction,
+    within,
 };
 
 /// The most calls that one transaction takes.
@@ -275,21 +276,6 @@ async fn commit(
     }
 }
 
-/// What a batch has decided to write.
-#[derive(Default)]
-struct Writes<'b> {
-    rows: Batch<'b>,
-    idempotency: BTreeMap<(Uuid, &'b str), (&'b Reservation, &'b Idempotency)>,
-    left: Vec<(GenerationId, Timestamp)>,
-    started: Vec<(GenerationId, Timestamp)>,
-    late: Vec<&'b Late>,
-    released: Vec<Uuid>,
-    balances: BTreeMap<Uuid, BalanceChange>,
-    keys: BTreeMap<Uuid, BalanceChange>,
-    months: BTreeMap<(Uuid, Month), i64>,
-    counts: BTreeMap<(Uuid, i64, &'b str), (i64, i64)>,
-}
-
 async fn apply(
     transaction: &mut WriteTransaction,
     batch: &[Command],
@@ -310,8 +296,8 @@ async fn apply(
             Command::Running(id, at, _) => Answer::Other(writes.start(generations.get_mut(&id.uuid()), *id, *at)),
             Command::Client(id, left_at, _) => {
                 match left_at {
-                    Some(at) => writes.left.push((*id, *at)),
-                    None => writes.rows.answered.push(*id),
+                    Some(at) => writes.client_left(*id, *at),
+                    None => writes.client_answered(*id),
                 }
                 Answer::Other(Ok(Applied::Now))
             }
@@ -415,125 +401,4 @@ async fn read_limits(
     };
     standing.add_limits(transaction.limits(projects, keys, asked).await?, organization);
     Ok(())
-}
-
-impl<'b> Writes<'b> {
-    fn reserve(&mut self, standing: &mut Standing, r: &'b Reservation) -> Result<Reserved, ReserveError> {
-        let allowed = standing.reserve(r)?;
-        self.rows.generations.push((r, allowed.prompt_until));
-        if allowed.rates.is_some() {
-            let key = (r.project_id.uuid(), r.created_at.seconds(), r.model.as_str());
-            let (requests, images) = self.counts.entry(key).or_default();
-            *requests += 1;
-            *images += i64::from(r.num_images);
-        }
-        if let Some(idempotency) = &r.idempotency {
-            // The last one of a name wins: an expired one may have been replaced within this batch.
-            self.idempotency.insert((r.project_id.uuid(), &idempotency.key), (r, idempotency));
-        }
-        self.rows.webhooks.extend(r.webhook.as_ref().map(|webhook| (r, webhook)));
-        self.rows.unanswered.extend(r.resend_digest.as_ref().map(|digest| (r, digest)));
-        let hold = r.hold.nanos();
-        let project = self.balances.entry(r.project_id.uuid()).or_default();
-        project.held += hold;
-        project.open += 1;
-        self.keys.entry(r.api_key_id.uuid()).or_default().held += hold;
-        Ok(Reserved { rates: allowed.rates.unwrap_or_default() })
-    }
-
-    fn submit(&mut self, row: Option<&mut OpenRow>, s: &'b Submitted) -> Result<Recorded, LedgerError> {
-        let (submit, recorded) = decide::submit(row, s)?;
-        if submit == Submit::Record {
-            self.rows.attempts.push(s);
-        }
-        Ok(recorded)
-    }
-
-    fn late(&mut self, row: Option<&mut OpenRow>, l: &'b Late) -> Result<Applied, LedgerError> {
-        let mut row = row;
-        let applied = decide::late(row.as_deref_mut(), l)?;
-        if let (Applied::Now, Some(row)) = (applied, row) {
-            self.late.push(l);
-            self.rows.transactions.extend(decide::late_settlement(row, l));
-        }
-        Ok(applied)
-    }
-
-    fn start(&mut self, row: Option<&mut OpenRow>, id: GenerationId, at: Timestamp) -> Result<Applied, LedgerError> {
-        if decide::start(row, id)? {
-            self.started.push((id, at));
-        }
-        Ok(Applied::Now)
-    }
-
-    fn finish(
-        &mut self,
-        standing: &mut Standing,
-        mut row: Option<&mut OpenRow>,
-        f: &'b Finish,
-    ) -> Result<Applied, LedgerError> {
-        let applied = decide::finish(row.as_deref_mut(), f)?;
-        let (Applied::Now, Some(row)) = (applied, row) else {
-            return Ok(applied);
-        };
-        standing.settle(row, f);
-        self.rows.finished.push(f);
-        self.rows.transactions.extend(decide::settlement(row, f));
-        if f.release_idempotency_key {
-            self.released.push(row.id);
-        }
-        let price = f.price.nanos();
-        let project = self.balances.entry(row.project_id).or_default();
-        project.held -= row.hold;
-        project.open -= 1;
-        project.posted -= price;
-        let key = self.keys.entry(row.api_key_id).or_default();
-        key.held -= row.hold;
-        key.posted += price;
-        if price != 0 {
-            *self.months.entry((row.project_id, Month::of(f.settled_at))).or_default() += price;
-        }
-        Ok(Applied::Now)
-    }
-
-    async fn write(mut self, transaction: &mut WriteTransaction) -> Result<(), StoreError> {
-        if !self.released.is_empty() {
-            transaction.release_idempotency(&self.released).await?;
-        }
-        // Asked of what was queued before this batch: a generation may be started and finished in one.
-        if !self.started.is_empty() {
-            transaction.start_generations(&self.started).await?;
-        }
-        let counts = self.counts.into_iter().map(|((project_id, second, model), (requests, images))| CountRow {
-            project_id,
-            model: model.to_owned(),
-            second,
-            requests,
-            images,
-        });
-        let months = self.months.into_iter().map(|((project_id, month), spent)| MonthlyCharge {
-            project_id,
-            starts_at: month.start(),
-            ends_at: month.next().start(),
-            spent,
-        });
-        self.rows.sums = SumChanges {
-            balances: self.balances.into_iter().collect(),
-            keys: self.keys.into_iter().collect(),
-            months: months.collect(),
-            counts: counts.collect(),
-        };
-        self.rows.idempotency = self.idempotency.into_values().collect();
-        transaction.write_batch(&self.rows).await?;
-        transaction.replace_attempts(&self.rows.attempts).await?;
-        // Of generations that have ended, perhaps in this very batch.
-        if !self.late.is_empty() {
-            transaction.book_late(&self.late).await?;
-        }
-        // A client may leave in the very batch that records it.
-        if !self.left.is_empty() {
-            transaction.leave_requests(&self.left).await?;
-        }
-        Ok(())
-    }
 }

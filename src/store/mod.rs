@@ -4,6 +4,7 @@
 //! `BEGIN IMMEDIATE`, batches and partitions differ. Rows come in and go out as the plain values of `rows.rs`; what
 //! may be written is decided above, in `ledger` and `accounts`.
 
+mod adopting;
 mod alerts;
 mod audit;
 mod buckets;

@@ -29,7 +29,7 @@ fn off(start: Start<'_>, seconds: i64) -> Start<'_> {
         .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
 }
 
-fn wish() -> Value {
+fn request() -> Value {
     json!({"model": "flux/dev", "prompt": "a", "image_size": "square_hd"})
 }
 
@@ -65,7 +65,7 @@ async fn replicas_whose_clocks_are_off_keep_the_databases_time_and_say_so() {
     }
     // Longer than a heartbeat lasts: nobody is taken for dead, and nothing comes to its deadline early.
     let asked = replicas.iter().map(|(seconds, replica)| async move {
-        let body = read(replica.generate(&wish()).send().await.unwrap(), StatusCode::CREATED).await;
+        let body = read(replica.generate(&request()).send().await.unwrap(), StatusCode::CREATED).await;
         (*seconds, body)
     });
     let now = SystemClock.now().seconds();
@@ -88,7 +88,7 @@ async fn replicas_whose_clocks_are_off_keep_the_databases_time_and_say_so() {
 
     // One that dies is noticed all the same, whichever way its clock is off.
     let mut open = Vec::new();
-    let mut background = wish();
+    let mut background = request();
     background["background"] = json!(true);
     for (_, replica) in &replicas {
         let taken = read(replica.generate(&background).send().await.unwrap(), StatusCode::ACCEPTED).await;
@@ -123,18 +123,18 @@ async fn at_a_months_end_the_databases_clock_says_which_month_is_charged() {
     let (behind, early) = (start(-40).run().await, start(40).run().await);
     behind.set_project(&json!({"spend_limit_usd": "0.03"})).await;
     // One image is all that the month has left, whichever replica is asked.
-    let first = read(behind.generate(&wish()).send().await.unwrap(), StatusCode::CREATED).await;
+    let first = read(behind.generate(&request()).send().await.unwrap(), StatusCode::CREATED).await;
     for gateway in [&behind, &early] {
-        read(gateway.generate(&wish()).send().await.unwrap(), StatusCode::FORBIDDEN).await;
+        read(gateway.generate(&request()).send().await.unwrap(), StatusCode::FORBIDDEN).await;
     }
     // In the new month both have its limit again.
     let second = eventually(PATIENCE, || async {
-        let answer = behind.generate(&wish()).send().await.unwrap();
+        let answer = behind.generate(&request()).send().await.unwrap();
         (answer.status() == StatusCode::CREATED).then_some(answer)
     })
     .await;
     let second = read(second, StatusCode::CREATED).await;
-    read(early.generate(&wish()).send().await.unwrap(), StatusCode::FORBIDDEN).await;
+    read(early.generate(&request()).send().await.unwrap(), StatusCode::FORBIDDEN).await;
     let settled = async |body: &Value| early.ended(body["id"].as_str().unwrap()).await["settled_at"].as_i64().unwrap();
     assert!(settled(&first).await < end && settled(&second).await >= end);
     let path = format!("/v1/organization/costs?start_time={}&end_time={}", end - 86_400, end + 86_400);
