@@ -135,7 +135,8 @@ async fn every_kind_of_key(house: &House, admin_base: &str) -> Keys {
     let admin = |method: Method, path: &str| {
         house.gateway.client.request(method, format!("{admin_base}{path}")).bearer_auth(ADMIN_KEY)
     };
-    let make = async |project: &str, body: Value| {
+    let make = async |project: &str, mut body: Value| {
+        body["scopes"] = json!(Scope::ALL.map(Scope::name));
         let path = format!("/v1/organization/projects/{project}/service_accounts");
         let made = read(admin(Method::POST, &path).json(&body).send().await.unwrap(), StatusCode::OK).await;
         (made["api_key"]["id"].as_str().unwrap().to_owned(), made["api_key"]["value"].as_str().unwrap().to_owned())
