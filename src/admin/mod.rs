@@ -5,6 +5,7 @@ mod api_keys;
 mod audit_logs;
 mod controls;
 mod costs;
+mod erasures;
 mod events;
 mod export;
 mod generations;
@@ -31,6 +32,8 @@ pub fn routes(config: &mut ServiceConfig) {
         .service(generations::list_generations)
         .service(generations::retrieve_generation)
         .service(refunds::create_generation_refund)
+        .service(erasures::erase_generation_content)
+        .service(erasures::erase_project_content)
         .service(reports::list_holds)
         .service(reports::list_margins)
         .service(events::export_billing_events)

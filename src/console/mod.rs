@@ -41,6 +41,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
                 .route("/generations", web::get().to(generations::list))
                 .route("/generations.csv", web::get().to(generations::export))
                 .route("/generations/{id}", web::get().to(generations::show))
+                .route("/generations/{id}/erase", web::post().to(generations::erase))
                 .route("/generations/{id}/images/{n}", web::get().to(pictures::show))
                 .route("/projects", web::get().to(projects::list))
                 .route("/projects", web::post().to(projects::create))

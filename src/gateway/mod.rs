@@ -2,6 +2,7 @@
 
 mod attempt;
 mod call;
+mod erase;
 mod generate;
 mod generation;
 mod inputs;
@@ -31,6 +32,7 @@ use crate::meters::SharedMeters;
 use crate::providers::{Failure, FailureKind, FileWish, Health, Prepared, Provider, Providers, UploadPlace};
 
 pub use call::CallError;
+pub use erase::{EraseError, Eraser};
 pub use generate::{Accepted, GenerateError, Request};
 pub use generation::{Cancellation, Finished, Job, Preview, Progress};
 pub use inputs::check_file;

@@ -19,6 +19,7 @@ mod limits;
 mod maintenance;
 mod migrate;
 mod open;
+mod privacy;
 mod projects;
 mod resends;
 mod reserving;
@@ -49,6 +50,7 @@ pub use files::FileRecord;
 pub use keys::{KeyFilter, KeyRecord};
 pub use maintenance::Purged;
 pub use open::{StoreOptions, without_password};
+pub use privacy::ProjectErasure;
 pub use projects::{ANY_MODEL, ProjectChange, ProjectRecord, RateLimit};
 pub use rows::{
     AttemptRecord, Balance, Cursor, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry,
@@ -68,6 +70,7 @@ pub(crate) use credits::{Entries, NewTransaction};
 pub(crate) use finishing::OpenRow;
 pub(crate) use keys::{ACCOUNTS, NewKeyRow, StoredKey};
 pub(crate) use limits::{Asked, CountRow, KeyTerms, LimitRows, RateRow};
+pub(crate) use privacy::Remains;
 pub(crate) use resends::UnansweredRow;
 pub(crate) use reserving::{BalanceRow, Existing, ProjectTerms};
 pub(crate) use sums::{BalanceChange, MonthlyCharge, SumChanges};

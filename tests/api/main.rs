@@ -37,6 +37,7 @@ mod limits;
 mod metrics;
 mod operations;
 mod permits;
+mod privacy;
 mod readme;
 mod recovery;
 mod replicas;
