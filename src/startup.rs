@@ -19,7 +19,7 @@ use crate::api::{Files, ModelTable, Published, Services, Upstream};
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::config::{Config, ProjectSettings, SalesSettings, StorageSettings};
 use crate::domain::{Clock, IdSource, SharedClock, SystemClock, SystemIds};
-use crate::gateway::{Gateway, Keeper, Parts};
+use crate::gateway::{Eraser, Gateway, Keeper, Parts};
 use crate::http::{BODY_TIME, Edge, FrameTools, Stopping};
 use crate::ledger::{Books, LedgerError};
 use crate::meters::SharedMeters;
@@ -238,6 +238,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let tracker = TaskTracker::new();
     accounts.watch(&tracker, &jobs);
     accounts.watch_spending(&tracker, &jobs);
+    accounts.watch_retention(&tracker, &jobs);
     let webhooks =
         Webhooks::new(store.clone(), clock.clone(), ids.clone(), config.http.webhook_allow_private, meters.clone())?;
     let books = Books::start_metered(store, &tracker, &jobs, meters.clone()).with_journal(config.journal.clone());
@@ -255,6 +256,8 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     }
     let media = Media::new(media_hosts)?;
     let files = config.storage.as_ref().map(open_storage).transpose()?;
+    let eraser = Eraser::new(accounts.clone(), files.as_ref().map(|files| files.storage.clone()));
+    eraser.watch(&tracker, &jobs);
     let keeper = files.as_ref().map(|files| Keeper { storage: files.storage.clone(), media: media.clone() });
     let gateway = Gateway::start(Parts {
         catalogue: published.catalogue.clone(),
@@ -273,6 +276,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let services = web::Data::new(Services {
         gateway: gateway.clone(),
         accounts: accounts.clone(),
+        eraser,
         webhooks: webhooks.clone(),
         media,
         files,
@@ -296,7 +300,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
 }
 
 /// The place for delivered images, and the links to them.
-fn open_storage(settings: &StorageSettings) -> Result<Files, StorageError> {
+pub fn open_storage(settings: &StorageSettings) -> Result<Files, StorageError> {
     let storage = Arc::new(Storage::open(&settings.url, &settings.options)?);
     let links = settings.links.as_ref().map(|(ttl, secret)| Links::new(secret.expose(), *ttl));
     Ok(Files { storage, links })

@@ -12,6 +12,7 @@ mod error;
 mod files;
 mod keys;
 mod policy;
+mod privacy;
 mod projects;
 mod ring;
 mod secret;
@@ -23,6 +24,9 @@ mod tests;
 mod uses;
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::TaskTracker;
 
 pub use alerts::SpendAlert;
 pub use audit::Author;
@@ -31,6 +35,7 @@ pub use error::AccountsError;
 pub use files::{NewFile, UploadLimit};
 pub use keys::{FirstKeys, KeyChange, NewKey, Rotated};
 pub use policy::Policy;
+pub use privacy::Kept;
 pub use projects::DefaultRates;
 pub use secret::Secret;
 pub use service_accounts::{ServiceAccountChange, ServiceKeyTerms};
@@ -39,9 +44,17 @@ pub use sessions::{Client, SESSION_LIFE, SignIn};
 pub use crate::domain::{AdminAction, Role, Scope, Scopes, UnknownPermission};
 pub use crate::store::{
     ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, FileRecord, KeyFilter, KeyKind, KeyOrigin, KeyRecord,
-    Page, ProjectChange, ProjectRecord, RateLimit, Retention, ServiceAccountRecord, ServiceAccountRole,
+    Page, ProjectChange, ProjectErasure, ProjectRecord, RateLimit, Retention, ServiceAccountRecord, ServiceAccountRole,
     SpendAlertRecord, Standing,
 };
+
+/// Waits, in small steps, so that shutdown does not.
+pub async fn pause(closing: &TaskTracker, duration: Duration) {
+    let until = tokio::time::Instant::now() + duration;
+    while !closing.is_closed() && tokio::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
 
 /// Projects and keys. Cheap to clone; all clones share the keys in memory.
 #[derive(Debug, Clone)]

@@ -105,7 +105,7 @@ impl Accounts {
             project.rate_limits = change.rate_limits.unwrap_or(project.rate_limits);
             project.upload_bytes_a_day = change.upload_bytes_a_day.unwrap_or(project.upload_bytes_a_day);
             project.kept_files = change.kept_files.unwrap_or(project.kept_files);
-            transaction.update_project(&project).await?;
+            transaction.update_project(&project, self.inner.clock.now()).await?;
             self.record_project(&mut transaction, Some(&before), &project).await?;
             self.record_rate_limits(&mut transaction, &before, &project).await?;
             self.commit(transaction).await?;
@@ -144,7 +144,7 @@ impl Accounts {
             }
             let before = project.clone();
             project.archived_at = project.archived_at.or(Some(self.inner.clock.now()));
-            transaction.update_project(&project).await?;
+            transaction.update_project(&project, self.inner.clock.now()).await?;
             self.record_project(&mut transaction, Some(&before), &project).await?;
             self.commit(transaction).await?;
             Ok(project)
@@ -176,7 +176,7 @@ impl Accounts {
         self.retain_as_organization(transaction, &mut project).await?;
         if let Some(limit) = self.default_rates.limit() {
             project.rate_limits = vec![limit];
-            transaction.update_project(&project).await?;
+            transaction.update_project(&project, self.inner.clock.now()).await?;
         }
         self.record_project(transaction, None, &project).await?;
         Ok(project)

@@ -164,7 +164,8 @@ pub async fn update_project(
 
 /// Archive a project
 ///
-/// For good: its keys stop working within a second on every replica. What is open goes on.
+/// For good: its keys stop working within a second on every replica. What is open goes on; kept prompts are gone within a
+/// minute.
 #[utoipa::path(
     post,
     path = "/v1/organization/projects/{project_id}/archive",

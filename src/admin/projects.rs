@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
+use super::erasures::ErasureView;
 use super::shapes::accounts_of;
 use crate::accounts::{AuditEvent, Policy, ProjectChange, ProjectRecord, RateLimit};
 use crate::api::access::{AdminCaller, action};
@@ -44,7 +45,8 @@ pub struct ProjectPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<PolicyBody>)]
     policy: Option<Option<Policy>>,
-    /// For how many seconds prompts are kept; zero keeps none.
+    /// For how many seconds prompts are kept; zero keeps none. A shorter time holds for those that are kept already, within a
+    /// minute.
     #[validate(range(max = 315_360_000, message = "is at most 315360000 (ten years)"))]
     prompt_retention_seconds: Option<u64>,
     /// How much may be asked for and be open at once.
@@ -137,6 +139,8 @@ pub struct ProjectView {
     prompt_retention_seconds: i64,
     /// How much may be asked for and be open at once.
     limits: LimitsView,
+    /// The erasure of all that it has made; null if nobody has asked for it.
+    content_erasure: Option<ErasureView>,
 }
 
 /// How much may be asked for and be open at once.
@@ -448,7 +452,7 @@ fn credit_id(project: ProjectId, key: &str) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-async fn find(services: &Services, id: &str) -> Result<ProjectRecord, Problem> {
+pub async fn find(services: &Services, id: &str) -> Result<ProjectRecord, Problem> {
     let not_found = || Problem::new(Code::NotFound, format!("there is no project `{id}`")).param("id");
     let projects = services.accounts.list_projects().await?;
     let found = if id == "default" {
@@ -491,7 +495,9 @@ fn rate_limits(services: &Services, rates: Vec<RateBody>) -> Result<Vec<RateLimi
 async fn view(services: &Services, project: ProjectRecord) -> Result<ProjectView, Problem> {
     let balance = services.gateway.books().balance(project.id, services.clock.now()).await?;
     let balance = balance.ok_or_else(|| Problem::new(Code::InternalError, "the project has no balance"))?;
+    let erasure = services.accounts.project_erasure(project.id).await?;
     Ok(ProjectView {
+        content_erasure: erasure.map(ErasureView::from),
         id: project.id.to_string(),
         object: "organization.project",
         name: project.name,

@@ -129,6 +129,11 @@ pub async fn note_export(
     let query: Vec<(String, String)> =
         url::form_urlencoded::parse(request.query_string().as_bytes()).into_owned().collect();
     let filters: Map<String, Value> = query.into_iter().map(|(name, value)| (name, value.into())).collect();
+    // A filter may name a project that is not there.
+    let project = match project {
+        Some(id) => services.accounts.project(id).await?.map(|project| project.id),
+        None => None,
+    };
     let accounts = accounts_of(request, caller, services);
     Ok(accounts.note(AuditEvent::DataExported, project, what.to_owned(), &json!({"filters": filters})).await?)
 }

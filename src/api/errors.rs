@@ -7,7 +7,7 @@ use super::rates::limit_problem;
 use crate::accounts::{AccountsError, AuthError, UploadLimit};
 use crate::catalogue::{self, JsonError, Kind, Model, Parameter, PriceError, Rejection};
 use crate::domain::GenerationId;
-use crate::gateway::{CallError, GenerateError};
+use crate::gateway::{CallError, EraseError, GenerateError};
 use crate::http::{Code, LONGEST_MESSAGE, Problem, shortened};
 use crate::ledger::{LedgerError, ReserveError};
 use crate::providers::{Failure, FailureKind, HookError, MediaError};
@@ -231,6 +231,22 @@ impl From<LedgerError> for Problem {
                 tracing::error!(fault = %other, "the books cannot be read");
                 Self::new(Code::InternalError, "the books cannot be read")
             }
+        }
+    }
+}
+
+impl From<EraseError> for Problem {
+    fn from(fault: EraseError) -> Self {
+        let message = fault.to_string();
+        match fault {
+            EraseError::Unknown(_) => Self::new(Code::NotFound, message).param("id"),
+            EraseError::Open(_) | EraseError::NoStorage(_) => Self::new(Code::Conflict, message),
+            EraseError::Storage(..) => {
+                tracing::warn!(fault = message, "kept images cannot be removed");
+                Self::new(Code::ServiceUnavailable, "the kept images cannot be removed now, so nothing was erased")
+                    .retry_after(COME_BACK)
+            }
+            EraseError::Accounts(fault) => fault.into(),
         }
     }
 }

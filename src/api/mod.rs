@@ -35,7 +35,7 @@ use crate::accounts::Accounts;
 use crate::catalogue::Catalogue;
 use crate::config::HttpSettings;
 use crate::domain::{Clock, IdSource};
-use crate::gateway::Gateway;
+use crate::gateway::{Eraser, Gateway};
 use crate::http::Stopping;
 use crate::meters::SharedMeters;
 use crate::providers::Media;
@@ -60,6 +60,8 @@ pub struct Services {
     pub gateway: Arc<Gateway>,
     /// Knows the keys.
     pub accounts: Accounts,
+    /// Erases content on request.
+    pub eraser: Eraser,
     /// Calls customers.
     pub webhooks: Webhooks,
     /// Fetches delivered images.

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod costs;
 pub mod credits;
+pub mod erase;
 pub mod generate;
 pub mod generations;
 pub mod keys;

@@ -3,6 +3,7 @@
 mod attempt;
 mod call;
 mod clock;
+mod erase;
 mod generate;
 mod generation;
 mod inputs;
@@ -36,6 +37,7 @@ use crate::providers::{Failure, FailureKind, FileWish, Health, Prepared, Provide
 
 pub use call::CallError;
 pub use clock::ClockSkew;
+pub use erase::{EraseError, Eraser};
 pub use generate::{Accepted, GenerateError, Request};
 pub use generation::{Cancellation, Finished, Job, Preview, Progress};
 pub use inputs::check_file;

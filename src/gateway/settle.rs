@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 use super::Gateway;
 use super::generation::{Finished, Job, Progress};
 use super::wait::Outcome;
+use crate::accounts::Kept;
 use crate::catalogue::{Charge, Size, Terms};
 use crate::domain::{Fixed, GenerationId, Money, Timestamp};
 use crate::ledger::{Applied, Books, CostSource, FinalState, Finish, GenerationRecord, LedgerError, Submitted};
@@ -20,6 +21,9 @@ pub(super) const WRITE_BACKOFF: (Duration, Duration) = (Duration::from_millis(10
 
 /// The field of a stored answer that holds what the catalogue computed as the cost.
 const COMPUTED_COST: &str = "computed_cost_usd";
+
+/// What stands where the provider's words were.
+const ERASED: &str = "erased on request";
 
 /// What came of an attempt to settle.
 pub(super) enum Settled {
@@ -259,6 +263,27 @@ fn stored_answer(delivery: &mut Delivery, computed: Option<Money>) -> Option<Str
     Some(stored)
 }
 
+/// What stays of a generation's end when its content is erased: how it ended, and what the catalogue computed where the
+/// provider billed otherwise.
+pub(super) fn kept_after_erasure(record: &GenerationRecord) -> Kept {
+    let outcome = record.outcome.as_ref();
+    let answer = outcome.and_then(|outcome| outcome.answer.as_deref());
+    let answer: Option<serde_json::Value> = answer.and_then(|answer| serde_json::from_str(answer).ok());
+    let computed = answer.as_ref().and_then(|answer| answer.get(COMPUTED_COST));
+    let error = outcome.and_then(|outcome| outcome.error.as_deref());
+    let failure: Option<Failure> = error.and_then(|error| serde_json::from_str(error).ok());
+    let failure = failure.map(|failure| Failure::new(failure.kind, ERASED));
+    let reason = match &failure {
+        Some(_) => ERASED,
+        None => outcome.map_or(ERASED, |outcome| outcome.reason.as_str()),
+    };
+    Kept {
+        answer: computed.map(|computed| serde_json::json!({COMPUTED_COST: computed}).to_string()),
+        reason: reason.to_owned(),
+        error: failure.and_then(|failure| serde_json::to_string(&failure).ok()),
+    }
+}
+
 /// What the provider billed beyond what the catalogue computed (below zero: less), where the two differ.
 #[must_use]
 pub fn cost_drift(record: &GenerationRecord) -> Option<Money> {
@@ -292,6 +317,9 @@ pub enum FinishedError {
     /// It is still open.
     #[error("generation `{0}` is still open")]
     Open(GenerationId),
+    /// Its content was erased on request.
+    #[error("the content of generation `{0}` was erased on request")]
+    Erased(GenerationId),
     /// The stored answer cannot be read.
     #[error("the stored answer of generation `{0}` cannot be read: {1}")]
     Unreadable(GenerationId, serde_json::Error),
@@ -301,6 +329,9 @@ pub enum FinishedError {
 pub fn read_finished(record: &GenerationRecord) -> Result<Finished, FinishedError> {
     let outcome = record.outcome.as_ref().ok_or(FinishedError::Open(record.id))?;
     let state = record.state.final_state().ok_or(FinishedError::Open(record.id))?;
+    if record.erased_at.is_some() && state == FinalState::Succeeded {
+        return Err(FinishedError::Erased(record.id));
+    }
     let unreadable = |fault| FinishedError::Unreadable(record.id, fault);
     let delivery = outcome.answer.as_deref().map(serde_json::from_str).transpose().map_err(unreadable)?;
     let failure = outcome.error.as_deref().map(serde_json::from_str).transpose().map_err(unreadable)?;

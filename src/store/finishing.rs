@@ -82,7 +82,7 @@ impl WriteTransaction {
         for row in rows {
             let touched = on_both!(self.connection(), connection =>
                 sqlx::query("UPDATE generations SET late_cost = $2, late_at = $3, cost_source = $4, billable_units = $5,
-                                 unit_price = $6, answer = COALESCE($7, answer)
+                                 unit_price = $6, answer = CASE WHEN erased_at IS NULL THEN COALESCE($7, answer) END
                              WHERE id = $1 AND settled_at IS NOT NULL AND late_at IS NULL")
                     .bind(row.generation.uuid()).bind(row.cost.nanos()).bind(row.at.micros())
                     .bind(row.cost_source.as_str()).bind(row.billable_units.map(Fixed::billionths))

@@ -23,7 +23,7 @@ macro_rules! select_generations {
                  g.created_at, g.deadline_at, g.started_at, g.settled_at, g.price, g.cost + g.late_cost AS cost, g.late_at,
                  g.cost_source,
                  g.billable_units, g.unit_price, g.images, g.megapixels, g.answer, g.error, g.reason,
-                 g.hold, a.n AS attempt_n, a.endpoint AS attempt_endpoint, a.credential,
+                 g.erased_at, g.hold, a.n AS attempt_n, a.endpoint AS attempt_endpoint, a.credential,
                  a.provider_request_id, a.status_url, a.response_url, a.cancel_url, a.submitted_at,
                  COALESCE(a.replaced_at, g.settled_at) AS attempt_ended_at,
                  CASE WHEN a.replaced_at IS NOT NULL THEN 'replaced' WHEN g.settled_at IS NOT NULL THEN g.state END
@@ -122,6 +122,7 @@ struct GenerationRow {
     deadline_at: i64,
     started_at: Option<i64>,
     hold: i64,
+    erased_at: Option<i64>,
     #[sqlx(flatten)]
     outcome: OutcomeColumns,
     #[sqlx(flatten)]
@@ -235,6 +236,7 @@ impl GenerationRow {
             deadline_at: Timestamp::from_micros(self.deadline_at),
             started_at: self.started_at.map(Timestamp::from_micros),
             hold: Money::from_nanos(self.hold),
+            erased_at: self.erased_at.map(Timestamp::from_micros),
             attempt,
             outcome: self.outcome.outcome()?,
         })

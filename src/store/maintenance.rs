@@ -29,8 +29,6 @@ pub(super) const PARTITIONS_LOCK: i64 = 0x696d_6167_6567_6174;
 pub struct Purged {
     /// Idempotency keys.
     pub idempotency_keys: u64,
-    /// Prompts.
-    pub prompts: u64,
     /// Seconds that were counted for rate limits.
     pub counts: u64,
     /// Requests that nobody resent.
@@ -121,10 +119,6 @@ impl Store {
                     "DELETE FROM idempotency_keys WHERE (project_id, key) IN (
                          SELECT project_id, key FROM idempotency_keys WHERE expires_at <= $1 LIMIT $2)
                      AND expires_at <= $1")
-                    .bind(now.micros()).bind(limit).execute(&mut *connection).await?.rows_affected(),
-                prompts: sqlx::query(
-                    "UPDATE generations SET prompt = NULL, prompt_expires_at = NULL WHERE id IN (
-                         SELECT id FROM generations WHERE prompt_expires_at <= $1 LIMIT $2)")
                     .bind(now.micros()).bind(limit).execute(&mut *connection).await?.rows_affected(),
                 counts: sqlx::query("DELETE FROM request_counts WHERE second < $1")
                     .bind(now.seconds() - COUNTS_MEMORY_SECONDS)

@@ -22,6 +22,7 @@ mod maintenance;
 mod migrate;
 mod months;
 mod open;
+mod privacy;
 mod projects;
 mod resends;
 mod reserving;
@@ -52,6 +53,7 @@ pub use files::FileRecord;
 pub use keys::{KeyFilter, KeyRecord};
 pub use maintenance::Purged;
 pub use open::{StoreOptions, without_password};
+pub use privacy::ProjectErasure;
 pub use projects::{ANY_MODEL, ProjectChange, ProjectRecord, RateLimit};
 pub use rows::{
     AttemptRecord, Balance, Cursor, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, Late,
@@ -73,6 +75,7 @@ pub(crate) use keys::{ACCOUNTS, NewKeyRow, StoredKey};
 pub(crate) use limits::{Asked, CountRow, KeyTerms, LimitRows, RateRow};
 pub use months::MonthContent;
 pub(crate) use months::MonthRange;
+pub(crate) use privacy::Remains;
 pub(crate) use resends::UnansweredRow;
 pub(crate) use reserving::{BalanceRow, Existing, ProjectTerms};
 pub(crate) use sums::{BalanceChange, MonthlyCharge, SumChanges};

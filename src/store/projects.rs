@@ -185,17 +185,22 @@ impl WriteTransaction {
         Ok(with_rates(row.map(ProjectRecord::from).into_iter().collect(), rates).pop())
     }
 
-    /// Writes what may change about a project.
-    pub(crate) async fn update_project(&mut self, project: &ProjectRecord) -> Result<(), StoreError> {
+    /// Writes what may change about a project. Where it may keep prompts for a shorter time than before, or is archived,
+    /// those that are kept are shortened from now on.
+    pub(crate) async fn update_project(&mut self, project: &ProjectRecord, now: Timestamp) -> Result<(), StoreError> {
         let touched = on_both!(self.connection(), connection =>
             sqlx::query("UPDATE projects SET name = $2, prepaid = $3, spend_limit = $4, policy = $5,
                              prompt_retention = $6, archived_at = $7, concurrency_limit = $8, upload_bytes_a_day = $9,
-                             kept_files = $10 WHERE id = $1")
+                             kept_files = $10,
+                             shorten_prompts_at = CASE
+                                 WHEN prompt_retention > $6 OR (archived_at IS NULL AND CAST($7 AS BIGINT) IS NOT NULL) THEN $11
+                                 ELSE shorten_prompts_at END
+                         WHERE id = $1")
                 .bind(project.id.uuid()).bind(project.name.as_str()).bind(project.prepaid)
                 .bind(project.spend_limit.map(Money::nanos)).bind(project.policy.as_deref())
                 .bind(project.prompt_retention).bind(project.archived_at.map(Timestamp::micros))
                 .bind(project.concurrency_limit.map(i64::from)).bind(project.upload_bytes_a_day.map(signed))
-                .bind(project.kept_files.map(signed))
+                .bind(project.kept_files.map(signed)).bind(now.micros())
                 .execute(connection).await.map(|done| done.rows_affected()))?;
         must_touch("projects", touched, 1)?;
         self.write_rate_limits(project).await

@@ -189,6 +189,8 @@ pub struct GenerationRecord {
     pub started_at: Option<Timestamp>,
     /// The most it can cost the project.
     pub hold: Money,
+    /// Since when its content is gone: prompt, parameters, answer, images.
+    pub erased_at: Option<Timestamp>,
     /// The latest submit.
     pub attempt: Option<AttemptRecord>,
     /// How it ended, once it has.

@@ -156,7 +156,7 @@ impl Store {
         let mut transaction = self.begin().await.unwrap();
         let mut project = transaction.project(id).await.unwrap().unwrap();
         terms(&mut project);
-        transaction.update_project(&project).await.unwrap();
+        transaction.update_project(&project, project.created_at).await.unwrap();
         transaction.commit().await.unwrap();
     }
 }

@@ -72,7 +72,7 @@ async fn who_exports_is_in_the_audit_log(kind: Database) {
     assert!(entries(&gateway, "data.exported").await.is_empty(), "a page is no export");
     for path in [
         "/admin/v1/generations?format=csv&state=failed",
-        "/admin/v1/generations?format=ndjson",
+        "/admin/v1/generations?format=ndjson&project_id=proj_019e1951c77871209c8216efcf40ec82",
         "/admin/v1/events?start_time=1790000000",
     ] {
         assert_eq!(gateway.admin(Method::GET, path).send().await.unwrap().status(), StatusCode::OK, "{path}");

@@ -47,6 +47,7 @@ mod metrics;
 mod operations;
 mod pauses;
 mod permits;
+mod privacy;
 mod quoted;
 mod readme;
 mod recovery;

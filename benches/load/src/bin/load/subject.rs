@@ -219,8 +219,6 @@ impl Bench {
                     ("IMAGEGATE_JOURNAL", &journal),
                     ("IMAGEGATE_ADMIN_KEY", ADMIN_KEY),
                     ("IMAGEGATE_BOOTSTRAP_KEY", KEY),
-                    ("IMAGEGATE_DEFAULT_REQUESTS_PER_MINUTE", "none"),
-                    ("IMAGEGATE_DEFAULT_IMAGES_PER_MINUTE", "none"),
                     ("FAL_KEY", "bench:bench"),
                     ("FAL_QUEUE_URL", &fal),
                     ("FAL_RUN_URL", &fal),
