@@ -92,7 +92,7 @@ impl Accounts {
         .await
     }
 
-    /// The entry for what this author changes in another room, such as money that it moves. That room writes it with the
+    /// The entry for what this author changes in another module, such as money that it moves. That module writes it with the
     /// change, or not at all.
     #[must_use]
     pub fn entry_of(

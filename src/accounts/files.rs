@@ -74,14 +74,14 @@ impl Accounts {
             let mut transaction = self.inner.store.begin().await?;
             let now = self.inner.clock.now();
             let day = Timestamp::from_micros(now.micros() - now.micros().rem_euclid(DAY));
-            let standing = transaction.upload_standing(new.project_id, day).await?;
-            let standing = standing.ok_or(AccountsError::UnknownProject)?;
+            let usage = transaction.upload_usage(new.project_id, day).await?;
+            let usage = usage.ok_or(AccountsError::UnknownProject)?;
             let number = |number: i64| u64::try_from(number).unwrap_or(0);
-            let (used, kept) = (number(standing.bytes_today), number(standing.kept));
-            if let Some(limit) = standing.files_limit.map(number).filter(|limit| kept >= *limit) {
+            let (used, kept) = (number(usage.bytes_today), number(usage.kept));
+            if let Some(limit) = usage.files_limit.map(number).filter(|limit| kept >= *limit) {
                 return Err(UploadLimit::KeptFiles { limit, kept }.into());
             }
-            match standing.bytes_limit.map(number) {
+            match usage.bytes_limit.map(number) {
                 Some(limit) if new.bytes > limit => {
                     return Err(UploadLimit::LargerThanADay { limit, needed: new.bytes }.into());
                 }

@@ -13,8 +13,8 @@ use super::error::AccountsError;
 use crate::domain::{GenerationId, ProjectId};
 use crate::store::{AuditEvent, GenerationRecord, ProjectErasure, Remains};
 
-/// How often it is looked for what is to be forgotten.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often the database is searched for what is to be forgotten.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How many prompts are forgotten in one transaction.
 const AT_ONCE: u32 = 1_000;
 /// For how long after a retention was lowered a reservation may still be written that had read the old one: well beyond
@@ -41,7 +41,7 @@ impl Accounts {
                 if let Err(error) = accounts.forget_prompts().await {
                     tracing::warn!(%error, "prompts cannot be forgotten now");
                 }
-                super::pause(&closing, LOOK_EVERY).await;
+                super::pause(&closing, CHECK_EVERY).await;
             }
         };
         tracker.spawn_on(watch, runtime);

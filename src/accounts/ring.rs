@@ -25,7 +25,7 @@ use crate::store::{ACCOUNTS, KeyKind, Store, StoreError, StoredKey};
 /// How often the change number is asked for: a change reaches every replica within a second.
 pub(super) const POLL_EVERY: Duration = Duration::from_millis(500);
 
-/// After how many of these looks it is written which keys were used: every five seconds.
+/// After how many of these polls the last uses of keys are written: every five seconds.
 const WRITE_USES_EVERY: u64 = 10;
 
 /// What all clones of [`Accounts`] share.
@@ -113,7 +113,7 @@ impl Accounts {
         let ring = self.inner.ring.load();
         let hash = digest(presented);
         let entry = ring.keys.get(&hash).filter(|entry| bool::from(entry.hash.ct_eq(&hash)));
-        // A key that somebody chose may look like a mistyped one of ours: the ring knows it all the same.
+        // A key that an operator chose may have the form of a mistyped one of ours: the ring has it all the same.
         let unknown = || if is_mistyped(presented) { AuthError::Mistyped } else { AuthError::Unknown };
         entry.ok_or_else(unknown)?.admit(now)
     }

@@ -118,7 +118,7 @@ pub struct AccountRate {
 }
 
 impl AccountLimits {
-    fn of(key: &KeyRecord, project: ProjectRecord) -> Self {
+    fn new(key: &KeyRecord, project: ProjectRecord) -> Self {
         let left = |budget: Money| budget.checked_sub(key.spent).unwrap_or_default().max(Money::ZERO);
         let rate = |limit: RateLimit| AccountRate {
             model: limit.model,
@@ -257,7 +257,7 @@ pub async fn retrieve_key(caller: AnyProjectCaller, services: web::Data<Services
     let changed = services.accounts.audit_logs(&of_key, newest).await?.items.first().map(|entry| entry.at);
     let project = services.accounts.project(project_of(&caller)?).await?.ok_or_else(bad_key_problem)?;
     let networks = key.allowed_addresses.as_ref();
-    let limits = AccountLimits::of(&key, project);
+    let limits = AccountLimits::new(&key, project);
     let data = AccountKeyData {
         disabled: false,
         prefix: key.prefix,

@@ -122,7 +122,7 @@ pub fn bad_key_problem() -> Problem {
     Problem::new(Code::InvalidApiKey, "Incorrect API key provided: it is not valid here")
 }
 
-/// Why a key is not taken. Only a typing error is told from the rest: its checksum shows it, whatever keys there are.
+/// Why a key is not accepted. Only a typing error gets a text of its own: its checksum shows it, whatever keys there are.
 #[must_use]
 pub fn key_problem(reason: AuthError) -> Problem {
     match reason {
@@ -236,17 +236,17 @@ impl From<LedgerError> for Problem {
 }
 
 impl From<EraseError> for Problem {
-    fn from(fault: EraseError) -> Self {
-        let message = fault.to_string();
-        match fault {
+    fn from(error: EraseError) -> Self {
+        let message = error.to_string();
+        match error {
             EraseError::Unknown(_) => Self::new(Code::NotFound, message).param("id"),
             EraseError::Open(_) | EraseError::NoStorage(_) => Self::new(Code::Conflict, message),
             EraseError::Storage(..) => {
-                tracing::warn!(fault = message, "kept images cannot be removed");
+                tracing::warn!(error = message, "kept images cannot be removed");
                 Self::new(Code::ServiceUnavailable, "the kept images cannot be removed now, so nothing was erased")
                     .retry_after(COME_BACK)
             }
-            EraseError::Accounts(fault) => fault.into(),
+            EraseError::Accounts(error) => error.into(),
         }
     }
 }

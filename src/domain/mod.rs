@@ -1,4 +1,4 @@
-//! Plain types that every room shares: money, ids, time, networks, permissions. Nothing of ours lies below this room.
+//! Plain types that every module shares: money, ids, time, networks, permissions. It depends on no other module.
 
 mod clock;
 mod fixed;

@@ -15,7 +15,7 @@ use crate::ledger::GenerationRecord;
 use crate::storage::{KEPT, Storage, StorageError};
 
 /// How often erasures that are under way are taken on.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How long after one that failed.
 const TRY_AGAIN_AFTER: Duration = Duration::from_mins(1);
 /// How many generations are erased in one transaction.
@@ -90,7 +90,7 @@ impl Eraser {
         let watch = async move {
             while !closing.is_closed() {
                 let wait = match eraser.go_on().await {
-                    Ok(_) => LOOK_EVERY,
+                    Ok(_) => CHECK_EVERY,
                     Err(error) => {
                         warn!(%error, "a project's content cannot be erased now; it is tried again");
                         TRY_AGAIN_AFTER
@@ -143,7 +143,7 @@ impl Eraser {
     async fn remove_images(&self, record: &GenerationRecord) -> Result<(), EraseError> {
         if let Some(storage) = &self.storage {
             let folder = record.id.to_string();
-            return storage.remove_folder(&folder).await.map_err(|fault| EraseError::Storage(record.id, fault));
+            return storage.remove_folder(&folder).await.map_err(|error| EraseError::Storage(record.id, error));
         }
         let answer = record.outcome.as_ref().and_then(|outcome| outcome.answer.as_deref());
         let has_kept = answer.is_some_and(|answer| answer.contains(&format!("\"{KEPT}")));

@@ -96,7 +96,7 @@ impl Storage {
         match removed {
             // Somebody else has removed it meanwhile.
             Err(object_store::Error::NotFound { .. }) | Ok(()) => Ok(()),
-            Err(fault) => Err(fault.into()),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -34,7 +34,7 @@ pub struct FileRecord {
 
 /// How much a project may upload, and has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
-pub(crate) struct UploadStanding {
+pub(crate) struct UploadUsage {
     /// The most bytes that a day may bring.
     pub(crate) bytes_limit: Option<i64>,
     /// The most files that may be kept at once.
@@ -85,11 +85,11 @@ macro_rules! select_files {
 
 impl WriteTransaction {
     /// What a project may upload and has since `day`; keeps every other upload of the project waiting.
-    pub(crate) async fn upload_standing(
+    pub(crate) async fn upload_usage(
         &mut self,
         project: ProjectId,
         day: Timestamp,
-    ) -> Result<Option<UploadStanding>, StoreError> {
+    ) -> Result<Option<UploadUsage>, StoreError> {
         if let Either::Postgres(connection) = self.connection() {
             sqlx::query("SELECT 1 FROM projects WHERE id = $1 FOR NO KEY UPDATE")
                 .bind(project.uuid())

@@ -136,6 +136,7 @@ async fn keys_credits_and_limits_of_the_terminal_hold_in_the_gateway(kind: Datab
             "none",
         ],
     );
+    text(&house, &["limits", "set", id, "--requests-per-minute", "none", "--images-per-minute", "none"]);
     assert!(text(&house, &["limits", "show", id]).starts_with("Nothing limits"));
     let all = json_of(&house, &["limits", "organization", "--spend", "1000"]);
     assert_eq!(all["spend_limit_usd"], "1000.000000000");

@@ -103,6 +103,9 @@ generate(two, model="flux-realism")
 lifted = limits.update_rate_limit(dev.id, project_id=two.id, max_requests_per_1_minute=2147483647)
 assert lifted.max_requests_per_1_minute == 2147483647
 generate(two)
+none = limits.update_rate_limit(listed[0].id, project_id=two.id, max_requests_per_1_minute=2147483647,
+                                max_images_per_1_minute=2147483647)
+assert (none.model, none.max_requests_per_1_minute, none.max_images_per_1_minute) == ("*", 2147483647, 2147483647), none
 refused(openai.NotFoundError, limits.update_rate_limit, "rl-none", project_id=two.id)
 
 # --- model permissions ------------------------------------------------------------------------------------------------
