@@ -33,10 +33,6 @@ fn request() -> Value {
     json!({"model": "flux/dev", "prompt": "a", "image_size": "square_hd"})
 }
 
-async fn readiness(gateway: &Gateway) -> Value {
-    read(gateway.request(reqwest::Method::GET, "/readyz").send().await.unwrap(), StatusCode::OK).await
-}
-
 async fn metric(gateway: &Gateway, name: &str) -> f64 {
     let text = gateway.admin(reqwest::Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
     let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
@@ -49,13 +45,13 @@ async fn replicas_whose_clocks_are_off_keep_the_databases_time_and_say_so() {
     let fal = start_sandbox(Duration::from_secs(8));
     let start = || Start::new(&database.url, &fal.queue_url()).with("IMAGEGATE_DEADLINE", "20s");
     let right = start().run().await;
-    assert_eq!(readiness(&right).await["clock"], "ok");
+    assert_eq!(right.readiness().await["clock"], "ok");
     let mut replicas = Vec::new();
     for seconds in [-40, -12, 12, 40] {
         replicas.push((seconds, off(start(), seconds).run().await));
     }
     for (seconds, replica) in &replicas {
-        let ready = readiness(replica).await;
+        let ready = replica.readiness().await;
         assert_eq!((&ready["status"], &ready["clock"]), (&json!("degraded"), &json!("off")), "{seconds}: {ready}");
         let behind = ready["clock_behind_seconds"].as_f64().unwrap();
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]

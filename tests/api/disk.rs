@@ -17,7 +17,7 @@ use crate::support::{
 /// Waits for `/readyz` to have this status and returns its body.
 async fn readiness(gateway: &Gateway, status: StatusCode) -> Value {
     eventually(Duration::from_secs(5), || async {
-        let answer = gateway.request(Method::GET, "/readyz").send().await.unwrap();
+        let answer = gateway.admin(Method::GET, "/readyz").send().await.unwrap();
         if answer.status() == status { Some(answer.json().await.unwrap()) } else { None }
     })
     .await

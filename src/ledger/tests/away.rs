@@ -103,7 +103,8 @@ async fn a_database_that_falls_silent_refuses_everybody_in_time_and_comes_back_b
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_the_server_has_cut_are_replaced_unnoticed() {
-    let desk = Desk::open(&TestDatabase::postgres().await).await;
+    let database = TestDatabase::postgres().await;
+    let desk = Desk::open(&database).await;
     for _ in 0..3 {
         desk.reserve(dollars("0.1")).await;
         let cut = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -133,7 +134,8 @@ async fn a_locked_sqlite_file_makes_the_books_unavailable_until_it_is_free() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_was_closed_makes_the_books_unavailable() {
-    let desk = Desk::open(&TestDatabase::sqlite()).await;
+    let database = TestDatabase::sqlite();
+    let desk = Desk::open(&database).await;
     desk.store.close().await;
     assert!(matches!(desk.books.reserve(desk.reservation(dollars("0.1"))).await, Err(ReserveError::Unavailable(_))));
     assert!(!desk.books.healthy().await);

@@ -131,7 +131,8 @@ on_both_databases! {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_postgres_generations_go_into_the_partition_of_their_month() {
-    let desk = Desk::open(&TestDatabase::postgres().await).await;
+    let database = TestDatabase::postgres().await;
+    let desk = Desk::open(&database).await;
     // 2027-01-02, in UUIDv7: recorded before its month was made.
     let early = GenerationId::from_uuid(Uuid::from_u128((1_798_848_000_000 << 80) | (7 << 76) | (2 << 62)));
     desk.books.reserve(Reservation { id: early, ..desk.reservation(dollars("0.1")) }).await.unwrap();
