@@ -41,6 +41,9 @@ const DEADLINE: Duration = Duration::from_secs(6);
 /// How much longer an answer may take than the deadline and what was broken meanwhile: until a replica takes over what
 /// another one left, and for a slow machine.
 const LEEWAY: Duration = Duration::from_secs(20);
+/// How long a client with an idempotency key tries, beside the time that something is broken: a try may expire, and the next
+/// one is another generation.
+const PATIENCE: Duration = Duration::from_secs(40);
 /// How long everything may take to come to rest.
 const REST: Duration = Duration::from_mins(1);
 
@@ -67,7 +70,7 @@ struct Arena {
     received: Mutex<BTreeMap<String, Received>>,
     asked: AtomicU64,
     /// Requests with an idempotency key that never came to an end.
-    unanswered: AtomicU64,
+    unanswered: Mutex<Vec<String>>,
     /// Answers to requests with an idempotency key that took longer than they may.
     late: Mutex<Vec<String>>,
     /// The gateways' processes now.
@@ -129,28 +132,36 @@ async fn live(arena: Arc<Arena>, number: u64, seed: u64) {
         }
         arena.asked.fetch_add(1, Ordering::SeqCst);
         let key = (dice.roll(3) > 0).then(|| format!("client-{number}-{round}"));
-        let tries = if key.is_some() { 90 } else { 3 };
-        let mut has_ended = false;
-        for count in 0..tries {
-            if let Some(id) = ask(&arena, &client, &mut dice, key.as_deref(), number, count).await {
-                if let Some(id) = id {
-                    let mut received = arena.received.lock().unwrap();
-                    let received = received.entry(id).or_default();
-                    received.times += 1;
-                    received.with_key |= key.is_some();
+        let begin = Instant::now();
+        for count in 0.. {
+            let reason = match ask(&arena, &client, &mut dice, key.as_deref(), number, count).await {
+                Ok(id) => {
+                    if let Some(id) = id {
+                        let mut received = arena.received.lock().unwrap();
+                        let received = received.entry(id).or_default();
+                        received.times += 1;
+                        received.with_key |= key.is_some();
+                    }
+                    break;
                 }
-                has_ended = true;
+                Err(reason) => reason,
+            };
+            if key.is_none() && count == 2 {
+                break;
+            }
+            let (took, broken) = (begin.elapsed(), arena.broken_since(begin));
+            if let Some(key) = key.as_ref().filter(|_| took > broken + PATIENCE) {
+                let text =
+                    format!("{key}: {count} tries in {took:?}, of which something was broken for {broken:?}: {reason}");
+                arena.unanswered.lock().unwrap().push(text);
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50 + dice.roll(250))).await;
         }
-        if key.is_some() && !has_ended {
-            arena.unanswered.fetch_add(1, Ordering::SeqCst);
-        }
     }
 }
 
-/// One try. `None`: come again; otherwise the end, with the generation if there is an image.
+/// One try: the end, with the generation if there is an image, or why to come again.
 async fn ask(
     arena: &Arena,
     client: &Client,
@@ -158,7 +169,7 @@ async fn ask(
     key: Option<&str>,
     number: u64,
     count: u32,
-) -> Option<Option<String>> {
+) -> Result<Option<String>, String> {
     let base = {
         let bases = arena.bases.lock().unwrap();
         bases[usize::try_from(dice.roll(bases.len() as u64)).unwrap()].clone()
@@ -179,22 +190,24 @@ async fn ask(
         let text = format!("{key}: {took:?}, of which something was broken for {broken:?}: {answer:?}");
         arena.late.lock().unwrap().push(text);
     }
-    let answer = answer.ok()?;
+    let answer = answer.map_err(|error| format!("{error:?}"))?;
     let (status, headers) = (answer.status(), answer.headers().clone());
     let id = headers.get("x-imagegate-generation-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     // Half an answer is no answer.
-    let text = answer.text().await.ok()?;
+    let text = answer.text().await.map_err(|error| format!("{error:?}"))?;
     match status {
         StatusCode::CREATED => {
             let body: Value = serde_json::from_str(&text).unwrap();
             assert_eq!(body["images"].as_array().unwrap().len() as u64, 1 + number % 2);
-            Some(id)
+            Ok(id)
         }
         // Nobody knows what became of it, and never will: it is replayed for ever.
-        StatusCode::GATEWAY_TIMEOUT if headers.contains_key("idempotent-replayed") => Some(None),
-        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => None,
+        StatusCode::GATEWAY_TIMEOUT if headers.contains_key("idempotent-replayed") => Ok(None),
+        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+            Err(format!("{status}: {text}"))
+        }
         // Cancelled because its client had left.
-        StatusCode::BAD_REQUEST if text.contains("was cancelled") => None,
+        StatusCode::BAD_REQUEST if text.contains("was cancelled") => Err(text),
         status => panic!("{status}: {text}"),
     }
 }
@@ -240,7 +253,7 @@ impl Books {
             Self::Sqlite(url) => {
                 use sqlx::Connection;
                 let mut lock = sqlx::SqliteConnection::connect(url).await.unwrap();
-                sqlx::raw_sql("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE").execute(&mut lock).await.unwrap();
+                sqlx::raw_sql("PRAGMA busy_timeout = 30000; BEGIN IMMEDIATE").execute(&mut lock).await.unwrap();
                 tokio::time::sleep(a_while).await;
                 sqlx::raw_sql("ROLLBACK").execute(&mut lock).await.unwrap();
             }
@@ -384,7 +397,7 @@ async fn break_everything(kind: Database) {
         over: AtomicBool::new(false),
         received: Mutex::default(),
         asked: AtomicU64::new(0),
-        unanswered: AtomicU64::new(0),
+        unanswered: Mutex::default(),
         late: Mutex::default(),
         broken: Mutex::default(),
         processes: Mutex::new(gateways.iter().map(Gateway::process).collect()),
@@ -449,7 +462,8 @@ async fn break_everything(kind: Database) {
         "{kills} kills, {pauses} pauses, {filled} full disks, {failures} failures of the database and {faults} of its network, {asked} images asked for, {} received",
         received.len()
     );
-    assert_eq!(arena.unanswered.load(Ordering::SeqCst), 0, "seed {seed}: clients with a key have no final answer");
+    let unanswered = arena.unanswered.lock().unwrap().clone();
+    assert!(unanswered.is_empty(), "seed {seed}: clients with a key have no final answer: {unanswered:#?}");
     let late = arena.late.lock().unwrap().clone();
     assert!(late.is_empty(), "seed {seed}: answers came too late: {late:#?}");
     all_is_known(&gateways[0], &fal, seed).await;
