@@ -81,6 +81,14 @@ pub enum StartError {
         /// Why.
         source: Box<CatalogueError>,
     },
+    /// A model file names a provider that is not here.
+    #[error("the model `{model}` has the provider `{provider}`; the only provider is `fal`")]
+    Provider {
+        /// The model's id.
+        model: String,
+        /// As its file says.
+        provider: String,
+    },
     /// The stand-in.
     #[error("the sandbox does not start: {0}")]
     Sandbox(#[from] sandbox::SandboxError),
@@ -198,13 +206,20 @@ pub async fn shared_clock(store: &Store) -> Result<Arc<SharedClock>, StoreError>
     Ok(Arc::new(clock))
 }
 
+/// The only provider, by the name that model files use.
+const PROVIDER: &str = "fal";
+
 /// What is sold.
 pub fn load_catalogue(settings: &SalesSettings) -> Result<Catalogue, StartError> {
-    match &settings.models_dir {
+    let catalogue = match &settings.models_dir {
         Some(folder) => Catalogue::with_directory(folder)
-            .map_err(|source| StartError::Models { folder: folder.clone(), source: Box::new(source) }),
-        None => Ok(Catalogue::built_in()?),
+            .map_err(|source| StartError::Models { folder: folder.clone(), source: Box::new(source) })?,
+        None => Catalogue::built_in()?,
+    };
+    if let Some(model) = catalogue.models().find(|model| model.provider != PROVIDER) {
+        return Err(StartError::Provider { model: model.id.clone(), provider: model.provider.clone() });
     }
+    Ok(catalogue)
 }
 
 /// Who tells what the provider billed; nobody without a key.
@@ -249,7 +264,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     }
     let provider: Arc<dyn Provider> = Arc::new(fal::Fal::new(&fal_settings)?);
     let provider: Arc<dyn Provider> = Arc::new(Metered::new(provider, meters.clone()));
-    let providers: Providers = BTreeMap::from([("fal".to_owned(), provider)]);
+    let providers: Providers = BTreeMap::from([(PROVIDER.to_owned(), provider)]);
     let mut media_hosts = config.fal.media_hosts.clone();
     if sandbox.is_some() {
         media_hosts.push("127.0.0.1".to_owned());

@@ -51,7 +51,7 @@ impl Telemetry {
 /// the collector of the settings, or nowhere.
 pub fn start(settings: &LogSettings) -> Result<Telemetry, TelemetryError> {
     // How many threads listen where is not worth two lines at every start; the operator's filter may say otherwise.
-    let filter = EnvFilter::try_new(format!("actix_server=warn,{}", settings.filter))
+    let filter = EnvFilter::try_new(format!("actix_server=warn,actix_http::h1::dispatcher=off,{}", settings.filter))
         .map_err(|_| TelemetryError::Filter(settings.filter.clone()))?;
     let traces = settings.otlp_endpoint.as_deref().map(collector).transpose()?;
     // Steps of ours only: what libraries do is not part of a request's story.

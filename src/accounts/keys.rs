@@ -212,6 +212,9 @@ impl Accounts {
                 return Err(AccountsError::Invalid("a project key makes images for its own project only".to_owned()));
             }
             check_permissions(key.kind, change.scopes, change.role)?;
+            if change.role.is_some() && key.kind == KeyKind::Project {
+                return Err(AccountsError::Invalid("a project key has scopes, and no role".to_owned()));
+            }
             key.scopes = change.scopes.unwrap_or(key.scopes);
             key.role = change.role.unwrap_or(key.role);
             if let Some(project) = change.generates_for {
@@ -442,13 +445,16 @@ impl Accounts {
                 self.open_project(&mut transaction, project).await?;
             }
             let keys = transaction.keys().await?;
-            let mut records = keys.iter().map(|key| &key.record);
+            let records = keys.iter().map(|key| &key.record);
             let before = records.clone().find(|record| record.id == id).ok_or(AccountsError::UnknownKey)?;
             let mut record = before.clone();
             change(&mut record)?;
             let now = self.inner.clock.now();
-            let owner_goes = is_owner(before, now) && !is_owner(&record, now);
-            if owner_goes && !records.any(|other| other.id != id && is_owner(other, now)) {
+            let others: Vec<&KeyRecord> = records.filter(|other| other.id != id).collect();
+            let last_goes = |is_owner: &dyn Fn(&KeyRecord) -> bool| {
+                is_owner(before) && !is_owner(&record) && !others.iter().any(|other| is_owner(other))
+            };
+            if last_goes(&|key| is_owner(key, now)) || last_goes(&is_lasting_owner) {
                 return Err(AccountsError::LastOwner);
             }
             transaction.update_key(&record).await?;
@@ -468,6 +474,16 @@ fn is_owner(key: &KeyRecord, now: Timestamp) -> bool {
         && key.expires_at.is_none_or(|end| end > now)
 }
 
+/// Whether a key may make admin keys for good: one that ends by itself, or may be used from some addresses only, can leave
+/// nobody who may.
+fn is_lasting_owner(key: &KeyRecord) -> bool {
+    key.kind == KeyKind::Admin
+        && key.role == Role::Owner
+        && key.revoked_at.is_none()
+        && key.expires_at.is_none()
+        && key.allowed_addresses.is_none()
+}
+
 const fn key_kind(caller: CallerKind) -> KeyKind {
     match caller {
         CallerKind::Admin => KeyKind::Admin,
@@ -483,10 +499,18 @@ const fn setting_name(kind: KeyKind) -> &'static str {
 }
 
 pub(super) fn check_name(name: &str) -> Result<(), AccountsError> {
-    if name.trim().is_empty() || name.chars().count() > LONGEST_NAME || name.contains('\0') {
-        return Err(AccountsError::Invalid(format!("a name has 1 to {LONGEST_NAME} characters")));
+    if name.trim().is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(is_invisible) {
+        let message = format!("a name has 1 to {LONGEST_NAME} characters, none of them invisible, and is not blank");
+        return Err(AccountsError::Invalid(message));
     }
     Ok(())
+}
+
+/// Control characters, and those of Unicode that show nothing or turn the direction of text: two names that look alike would
+/// be two names.
+fn is_invisible(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Errors where a key is given what its kind does not have.

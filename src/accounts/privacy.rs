@@ -1,6 +1,7 @@
 //! Forgetting: prompts that outlive a shorter retention, and content that is erased on request. What is erased of a
 //! generation, and its files, is the gateway's to say.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::json;
@@ -55,6 +56,7 @@ impl Accounts {
             let now = self.inner.clock.now();
             let mut last = store.shorten_prompts(&project, now, None, AT_ONCE).await?;
             let found = last.is_some();
+            self.inner.has_forgotten.fetch_or(found, Ordering::SeqCst);
             while last.is_some() {
                 last = store.shorten_prompts(&project, now, last, AT_ONCE).await?;
             }
@@ -63,8 +65,26 @@ impl Accounts {
                 tracing::info!(project = %project.project(), "no kept prompt outlives the project's retention");
             }
         }
-        while store.purge_prompts(self.inner.clock.now(), AT_ONCE).await? >= u64::from(AT_ONCE) {}
+        loop {
+            let forgotten = store.purge_prompts(self.inner.clock.now(), AT_ONCE).await?;
+            self.inner.has_forgotten.fetch_or(forgotten > 0, Ordering::SeqCst);
+            if forgotten < u64::from(AT_ONCE) {
+                break;
+            }
+        }
+        if self.inner.has_forgotten.load(Ordering::SeqCst) {
+            self.empty_log().await;
+        }
         Ok(())
+    }
+
+    /// Empties the database's log of what was forgotten; where that cannot be done now, it is tried again every few seconds.
+    async fn empty_log(&self) {
+        let emptied = self.inner.store.empty_log().await;
+        if let Err(error) = &emptied {
+            tracing::debug!(%error, "the database's log cannot be emptied now");
+        }
+        self.inner.has_forgotten.store(emptied.is_err(), Ordering::SeqCst);
     }
 
     /// One generation, for its erasure.
@@ -90,6 +110,7 @@ impl Accounts {
                 self.record(&mut transaction, change).await?;
             }
             transaction.commit().await?;
+            self.empty_log().await;
             Ok(erased)
         }))
         .await
@@ -113,6 +134,7 @@ impl Accounts {
             };
             self.record(&mut transaction, change).await?;
             self.commit(transaction).await?;
+            self.inner.has_forgotten.store(true, Ordering::SeqCst);
             Ok(ProjectErasure { project_id: id, before: now, finished_at: None })
         }))
         .await
@@ -151,6 +173,7 @@ impl Accounts {
 
     /// An erasure is done.
     pub async fn finish_project_erasure(&self, erasure: &ProjectErasure) -> Result<(), AccountsError> {
+        self.empty_log().await;
         Ok(self.inner.store.finish_project_erasure(erasure, self.inner.clock.now()).await?)
     }
 }

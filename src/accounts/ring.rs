@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub(super) struct Inner {
     attempts: Attempts,
     /// When each key was last used; outlives the ring, which is made again with every change.
     pub(super) uses: Mutex<HashMap<ApiKeyId, Arc<Use>>>,
+    /// Whether something was forgotten that the database's log may still hold.
+    pub(super) has_forgotten: AtomicBool,
 }
 
 /// The keys at one change number.
@@ -92,7 +95,8 @@ impl Accounts {
     /// Reads all keys from a migrated database.
     pub async fn load(store: Store, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Result<Self, AccountsError> {
         let (attempts, uses) = (Attempts::default(), Mutex::default());
-        let inner = Inner { store, clock, ids, ring: ArcSwap::default(), attempts, uses };
+        let has_forgotten = AtomicBool::new(false);
+        let inner = Inner { store, clock, ids, ring: ArcSwap::default(), attempts, uses, has_forgotten };
         inner.read().await?;
         Ok(Self { inner: Arc::new(inner), author: Arc::new(Author::System), default_rates: DefaultRates::default() })
     }

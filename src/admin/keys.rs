@@ -12,7 +12,7 @@ use super::permits::{
 };
 use super::projects::{given, known_models};
 use super::shapes::{accounts_of, id_of};
-use crate::accounts::{KeyChange, KeyKind, KeyRecord};
+use crate::accounts::{AdminAction, KeyChange, KeyKind, KeyRecord};
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body};
@@ -158,6 +158,9 @@ pub async fn update_key(
     let before = services.accounts.list_keys(None).await?.into_iter().find(|key| key.id == id);
     if let Some(before) = before {
         owner_for_admin_keys(&caller, &before)?;
+        if change.budget.is_some_and(|budget| budget != before.budget) {
+            caller.may_change(AdminAction::Bill, "budget_usd")?;
+        }
     }
     let key = accounts_of(&request, &caller, &services).update_key(id, change).await?;
     let used = services.accounts.last_used(&[id]).await?.first().map(|(_, at)| *at);

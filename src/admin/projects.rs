@@ -11,8 +11,8 @@ use uuid::Uuid;
 use validator::Validate;
 
 use super::erasures::ErasureView;
-use super::shapes::accounts_of;
-use crate::accounts::{AuditEvent, Policy, ProjectChange, ProjectRecord, RateLimit};
+use super::shapes::{accounts_of, not_blank};
+use crate::accounts::{AdminAction, AuditEvent, Policy, ProjectChange, ProjectRecord, RateLimit};
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, idempotency_key};
@@ -191,7 +191,7 @@ pub struct CreditBody {
     #[schema(value_type = Option<KindBody>, example = "top_up")]
     kind: Option<KindBody>,
     /// Why, for those who read the ledger later.
-    #[validate(length(min = 1, max = 500, message = "has 1 to 500 characters"))]
+    #[validate(length(min = 1, max = 500, message = "has 1 to 500 characters"), custom(function = "not_blank"))]
     reason: String,
 }
 
@@ -306,6 +306,12 @@ pub async fn update_project(
         rate_limits: limits.rates.map(|rates| rate_limits(&services, rates)).transpose()?,
     };
     let project = find(&services, &id).await?;
+    if change.prepaid.is_some_and(|prepaid| prepaid != project.prepaid) {
+        caller.may_change(AdminAction::Bill, "prepaid")?;
+    }
+    if change.spend_limit.is_some_and(|limit| limit != project.spend_limit) {
+        caller.may_change(AdminAction::Bill, "spend_limit_usd")?;
+    }
     let project = accounts_of(&request, &caller, &services).update_project(project.id, change).await?;
     Ok(HttpResponse::Ok().json(view(&services, project).await?))
 }

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
-use super::shapes::accounts_of;
+use super::shapes::{accounts_of, not_blank};
 use crate::accounts::AuditEvent;
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
@@ -25,7 +25,7 @@ pub struct RefundBody {
     #[schema(value_type = String, example = "0.035")]
     amount_usd: Money,
     /// Why, for those who read the ledger later.
-    #[validate(length(min = 1, max = 500, message = "has 1 to 500 characters"))]
+    #[validate(length(min = 1, max = 500, message = "has 1 to 500 characters"), custom(function = "not_blank"))]
     reason: String,
 }
 

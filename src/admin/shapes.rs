@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 use uuid::Uuid;
+use validator::ValidationError;
 
 use crate::accounts::{AuditEvent, Caller, Cursor};
 pub use crate::api::accounts_of;
@@ -20,6 +21,14 @@ use crate::http::{Code, Problem};
 
 /// The longest life of a key, in seconds: a hundred years.
 pub const LONGEST_LIFE: u64 = 100 * 366 * 24 * 3600;
+
+/// Errors for a text that people read later and that says nothing, or that a database cannot hold.
+pub fn not_blank(text: &str) -> Result<(), ValidationError> {
+    if text.trim().is_empty() || text.contains('\0') {
+        return Err(ValidationError::new("blank").with_message("is not blank and has no character U+0000".into()));
+    }
+    Ok(())
+}
 
 /// Declares a page of one kind of thing, as OpenAI's clients read it.
 macro_rules! list {

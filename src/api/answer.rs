@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::Services;
 use super::places::{Embedding, embed, public, public_base};
-use crate::catalogue::{ResponseFormat, Switches};
+use crate::catalogue::{Adaptation, Order, ResponseFormat, Switches};
 use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId, Timestamp};
 use crate::gateway::{Finished, cost_drift};
 use crate::http::Problem;
@@ -123,20 +123,18 @@ pub struct ImageAnswer {
 impl ImageAnswer {
     /// The answer about what was delivered.
     #[must_use]
-    pub fn of(
-        finished: &Finished,
-        images: Vec<ImageView>,
-        delivery: &Delivery,
-        ignored: &[String],
-        prompt: Option<&str>,
-    ) -> Self {
+    pub fn of(finished: &Finished, images: Vec<ImageView>, delivery: &Delivery, order: &Order) -> Self {
         Self {
             id: finished.id.to_string(),
             created: finished.created_at.seconds(),
             model: finished.model.clone(),
-            produced: Produced::of(images, delivery, prompt),
+            produced: Produced::of(images, delivery, order.prompt()),
             num_images: delivery.num_images,
-            meta: Meta { usage: MetaUsage::of(finished.price), ignored: ignored.to_vec() },
+            meta: Meta {
+                usage: MetaUsage::of(finished.price),
+                ignored: order.ignored.clone(),
+                adapted: order.adapted.clone(),
+            },
         }
     }
 
@@ -178,6 +176,8 @@ pub struct Meta {
     pub usage: MetaUsage,
     /// Fields of the request that counted for nothing.
     pub ignored: Vec<String>,
+    /// Fields that another value stands for, such as pixels of which only the ratio counts.
+    pub adapted: Vec<Adaptation>,
 }
 
 /// What a generation cost.
@@ -431,15 +431,14 @@ pub async fn image_answer(
     finished: &Finished,
     delivery: &Delivery,
     switches: &Switches,
-    ignored: &[String],
-    prompt: Option<&str>,
+    order: &Order,
 ) -> Result<ImageAnswer, Problem> {
     let base = public_base(services, request);
     let mut images = image_views(&delivery.images, |url| public(services, &base, url));
     let how =
         Embedding { as_base64: switches.response_format == ResponseFormat::B64Json, as_data_uris: switches.sync_mode };
     embed(services, finished.id, delivery, &mut images, how).await?;
-    Ok(ImageAnswer::of(finished, images, delivery, ignored, prompt))
+    Ok(ImageAnswer::of(finished, images, delivery, order))
 }
 
 /// The headers that tell what a generation cost and which it is, ours and AIML's.
@@ -448,6 +447,8 @@ pub fn put_cost_headers(response: &mut HttpResponseBuilder, id: GenerationId, pr
         ("x-imagegate-generation-id", id.to_string()),
         ("x-inference-id", id.to_string()),
         ("x-imagegate-cost-usd", price.to_string()),
+        // What a LiteLLM in front books.
+        ("x-litellm-response-cost", price.to_string()),
         ("x-aimlapi-usd-spent", price.to_string()),
         ("x-aimlapi-credits-used", price.credits().to_string()),
     ];

@@ -22,7 +22,7 @@ use super::stream::stream_events;
 use super::{GenerationView, Services};
 use crate::accounts::{Caller, CallerKind};
 use crate::catalogue::{self, Json, Order, Strictness, Switches};
-use crate::domain::{GenerationId, ProjectId};
+use crate::domain::{GenerationId, ProjectId, Scope};
 use crate::gateway::{Accepted, ClientNews, Finished, FinishedError, Gateway, Job, Progress, Request, read_finished};
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
 use crate::ledger::{FinalState, ReserveError};
@@ -65,6 +65,7 @@ pub struct ImageRequest(Map<String, Value>);
             ("x-imagegate-generation-id" = String, description = "The generation's id."),
             ("x-imagegate-cost-usd" = String, description = "What it cost, in US dollars with nine places."),
             ("x-imagegate-ignored" = String, description = "Fields of the request that counted for nothing, if any."),
+            ("x-imagegate-adapted" = String, description = "Fields that another value stands for (`meta.adapted`), if any."),
             ("x-imagegate-upstream" = String, description = "`fal`, or `sandbox` where no key of fal is set."),
             ("idempotent-replayed" = String, description = "`true` if this is the answer to an earlier request with the same key."),
             ("x-ratelimit-limit-requests" = String, description = "Requests for this model in any minute, where they are limited; likewise `-images`."),
@@ -141,7 +142,7 @@ pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<Http
             "a generation in the background is not streamed; leave one of the two out",
         ));
     }
-    let idempotency_key = idempotency_key(request.headers())?;
+    let idempotency_key = idempotency_key_of(&caller, request.headers())?;
     let may_join = idempotency_key.is_none() && !in_background && !switches.stream;
     let resent = resent(request.headers()).filter(|_| may_join);
     let ask = Request {
@@ -257,6 +258,14 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         return Err(Problem::new(Code::InvalidRequest, message).param("Idempotency-Key"));
     }
     Ok(Some(key.to_owned()))
+}
+
+/// The caller's own `Idempotency-Key`: keys of a project share theirs, but one that may not read what the others made has
+/// its own.
+pub(super) fn idempotency_key_of(caller: &Caller, headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let key = idempotency_key(headers)?;
+    let is_shared = caller.scopes.contains(Scope::ImagesRead);
+    Ok(key.map(|key| if is_shared { key } else { format!("{}:{key}", caller.api_key_id) }))
 }
 
 /// `x-stainless-retry-count`: how often OpenAI's SDK has sent this before. Its clients send again what got no answer.
@@ -414,11 +423,11 @@ async fn answer_finished(
         return Err(if replayed { problem.header("idempotent-replayed", "true") } else { problem });
     };
     let switches: &Switches = &order.switches;
-    let body = image_answer(services, request, finished, delivery, switches, &order.ignored, order.prompt()).await?;
+    let body = image_answer(services, request, finished, delivery, switches, order).await?;
     let status = StatusCode::from_u16(services.http.success_status).unwrap_or(StatusCode::CREATED);
     let mut response = HttpResponseBuilder::new(status);
     put_cost_headers(&mut response, finished.id, finished.price);
-    put_ignored(&mut response, &order.ignored);
+    put_ignored(&mut response, order);
     response.insert_header(("x-imagegate-upstream", services.upstream.name()));
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
@@ -430,15 +439,17 @@ async fn answer_finished(
     Ok(response.content_type(ContentType::json()).body(body))
 }
 
-/// `x-imagegate-ignored`, with characters that a header cannot carry replaced.
-pub(super) fn put_ignored(response: &mut HttpResponseBuilder, ignored: &[String]) {
-    if ignored.is_empty() {
-        return;
+/// `x-imagegate-ignored` and `x-imagegate-adapted`, with characters that a header cannot carry replaced.
+pub(super) fn put_ignored(response: &mut HttpResponseBuilder, order: &Order) {
+    let adapted = order.adapted.iter().map(|adaptation| adaptation.field.as_str()).collect();
+    let ignored = order.ignored.iter().map(String::as_str).collect();
+    for (header, fields) in [("x-imagegate-ignored", ignored), ("x-imagegate-adapted", adapted)] {
+        let fields: Vec<&str> = fields;
+        if fields.is_empty() {
+            continue;
+        }
+        let plain = |c: char| if c.is_ascii_graphic() && c != ',' { c } else { '?' };
+        let names = fields.iter().take(50).map(|name| name.chars().take(100).map(plain).collect());
+        response.insert_header((header, names.collect::<Vec<String>>().join(", ")));
     }
-    let names: Vec<String> = ignored
-        .iter()
-        .map(|name| name.chars().take(100).map(|c| if c.is_ascii_graphic() && c != ',' { c } else { '?' }).collect())
-        .take(50)
-        .collect();
-    response.insert_header(("x-imagegate-ignored", names.join(", ")));
 }

@@ -9,6 +9,7 @@ use super::Services;
 use super::access::{ProjectCaller, scope};
 use super::images::{ImageRequest, accept, project_of, put_ignored, wish_of};
 use super::input::expect_json;
+use crate::catalogue::Adaptation;
 use crate::gateway::Accepted;
 use crate::http::{Problem, ProblemBody};
 
@@ -54,9 +55,10 @@ pub async fn quote_image_generation(
         price_usd: quote.price.to_string(),
         credits: quote.price.credits(),
         ignored: order.ignored.clone(),
+        adapted: order.adapted.clone(),
     };
     let mut response = HttpResponse::Ok();
-    put_ignored(&mut response, &order.ignored);
+    put_ignored(&mut response, &order);
     Ok(response.json(view))
 }
 
@@ -88,6 +90,8 @@ pub struct QuoteView {
     credits: i64,
     /// Fields of the request that count for nothing.
     ignored: Vec<String>,
+    /// Fields that another value stands for, such as pixels of which only the ratio counts.
+    adapted: Vec<Adaptation>,
 }
 
 /// What the provider would be sent.

@@ -50,7 +50,7 @@ pub(super) async fn stream_events(
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }
-    put_ignored(&mut response, &accepted.order.ignored);
+    put_ignored(&mut response, &accepted.order);
     let watcher = job.watch();
     let events = async_stream::stream! {
         if replayed {
@@ -191,7 +191,7 @@ async fn finished_answer(
     };
     let mut switches = order.switches.clone();
     switches.response_format = ResponseFormat::B64Json;
-    image_answer(services, request, finished, delivery, &switches, &order.ignored, order.prompt()).await
+    image_answer(services, request, finished, delivery, &switches, order).await
 }
 
 fn delivered_events(order: &Order, answer: &ImageAnswer, prefix: &str) -> Vec<web::Bytes> {

@@ -23,8 +23,24 @@ pub struct Order {
     pub switches: Switches,
     /// Fields of the request that count for nothing, in its order; fields of fields with dots (`image_size.depth`).
     pub ignored: Vec<String>,
+    /// What is made otherwise than it was asked for, as far as the model can: a size of which only the ratio counts.
+    pub adapted: Vec<Adaptation>,
     /// One for each of the model's parameters.
     pub(super) slots: Vec<Option<Slot>>,
+}
+
+/// A value of a request that another one stands for.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, utoipa::ToSchema)]
+pub struct Adaptation {
+    /// The field, as the client wrote it.
+    #[schema(example = "size")]
+    pub field: String,
+    /// What was asked for.
+    #[schema(example = "1024x1024")]
+    pub from: Json,
+    /// What is made.
+    #[schema(example = "1:1")]
+    pub to: Json,
 }
 
 /// A parameter's value in an order.

@@ -1,7 +1,7 @@
 //! The catalogue: every model, found by id or alias in any letter case.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,6 +23,8 @@ pub struct Catalogue {
     models: Vec<Arc<Model>>,
     /// Ids and aliases in lower case, to the place in `models`.
     places: HashMap<Box<str>, usize>,
+    /// Every name of a parameter of a model on offer.
+    fields: HashSet<Box<str>>,
     version: String,
 }
 
@@ -91,7 +93,12 @@ impl Catalogue {
         let places = find_places(&models)?;
         let models: Vec<Arc<Model>> = models.into_iter().map(|(model, _)| model).collect();
         check_fallbacks(&models, &places)?;
-        Ok(Self { models, places, version: hex::encode(version.finalize()) })
+        let fields = models.iter().filter(|model| model.is_offered()).flat_map(|model| &model.parameters);
+        let names = fields.flat_map(|field| {
+            std::iter::once(&*field.name).chain(field.accepts.iter().map(String::as_str)).map(Box::from)
+        });
+        let fields = names.collect();
+        Ok(Self { models, places, fields, version: hex::encode(version.finalize()) })
     }
 
     /// The model of this id or alias, in any letter case; withdrawn models too.
@@ -105,18 +112,24 @@ impl Catalogue {
         self.models.get(*self.places.get(id.as_ref())?)
     }
 
-    /// The model that is made at this endpoint of this provider; withdrawn models too.
+    /// The model that is made at this endpoint of this provider, or that has the endpoint's name; withdrawn models too.
     #[must_use]
     pub fn model_of_endpoint(&self, provider: &str, endpoint: &str) -> Option<&Arc<Model>> {
-        self.models.iter().find(|model| {
+        let made_there = self.models.iter().find(|model| {
             let several = model.several.as_ref().is_some_and(|several| several.endpoint == endpoint);
             model.provider == provider && (model.endpoint == endpoint || several)
-        })
+        });
+        made_there.or_else(|| self.model(endpoint).filter(|model| model.provider == provider))
     }
 
     /// Every model, ordered by id; [`Model::is_offered`] tells those that can be ordered.
     pub fn models(&self) -> impl Iterator<Item = &Arc<Model>> {
         self.models.iter()
+    }
+
+    /// Whether any model on offer has a parameter of this name.
+    pub(super) fn has_field(&self, name: &str) -> bool {
+        self.fields.contains(name)
     }
 
     /// A hex digest of all the files: it changes when any of them does.

@@ -88,6 +88,12 @@ fn a_key_that_is_easily_guessed_is_refused_and_the_sentence_says_how_to_make_one
         "admin-admin-admin-admin",
         "qwertyuiopasdfghjkl",
         "at-least-sixteen-characters",
+        "sk-ig-admin-1234567890123456",
+        "sk-ig-admin-changemechangeme",
+        "sk-ig-admin-aaaabbbbccccddddeeee",
+        "sk-ig-0123456789abcdef0123456789abcdef",
+        "sk-ig-admin-passwordpassword",
+        "sk-ig-admin-admin",
     ];
     for name in ["IMAGEGATE_ADMIN_KEY", "IMAGEGATE_BOOTSTRAP_KEY", "IMAGEGATE_FILE_SECRET"] {
         for value in weak {

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SecondsFormat};
 use uuid::Uuid;
@@ -83,38 +83,52 @@ impl Clock for SystemClock {
     }
 }
 
-/// The machine's clock, corrected to the one that all replicas share: the database's. Deadlines, months and buckets of usage
-/// are the same wherever a request is worked on.
-#[derive(Debug, Default)]
+/// The clock that all replicas share: the database's, or the machine's where the database has none. Between two readings it
+/// runs by the machine's monotonic clock, so that somebody who sets the machine's time ends no deadline. Deadlines, months and
+/// buckets of usage are the same wherever a request is worked on.
+#[derive(Debug)]
 pub struct SharedClock {
     machine: SystemClock,
-    /// What the machine's clock is behind by, in microseconds.
-    behind: AtomicI64,
+    started: Instant,
+    /// What it showed at `started`, in microseconds since the epoch.
+    at_start: AtomicI64,
 }
 
 /// Less than this is no difference: two clocks that are kept right differ by that much.
 const NO_DIFFERENCE: Duration = Duration::from_millis(50);
 
+impl Default for SharedClock {
+    /// Shows the machine's time.
+    fn default() -> Self {
+        let machine = SystemClock;
+        Self { machine, started: Instant::now(), at_start: AtomicI64::new(machine.now().0) }
+    }
+}
+
 impl SharedClock {
     /// Notes what the shared clock shows now, give or take `tolerance`; a smaller difference changes nothing.
     pub fn set(&self, now: Timestamp, tolerance: Duration) {
-        let behind = now.micros().saturating_sub(self.machine.now().micros());
-        let change = Duration::from_micros(behind.abs_diff(self.behind.load(Ordering::SeqCst)));
-        if change > tolerance + NO_DIFFERENCE {
-            self.behind.store(behind, Ordering::SeqCst);
+        let difference = now.micros().saturating_sub(self.now().micros());
+        if Duration::from_micros(difference.unsigned_abs()) > tolerance + NO_DIFFERENCE {
+            self.at_start.fetch_add(difference, Ordering::SeqCst);
         }
+    }
+
+    /// Shows the machine's time from now on.
+    pub fn follow_machine(&self) {
+        self.set(self.machine.now(), Duration::ZERO);
     }
 
     /// How many microseconds the machine's clock is behind; below zero it is ahead.
     #[must_use]
     pub fn behind(&self) -> i64 {
-        self.behind.load(Ordering::SeqCst)
+        self.now().micros().saturating_sub(self.machine.now().micros())
     }
 }
 
 impl Clock for SharedClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.machine.now().0.saturating_add(self.behind()))
+        Timestamp(self.at_start.load(Ordering::SeqCst)).plus(self.started.elapsed())
     }
 }
 
@@ -173,13 +187,15 @@ mod tests {
         let clock = SharedClock::default();
         let off = |seconds: i64| Timestamp::from_micros(SystemClock.now().micros() + seconds * 1_000_000);
         clock.set(off(3), Duration::from_secs(9));
-        assert_eq!(clock.behind(), 0);
+        assert!(clock.behind().abs() < 1_000_000);
         for seconds in [40, -12] {
             clock.set(off(seconds), Duration::from_millis(1));
             assert_eq!((clock.behind() + 500_000).div_euclid(1_000_000), seconds);
             assert!(clock.now().since(off(seconds)) < Duration::from_secs(10));
             assert!(off(seconds).since(clock.now()) < Duration::from_secs(10));
         }
+        clock.follow_machine();
+        assert!(clock.behind().abs() < 1_000_000);
     }
 
     #[test]

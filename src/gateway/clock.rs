@@ -1,4 +1,5 @@
-//! The clock that all replicas share is the database's: each corrects its machine's clock by it once a second.
+//! The clock that all replicas share is the database's: each sets its own by it once a second. SQLite has none, so there the
+//! machine's clock is followed.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,17 +33,19 @@ impl ClockSkew {
 
 impl Gateway {
     /// Asks the database for the time. Says so once where the machine's clock is off.
+    ///
+    /// A machine's clock that is set while generations are open is followed when none is: their deadlines are durations.
     pub(super) async fn set_clock(&self) -> Result<(), LedgerError> {
-        let Some((now, tolerance)) = self.books.time().await? else { return Ok(()) };
-        self.shared_clock.set(now, tolerance);
+        match self.books.time().await? {
+            Some((now, tolerance)) => self.shared_clock.set(now, tolerance),
+            None if !self.clock_skew().is_too_large() || self.jobs.len() == 0 => self.shared_clock.follow_machine(),
+            None => {}
+        }
         let skew = self.clock_skew();
         let reported = self.skew_reported.swap(skew.is_too_large(), Ordering::SeqCst);
         match (reported, skew.is_too_large()) {
             (false, true) => {
-                warn!(
-                    behind_seconds = skew.seconds(),
-                    "this machine's clock is off; the database's clock is used instead"
-                );
+                warn!(behind_seconds = skew.seconds(), "this machine's clock is off; it is not followed");
             }
             (true, false) => info!("this machine's clock is right again"),
             _ => {}

@@ -275,6 +275,8 @@ async fn open_sqlite(
         // FULL, not NORMAL: what was answered survives a power cut.
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
+        // What is erased is overwritten, not only unlinked.
+        .pragma("secure_delete", "ON")
         .busy_timeout(options.acquire_timeout)
         .optimize_on_close(true, None)
         .log_statements(log::LevelFilter::Off);

@@ -1,6 +1,6 @@
 //! Forgetting what is kept: prompts that outlive a shorter retention, and content that is erased on request.
 
-use sqlx::FromRow;
+use sqlx::{ConnectOptions, Connection, FromRow};
 use uuid::Uuid;
 
 use super::connection::{Either, WriteTransaction, on_both, within};
@@ -177,6 +177,21 @@ impl Store {
                     .map(|done| done.rows_affected()))?;
             transaction.commit().await?;
             Ok(forgotten)
+        })
+        .await
+    }
+
+    /// Empties SQLite's log of writes, which else keeps what was forgotten until later writes take its place.
+    ///
+    /// Errors: [`StoreError::Unreachable`] also while somebody reads or writes; to be tried again.
+    pub(crate) async fn empty_log(&self) -> Result<(), StoreError> {
+        let Either::Sqlite(pools) = &self.inner.pools else { return Ok(()) };
+        within(self.options().write_timeout, async {
+            let mut connection = pools.connect.connect().await?;
+            let (busy, ..): (i64, i64, i64) =
+                sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut connection).await?;
+            connection.close().await?;
+            if busy == 0 { Ok(()) } else { Err(StoreError::no_answer("the database's log is in use".to_owned())) }
         })
         .await
     }

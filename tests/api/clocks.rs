@@ -124,3 +124,30 @@ async fn at_a_months_end_the_databases_clock_says_which_month_is_charged() {
     drop((behind, early));
     drop(database);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_whose_time_is_set_while_an_image_is_made_gives_it_up_no_earlier() {
+    let database = TestDatabase::new(Database::Sqlite).await;
+    let fal = start_sandbox(Duration::from_secs(8));
+    let offset = database.folder().join("faketime");
+    std::fs::write(&offset, "+0").unwrap();
+    let gateway = Start::new(&database.url, &fal.queue_url())
+        .with("LD_PRELOAD", &faketime())
+        .with("FAKETIME_TIMESTAMP_FILE", offset.to_str().unwrap())
+        .with("FAKETIME_NO_CACHE", "1")
+        .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+        .run()
+        .await;
+    let set_time = async {
+        eventually(PATIENCE, || async { (fal_state(&fal).await["accepted_submits"] == 1).then_some(()) }).await;
+        std::fs::write(&offset, "+4000").unwrap();
+        eventually(PATIENCE, || async { (gateway.readiness().await["clock"] == "off").then_some(()) }).await;
+    };
+    let (answer, ()) = tokio::join!(gateway.generate(&request()).send(), set_time);
+    let body = read(answer.unwrap(), StatusCode::CREATED).await;
+    let row = gateway.ended(body["id"].as_str().unwrap()).await;
+    let took = row["settled_at"].as_i64().unwrap() - row["created_at"].as_i64().unwrap();
+    assert!((0..1000).contains(&took), "{row}");
+    // Once nothing is open, the machine's time is followed.
+    eventually(PATIENCE, || async { (gateway.readiness().await["clock"] == "ok").then_some(()) }).await;
+}

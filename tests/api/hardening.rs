@@ -17,6 +17,7 @@ on_both_databases!(
     readiness_shows_details_to_operators_only,
     what_a_key_opens_is_kept_by_no_cache,
     long_names_are_cut_in_answers,
+    blank_and_invisible_texts_are_refused,
 );
 
 async fn ambiguous_headers_and_unreadable_bodies_are_refused_at_once(kind: Database) {
@@ -68,6 +69,25 @@ async fn ambiguous_headers_and_unreadable_bodies_are_refused_at_once(kind: Datab
         (of(400) && of(431)).then_some(())
     })
     .await;
+    assert!(!house.gateway.log().contains("\"ERROR\""), "what a stranger sends is no error of ours");
+}
+
+async fn blank_and_invisible_texts_are_refused(kind: Database) {
+    let house = House::new(kind).await;
+    let send = async |path: &str, body: Value, status: StatusCode| {
+        read(house.gateway.admin(Method::POST, path).json(&body).send().await.unwrap(), status).await
+    };
+    for reason in ["", "   ", "\t", "\u{a0}", "a\0b"] {
+        let body = json!({"amount_usd": "1", "reason": reason});
+        send("/admin/v1/projects/default/credits", body, StatusCode::BAD_REQUEST).await;
+    }
+    let (_, made) = house.ask(&t_rex()).await;
+    let path = format!("/admin/v1/generations/{}/refunds", made["id"].as_str().unwrap());
+    send(&path, json!({"amount_usd": "0.01", "reason": " "}), StatusCode::BAD_REQUEST).await;
+    for name in ["a\nb", "\u{feff}", "default\u{200b}", "\u{202e}tluafed", " "] {
+        send("/v1/organization/projects", json!({"name": name}), StatusCode::BAD_REQUEST).await;
+    }
+    assert!(!house.gateway.log().contains("cannot be read"));
 }
 
 async fn readiness_shows_details_to_operators_only(kind: Database) {

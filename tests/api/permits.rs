@@ -134,11 +134,21 @@ async fn a_key_without_the_scope_to_read_sees_and_cancels_only_its_own_generatio
     // fal's clients have the same eyes.
     let fals = format!("/fal/queue/fal-ai/flux/requests/{}/status", others["id"].as_str().unwrap());
     read(as_maker(Method::GET, &fals).send().await.unwrap(), StatusCode::NOT_FOUND).await;
-    // Nothing that was refused has touched the other key's generation; a key that may read sees both.
+    // Its idempotency keys are its own: another key's request with the same one is not shown to it.
+    let narrow = json!({"name": "other maker", "scopes": ["images:generate"]});
+    let narrow = post(gateway, &accounts, narrow).await["api_key"]["value"].as_str().unwrap().to_owned();
+    let mut ids = Vec::new();
+    for key in [&maker, &narrow, &maker] {
+        let request = gateway.request(Method::POST, "/v1/images/generations").bearer_auth(key).json(&body);
+        let answer = request.header("idempotency-key", "order-17").send().await.unwrap();
+        ids.push(read(answer, StatusCode::ACCEPTED).await["id"].clone());
+    }
+    assert!(ids[0] == ids[2] && ids[0] != ids[1], "{ids:?}");
+    // Nothing that was refused has touched the other key's generation; a key that may read sees all.
     let list = gateway.project(Method::GET, "/v1/images/generations").send().await.unwrap();
-    assert_eq!(read(list, StatusCode::OK).await["data"].as_array().unwrap().len(), 2);
-    for generation in [&others, &own] {
-        assert_eq!(gateway.ended(generation["id"].as_str().unwrap()).await["state"], "succeeded");
+    assert_eq!(read(list, StatusCode::OK).await["data"].as_array().unwrap().len(), 4);
+    for id in [&others["id"], &own["id"], &ids[0], &ids[1]] {
+        assert_eq!(gateway.ended(id.as_str().unwrap()).await["state"], "succeeded");
     }
 }
 
@@ -162,12 +172,21 @@ async fn an_admin_key_has_a_role_and_the_last_owner_stays(kind: Database) {
     let key = |key: &Value| format!("/admin/v1/keys/{}", key["id"].as_str().unwrap());
     let demoted = send(&gateway, Method::PATCH, &key(&owner), json!({"role": "billing"}), StatusCode::OK).await;
     assert_eq!((&demoted["role"], &demoted["scopes"]), (&json!("billing"), &Value::Null));
-    for change in [json!({"role": "operator"}), json!({"expires_at": 1})] {
+    // An owner's key that ends by itself is no successor.
+    let short = json!({"name": "short", "role": "owner", "expires_in_seconds": 3600});
+    let short = post(&gateway, ADMIN_KEYS, short).await;
+    for change in [
+        json!({"role": "operator"}),
+        json!({"expires_at": 1}),
+        json!({"expires_at": 4_000_000_000_i64}),
+        json!({"allowed_addresses": ["10.9.9.9"]}),
+    ] {
         let answer = send(&gateway, Method::PATCH, &key(first), change, StatusCode::CONFLICT).await;
         assert!(answer["message"].as_str().unwrap().contains("last admin key with the role `owner`"), "{answer}");
     }
     send(&gateway, Method::PATCH, &key(&owner), json!({"role": "owner"}), StatusCode::OK).await;
     let one = |key: &Value| format!("{ADMIN_KEYS}/{}", key["id"].as_str().unwrap());
+    read(gateway.admin(Method::DELETE, &one(&short)).send().await.unwrap(), StatusCode::OK).await;
     send(&gateway, Method::PATCH, &key(first), json!({"role": "operator"}), StatusCode::OK).await;
     let last = gateway.request(Method::DELETE, &one(&owner)).bearer_auth(owner["value"].as_str().unwrap());
     read(last.send().await.unwrap(), StatusCode::CONFLICT).await;
@@ -194,6 +213,17 @@ async fn only_an_owner_changes_or_exchanges_an_admin_key(kind: Database) {
         let changed = ask(Method::PATCH, format!("/admin/v1/keys/{id}"), json!({"role": "owner"})).await;
         read(changed, StatusCode::FORBIDDEN).await;
     }
+    // Nor does another route to the same field permit more.
+    let project = "/admin/v1/projects/default";
+    for change in [json!({"spend_limit_usd": "9999"}), json!({"prepaid": true})] {
+        read(ask(Method::PATCH, project.to_owned(), change).await, StatusCode::FORBIDDEN).await;
+    }
+    let same = json!({"spend_limit_usd": null, "prepaid": false, "name": "shop"});
+    read(ask(Method::PATCH, project.to_owned(), same).await, StatusCode::OK).await;
+    let budget = ask(Method::PATCH, format!("/admin/v1/keys/{worker}"), json!({"budget_usd": "10"})).await;
+    assert_eq!(read(budget, StatusCode::FORBIDDEN).await["error"]["param"], "budget_usd");
+    let role = json!({"role": "owner"});
+    send(&gateway, Method::PATCH, &format!("/admin/v1/keys/{worker}"), role, StatusCode::BAD_REQUEST).await;
     // What is an operator's own work, it does.
     let changed = ask(Method::PATCH, format!("/admin/v1/keys/{worker}"), json!({"scopes": ["images:generate"]})).await;
     read(changed, StatusCode::OK).await;

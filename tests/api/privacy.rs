@@ -231,6 +231,13 @@ async fn a_projects_content_is_erased_and_no_other_projects(kind: Database) {
     })
     .await;
     assert_eq!(done["before"], asked["before"]);
+    if kind == Database::Sqlite {
+        for file in std::fs::read_dir(database.folder()).unwrap().map(|file| file.unwrap().path()) {
+            let bytes = std::fs::read(&file).unwrap();
+            let holds = bytes.windows(7).any(|text| text == b"cat.png");
+            assert!(!holds, "{} still has the name of an erased file", file.display());
+        }
+    }
     for id in [&ended, &open] {
         let after = history(&gateway, id).await;
         assert!(after["erased_at"].is_i64(), "{after}");

@@ -97,6 +97,10 @@ fn a_start_that_cannot_be_ends_with_one_clear_sentence() {
     let server = tool("IMAGEGATE_TEST_POSTGRES");
     let (server, _) = server.rsplit_once('/').unwrap();
     let nowhere = format!("{server}/no_such_database");
+    let models = tempfile::tempdir().unwrap();
+    let other =
+        include_str!("../../src/catalogue/models/flux-dev.toml").replace("provider = \"fal\"", "provider = \"acme\"");
+    std::fs::write(models.path().join("other.toml"), other).unwrap();
     for (settings, words) in [
         (vec![("IMAGEGATE_MARKUP", "plenty")], vec!["IMAGEGATE_MARKUP", "plenty", "decimal"]),
         (vec![("IMAGEGATE_BIND", address.as_str())], vec!["IMAGEGATE_BIND", address.as_str()]),
@@ -118,6 +122,10 @@ fn a_start_that_cannot_be_ends_with_one_clear_sentence() {
         ),
         (vec![("DATABASE_URL", "mysql://x")], vec!["DATABASE_URL", "postgres://"]),
         (vec![("IMAGEGATE_MODELS_DIR", "/nowhere/at/all")], vec!["IMAGEGATE_MODELS_DIR=`/nowhere/at/all`"]),
+        (
+            vec![("IMAGEGATE_MODELS_DIR", models.path().to_str().unwrap())],
+            vec!["the model `flux/dev` has the provider `acme`"],
+        ),
         (
             vec![
                 ("IMAGEGATE_TLS_CERT", "/nope.pem"),

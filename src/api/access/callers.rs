@@ -12,7 +12,7 @@ use actix_web::middleware::Next;
 use actix_web::{Error, FromRequest, HttpMessage, HttpRequest, web};
 
 use super::{Access, StatedCaller};
-use crate::accounts::{AdmitError, Caller, CallerKind, Scope};
+use crate::accounts::{AdminAction, AdmitError, Caller, CallerKind, Scope};
 use crate::api::Services;
 use crate::api::errors::key_problem;
 use crate::http::{AuthenticationFailed, Code, LoggedCaller, Problem};
@@ -82,7 +82,7 @@ pub mod scope {
 
 /// What the role of an admin key must permit, as a parameter of [`AdminCaller`].
 pub mod action {
-    use crate::accounts::AdminAction;
+    use super::AdminAction;
 
     needed! {
         /// Reads.
@@ -129,6 +129,17 @@ impl Deref for AnyProjectCaller {
 
     fn deref(&self) -> &Caller {
         &self.0
+    }
+}
+
+impl<A> AdminCaller<A> {
+    /// Errors with 403 where the role does not permit to change this field as well.
+    pub fn may_change(&self, needed: AdminAction, field: &str) -> Result<(), Problem> {
+        if self.role.may(needed) {
+            return Ok(());
+        }
+        let message = format!("the role `{}` of this admin key does not permit to change `{field}`", self.role);
+        Err(Problem::new(Code::PermissionDenied, message).param(field))
     }
 }
 

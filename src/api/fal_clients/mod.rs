@@ -22,7 +22,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::access::{Endpoint, endpoint, permit};
-use super::images::{IDEMPOTENCY_KEPT, accept, idempotency_key};
+use super::images::{IDEMPOTENCY_KEPT, accept, idempotency_key_of};
 use super::places::public_base;
 use super::{Services, generations};
 use crate::accounts::{Caller, Scope};
@@ -99,7 +99,7 @@ impl Visit {
 
     /// Begins to make it.
     fn generate(&self, accepted: &Accepted, waits: bool, webhook: Option<Webhook>) -> Result<Arc<Job>, Refusal> {
-        let key = idempotency_key(self.request.headers())?;
+        let key = idempotency_key_of(&self.caller, self.request.headers())?;
         let ask = Request {
             project_id: generations::project_of(&self.caller)?,
             api_key_id: self.caller.api_key_id,

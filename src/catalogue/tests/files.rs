@@ -156,7 +156,7 @@ fn an_example_must_be_a_valid_request_of_its_model() {
     for (request, wanted) in [
         (r#"{"model":"small"}"#, "`prompt` is required"),
         (r#"{"model":"flux/dev","prompt":"x"}"#, "it asks for the model `flux/dev`"),
-        (r#"{"model":"small","prompt":"x","seed":1}"#, "`seed` is not a field of this model"),
+        (r#"{"model":"small","prompt":"x","seed":1}"#, "`small` does not take `seed`"),
         (r#"{"model":"#, "not valid JSON"),
     ] {
         let message = mistake(&with(request));
@@ -220,4 +220,14 @@ fn the_two_models_of_the_first_light_have_the_documents_parameters() {
     assert_eq!(names("flux/dev"), [&common[..], &more[..]].concat());
     let model = catalogue.model("flux-realism").unwrap();
     assert!(model.parameters.iter().any(|parameter| matches!(&parameter.kind, Kind::Size(_))));
+}
+
+#[test]
+fn a_model_is_found_by_each_of_its_names_where_a_provider_s_client_asks() {
+    for model in catalogue().models() {
+        for name in std::iter::once(&model.id).chain(&model.aliases).chain([&model.endpoint]) {
+            let found = catalogue().model_of_endpoint(&model.provider, name).expect(name);
+            assert!(found.id == model.id || *name == found.endpoint, "`{name}` is {} and not {}", found.id, model.id);
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod limits;
 mod money;
 mod probes;
 mod schema;
+mod words;
 
 use std::sync::{Arc, LazyLock};
 

@@ -117,7 +117,12 @@ fn is_beyond_schemas(model: &Model, request: &Map<String, Json>, problem: &Probl
 
 /// Habits of other clients that the validator takes and the schema does not show.
 fn is_a_habit(model: &Model, request: &Map<String, Json>) -> bool {
-    request.get("output_format").is_some_and(|format| format == "b64_json")
+    let is_empty = |value: &Json| value == "" || value.as_array().is_some_and(Vec::is_empty);
+    let is_auto = |name: &str| request.get(name).is_some_and(|value| value == "auto");
+    request.values().any(is_empty)
+        || is_auto("quality")
+        || is_auto("background")
+        || request.get("output_format").is_some_and(|format| format == "b64_json")
         || kind_of(model, "background").is_some() && request.get("background").is_some_and(Json::is_boolean)
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Number, Value as JsonValue};
 use super::super::json::Json;
 use super::super::model::Parameter;
 use super::super::nearest::nearest;
+use super::super::order::Adaptation;
 use super::super::problem::{Code, PathPart, Problem};
 use super::super::shelf::Strictness;
 
@@ -25,6 +26,7 @@ pub(in super::super) struct Findings<'j> {
     more_problems: usize,
     ignored: Vec<String>,
     more_ignored: usize,
+    adapted: Vec<Adaptation>,
 }
 
 #[derive(Clone, Copy)]
@@ -42,6 +44,7 @@ impl<'j> Findings<'j> {
             more_problems: 0,
             ignored: Vec::new(),
             more_ignored: 0,
+            adapted: Vec::new(),
         }
     }
 
@@ -61,11 +64,24 @@ impl<'j> Findings<'j> {
         self.problems
     }
 
-    pub(super) fn into_ignored(mut self) -> Vec<String> {
+    pub(super) fn into_ignored_and_adapted(mut self) -> (Vec<String>, Vec<Adaptation>) {
         if self.more_ignored > 0 {
             self.ignored.push(format!("(and {} more)", self.more_ignored));
         }
-        self.ignored
+        (self.ignored, self.adapted)
+    }
+
+    /// Notes that the value at the present place is made by another one, which is not quite the same.
+    pub(super) fn adapt(&mut self, from: impl Into<JsonValue>, to: impl Into<JsonValue>) {
+        self.adapted.push(Adaptation { field: self.dotted(None), from: from.into(), to: to.into() });
+    }
+
+    /// A field whose meaning the model cannot do: never ignored, since the picture would not be what was asked for.
+    pub(super) fn not_taken(&mut self, key: &'j str, model: &str, way_out: &str) {
+        self.within(key, |findings| {
+            let message = format!("`{model}` does not take {}: {way_out}", findings.here());
+            findings.note_with(Code::UnrecognizedKeys, message, |problem| problem.keys = Some(vec![shorten(key)]));
+        });
     }
 
     /// Goes one step down for as long as `work` takes.

@@ -5,11 +5,12 @@ mod nested;
 mod scalars;
 mod sizes;
 mod switches;
+mod words;
 
 use std::sync::Arc;
 
 use super::json::{Json, Object};
-use super::model::{Field, Model, Parameter};
+use super::model::{Field, Model, Parameter, Role};
 use super::order::{Order, Slot};
 use super::problem::{Code, Problem, Rejection};
 use super::rules::Kind;
@@ -18,6 +19,7 @@ use super::switches::Switch;
 use super::value::Value;
 
 pub(super) use findings::Findings;
+use words::Meaning;
 
 /// The model that a request names.
 pub(super) fn model_of<'j>(wish: &'j Json<'_>) -> Result<&'j str, Rejection> {
@@ -49,15 +51,17 @@ pub(super) fn order(
     if wish.repeats_keys() {
         findings.repeated_keys(wish);
     }
-    let mut reading = Reading::new(model);
+    let mut reading = Reading::new(catalogue, model);
     reading.read(object, &mut findings);
     reading.read_sides(&mut findings);
+    reading.read_ratio(&mut findings);
     let switches = switches::read(catalogue, &reading.switches, &mut findings);
     let slots = reading.finish(&mut findings);
     if findings.has_problems() {
         return Err(findings.into_problems());
     }
-    Ok(Order { model: Arc::clone(model), switches, ignored: findings.into_ignored(), slots })
+    let (ignored, adapted) = findings.into_ignored_and_adapted();
+    Ok(Order { model: Arc::clone(model), switches, ignored, adapted, slots })
 }
 
 /// Checks an example of a model file, which may name only that model and has no fallbacks.
@@ -88,18 +92,30 @@ pub(super) fn check<'j>(kind: &'j Kind, json: &'j Json<'_>, findings: &mut Findi
 
 /// What has been read of a request so far.
 struct Reading<'j> {
+    /// Absent where a model file's own examples are checked.
+    catalogue: Option<&'j Catalogue>,
     model: &'j Model,
     /// One for each parameter: its value, and the field that gave it.
     slots: Vec<Option<(Value, &'j str)>>,
     /// `width` and `height` beside each other.
     width: Option<&'j Json<'j>>,
     height: Option<&'j Json<'j>>,
+    /// An aspect ratio for a model that takes sizes.
+    ratio: Option<(&'j str, &'j Json<'j>)>,
     switches: Vec<(Switch, &'j str, &'j Json<'j>)>,
 }
 
 impl<'j> Reading<'j> {
-    fn new(model: &'j Model) -> Self {
-        Self { model, slots: vec![None; model.parameters.len()], width: None, height: None, switches: Vec::new() }
+    fn new(catalogue: Option<&'j Catalogue>, model: &'j Model) -> Self {
+        Self {
+            catalogue,
+            model,
+            slots: vec![None; model.parameters.len()],
+            width: None,
+            height: None,
+            ratio: None,
+            switches: Vec::new(),
+        }
     }
 
     /// Sorts every field to where it belongs; parameters are checked at once.
@@ -107,17 +123,16 @@ impl<'j> Reading<'j> {
         for (key, json) in object.distinct() {
             let field = switches::redirect(key, json).or_else(|| self.model.index.fields.get(key).copied());
             match field {
-                None => {
-                    let known = self.model.index.fields.keys().map(AsRef::as_ref);
-                    findings.unknown(key, known);
-                }
+                None => self.read_foreign(key, json, findings),
                 Some(Field::Model) => {}
                 _ if *json == Json::Null => {}
                 Some(Field::Width) => self.width = Some(json),
                 Some(Field::Height) => self.height = Some(json),
                 Some(Field::Switch(switch)) if switches::is_colour(switch, json) => {
-                    findings.unknown(key, std::iter::empty());
+                    self.read_foreign(key, json, findings);
                 }
+                Some(Field::Switch(Switch::Fallbacks)) => self.switches.push((Switch::Fallbacks, key, json)),
+                Some(Field::Switch(_)) if words::is_empty(json) => {}
                 Some(Field::Switch(switch)) => self.switches.push((switch, key, json)),
                 Some(Field::Parameter(place)) => self.read_parameter(place, key, json, findings),
             }
@@ -126,14 +141,72 @@ impl<'j> Reading<'j> {
 
     fn read_parameter(&mut self, place: usize, key: &'j str, json: &'j Json<'j>, findings: &mut Findings<'j>) {
         let Some(parameter) = self.model.parameters.get(place) else { return };
-        if sizes::is_auto(&parameter.kind, json) {
+        if is_no_wish(parameter, key, json) {
             return;
         }
         if !findings.is_strict() && is_openai_word(key, &parameter.kind, json) {
             findings.ignore(key);
             return;
         }
-        let value = findings.within(key, |findings| check(&parameter.kind, json, findings));
+        let value = findings.within(key, |findings| {
+            let value = check(&parameter.kind, json, findings)?;
+            let is_blank = matches!(&value, Value::Text(text) if text.trim().is_empty());
+            if is_blank && parameter.required && parameter.role == Some(Role::Prompt) {
+                findings.note(Code::Custom, format!("{} must not be blank", findings.here()));
+                return None;
+            }
+            Some(value)
+        });
+        if let Some(value) = value {
+            self.fill(place, key, value, findings);
+        }
+    }
+
+    /// A field that the model does not have under this name: read as the parameter that means the same, refused where the
+    /// model cannot do what it asks for, and else ignored and named.
+    fn read_foreign(&mut self, key: &'j str, json: &'j Json<'j>, findings: &mut Findings<'j>) {
+        let name = words::snake_case(key);
+        if let Some(Field::Parameter(place)) = self.model.index.fields.get(name.as_str()) {
+            self.read_parameter(*place, key, json, findings);
+            return;
+        }
+        let meaning = words::meaning_of(&name);
+        if meaning.is_none() && !words::is_known(self.catalogue, &name) {
+            findings.unknown(key, self.model.index.fields.keys().map(AsRef::as_ref));
+            return;
+        }
+        if words::is_empty(json) || json.as_str() == Some("auto") {
+            return;
+        }
+        let place = meaning.and_then(|meaning| words::parameter_meaning(self.model, meaning));
+        let kind = place.and_then(|place| self.model.parameters.get(place)).map(|parameter| &parameter.kind);
+        match (meaning, place, kind) {
+            (Some(Meaning::AspectRatio), _, Some(Kind::Size(_))) => self.ratio = Some((key, json)),
+            (Some(Meaning::Images), Some(place), Some(kind)) => {
+                if let Some(value) = findings.within(key, |findings| nested::images(kind, json, findings)) {
+                    self.fill(place, key, value, findings);
+                }
+            }
+            (_, Some(place), _) => self.read_parameter(place, key, json, findings),
+            _ if words::changes_nothing(self.model, self.catalogue, &name, meaning, json) => {
+                findings.unknown(key, std::iter::empty());
+            }
+            _ => words::refuse(self.model, self.catalogue, key, meaning, findings),
+        }
+    }
+
+    /// An aspect ratio is a size of exactly that ratio; it may stand beside a size that has it.
+    fn read_ratio(&mut self, findings: &mut Findings<'j>) {
+        let (Some((key, json)), Some(place)) = (self.ratio, self.model.index.size) else { return };
+        let Some(parameter) = self.model.parameters.get(place) else { return };
+        let Kind::Size(rule) = &parameter.kind else { return };
+        let size_of = |value: Option<&Value>| match value {
+            Some(Value::Size(size)) => size.size,
+            _ => None,
+        };
+        let given = size_of(self.slots.get(place).and_then(Option::as_ref).map(|(value, _)| value));
+        let usual = size_of(parameter.default.as_ref());
+        let value = findings.within(key, |findings| sizes::size_of_ratio(rule, json, given, usual, findings));
         if let Some(value) = value {
             self.fill(place, key, value, findings);
         }
@@ -196,15 +269,30 @@ impl<'j> Reading<'j> {
     }
 }
 
-/// Values of OpenAI's `style` and `quality`. `OpenAI`'s clients send them to every model, so where a model has a parameter
-/// of that name but not the value, they count for nothing.
-const OPENAI_WORDS: [(&str, &[&str]); 2] =
-    [("style", &["vivid", "natural"]), ("quality", &["standard", "hd", "low", "medium", "high", "auto"])];
-
+/// Whether the model has a choice of this name but not this value of `OpenAI`'s.
 fn is_openai_word(key: &str, kind: &Kind, json: &Json<'_>) -> bool {
-    let (Kind::Choice(rule), Some(text)) = (kind, json.as_str()) else { return false };
-    OPENAI_WORDS.iter().any(|(name, words)| *name == key && words.contains(&text))
-        && !rule.options.iter().any(|option| **option == *text)
+    words::is_openai_word(key, json) && !is_option(kind, json)
+}
+
+fn is_option(kind: &Kind, json: &Json<'_>) -> bool {
+    match kind {
+        Kind::Choice(rule) => rule.options.iter().any(|option| json.as_str() == Some(option)),
+        _ => true,
+    }
+}
+
+/// Whether a field leaves its parameter to the default: `auto`, where that is no value of its own, or an empty text or list
+/// where that cannot be one.
+fn is_no_wish(parameter: &Parameter, key: &str, json: &Json<'_>) -> bool {
+    let is_empty = match (&parameter.kind, json) {
+        (Kind::List(rule), Json::Array(array)) => array.items().is_empty() && rule.min_items > 0 && !parameter.required,
+        (Kind::Choice(_) | Kind::Size(_) | Kind::AspectRatio(_), Json::String(text)) => text.is_empty(),
+        (Kind::Image, Json::String(text)) => text.is_empty() && !parameter.required,
+        _ => false,
+    };
+    let is_auto =
+        matches!(key, "quality" | "background") && json.as_str() == Some("auto") && !is_option(&parameter.kind, json);
+    is_empty || is_auto || sizes::is_auto(&parameter.kind, json)
 }
 
 /// What a kind is called in JSON's words.

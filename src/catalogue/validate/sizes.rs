@@ -258,11 +258,78 @@ pub(super) fn aspect_ratio<'j>(
 /// The ratio that a size exactly has.
 fn ratio_of(rule: &AspectRatioRule, size: Size, received: &str, findings: &mut Findings<'_>) -> Option<Value> {
     let fits = |ratio: Option<(u32, u32)>| ratio.is_some_and(|(across, down)| size.has_ratio(across, down));
-    let option = rule.options.iter().find(|option| fits(option.ratio));
-    if option.is_none() {
+    let Some(option) = rule.options.iter().find(|option| fits(option.ratio)) else {
         not_a_ratio(rule, received, findings);
+        return None;
+    };
+    // Only the ratio of these pixels counts.
+    findings.adapt(received, option.name.as_ref());
+    Some(Value::Choice(Arc::clone(&option.name)))
+}
+
+/// A size of exactly the ratio that a client asks for: the one that was given beside it if it has that ratio, a named size,
+/// or the size in the model's limits that has about as many pixels as its usual one.
+pub(super) fn size_of_ratio(
+    rule: &SizeRule,
+    json: &Json<'_>,
+    given: Option<Size>,
+    usual: Option<Size>,
+    findings: &mut Findings<'_>,
+) -> Option<Value> {
+    let Json::String(text) = json else {
+        findings.wrong_type("string", json);
+        return None;
+    };
+    let named = rule.presets.iter().find(|preset| *preset.name == **text).and_then(|preset| preset.size);
+    let Some((across, down)) = named.map(|size| (size.width, size.height)).or_else(|| ratio_in(text)) else {
+        findings.note(Code::InvalidString, format!("{} must be an aspect ratio such as `16:9`", findings.here()));
+        return None;
+    };
+    let usual = usual.map_or(1 << 20, Size::pixels);
+    let distance = |size: Size| size.pixels().abs_diff(usual);
+    if let Some(size) = given.filter(|size| size.has_ratio(across, down)) {
+        return Some(Value::Size(OrderedSize { preset: None, size: Some(size) }));
     }
-    option.map(|option| Value::Choice(Arc::clone(&option.name)))
+    let sizes = rule.presets.iter().filter_map(|preset| Some((preset, preset.size?)));
+    let presets = sizes.filter(|(_, size)| size.has_ratio(across, down));
+    if let Some((preset, size)) = presets.min_by_key(|(_, size)| distance(*size)) {
+        return Some(Value::Size(OrderedSize { preset: Some(Arc::clone(&preset.name)), size: Some(size) }));
+    }
+    let custom = rule.custom.iter().flat_map(|custom| sizes_of_ratio(custom, across, down));
+    if let Some(size) = custom.min_by_key(|size| distance(*size)) {
+        return Some(Value::Size(OrderedSize { preset: None, size: Some(size) }));
+    }
+    let presets = rule.presets.iter().map(|preset| preset.name.as_ref());
+    findings.not_an_option(text, presets, " or a ratio that a size in the model's limits has exactly");
+    None
+}
+
+/// `16:9` in whole numbers of at most five digits.
+fn ratio_in(text: &str) -> Option<(u32, u32)> {
+    if let Ok(size) = text.parse::<Size>() {
+        return Some((size.width, size.height));
+    }
+    let (across, down) = text.split_once([':', '/'])?;
+    let number = |digits: &str| digits.trim().parse().ok().filter(|number| (1..=99_999).contains(number));
+    Some((number(across)?, number(down)?))
+}
+
+/// Every size within the limits that has exactly this ratio.
+fn sizes_of_ratio(custom: &CustomSize, across: u32, down: u32) -> impl Iterator<Item = Size> {
+    let divisor = greatest_common_divisor(across, down);
+    let (across, down) = (across / divisor, down / divisor);
+    let most = custom.maximum / across.max(down);
+    let fits = |size: &Size| {
+        let pixels = size.pixels();
+        [size.width, size.height].iter().all(|side| broken_limit(custom, i128::from(*side)).is_none())
+            && custom.minimum_pixels.is_none_or(|least| pixels >= least)
+            && custom.maximum_pixels.is_none_or(|most| pixels <= most)
+    };
+    (1..=most).map(move |times| Size { width: across * times, height: down * times }).filter(fits)
+}
+
+fn greatest_common_divisor(one: u32, another: u32) -> u32 {
+    if another == 0 { one } else { greatest_common_divisor(another, one % another) }
 }
 
 fn not_a_ratio(rule: &AspectRatioRule, received: &str, findings: &mut Findings<'_>) {

@@ -20,6 +20,8 @@ pub(super) fn redirect(key: &str, json: &Json<'_>) -> Option<Field> {
     match (key, json) {
         // LiteLLM's way to say it.
         ("output_format", Json::String(format)) if format == "b64_json" => Some(Field::Switch(Switch::ResponseFormat)),
+        // `OpenAI`'s newer name for the user.
+        ("safety_identifier", _) => Some(Field::Switch(Switch::User)),
         // `OpenAI` has a `background` that is a colour.
         ("background", Json::Bool(_)) => Some(Field::Switch(Switch::Background)),
         _ => None,
@@ -48,7 +50,12 @@ pub(super) fn read<'j>(
                 }
                 (switches.response_format, format_from) = (format, Some(key));
             }
-            Switch::User => switches.user = user(json, findings),
+            Switch::User => {
+                let user = user(json, findings);
+                if key == "user" || switches.user.is_none() {
+                    switches.user = user;
+                }
+            }
             Switch::Stream => switches.stream = boolean(json, findings).unwrap_or_default(),
             Switch::PartialImages => {
                 let count = whole_between(0, MOST_PARTIAL_IMAGES, json, findings);
