@@ -174,8 +174,25 @@ fn wanted_part(request: &HttpRequest, tag: &EntityTag) -> Option<ByteRangeSpec> 
     }
 }
 
+/// What an uploaded file is for.
+#[derive(Debug, ToSchema)]
+#[schema(as = FilePurpose)]
+#[expect(dead_code, reason = "describes the words of `purpose` in the document")]
+pub enum PurposeText {
+    /// An input of requests.
+    #[serde(rename = "vision")]
+    Vision,
+    /// The same.
+    #[serde(rename = "user_data")]
+    UserData,
+    /// The same.
+    #[serde(rename = "assistants")]
+    Assistants,
+}
+
 /// A form with one image.
 #[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = FileUpload)]
 #[expect(dead_code, reason = "describes the form in the document")]
 pub struct UploadForm {
@@ -183,7 +200,7 @@ pub struct UploadForm {
     #[schema(value_type = String, format = Binary, content_media_type = "application/octet-stream")]
     file: Vec<u8>,
     /// `vision` if not given; `user_data` and `assistants` mean the same.
-    #[schema(nullable = false, example = "vision")]
+    #[schema(value_type = Option<PurposeText>, nullable = false, example = "vision")]
     purpose: Option<String>,
 }
 
@@ -228,7 +245,7 @@ pub struct FileView {
     path = "/v1/files",
     operation_id = "uploadFile",
     tag = "images",
-    request_body(content = UploadForm, content_type = "multipart/form-data"),
+    request_body(content = UploadForm, content_type = "multipart/form-data", encoding(("file" = (content_type = "image/png, image/jpeg, image/webp, image/gif")))),
     responses(
         (status = 200, description = "The file.", body = FileView),
         (status = 400, description = "It is not an image that can be used.", body = ProblemBody, content_type = "application/problem+json"),

