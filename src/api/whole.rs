@@ -6,8 +6,8 @@ use std::marker::PhantomData;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// The largest magnitude up to which every whole number is a float.
-const MOST_IN_A_FLOAT: f64 = 9_007_199_254_740_992.0;
+/// The magnitude from which on a float may stand for another whole number than the one that was written.
+const END_OF_EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A whole number, however it is written: `#[serde(deserialize_with = "Whole::required")]`.
 pub struct Whole<T>(T);
@@ -56,7 +56,7 @@ impl<T: TryFrom<i128>> Visitor<'_> for Reader<T> {
 
     #[expect(clippy::cast_possible_truncation, reason = "it is whole and within what a float tells exactly")]
     fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
-        let whole = number.fract() == 0.0 && number.abs() <= MOST_IN_A_FLOAT;
+        let whole = number.fract() == 0.0 && number.abs() < END_OF_EXACT;
         let whole = whole.then(|| T::try_from(number as i128).ok()).flatten();
         whole.map(Whole).ok_or_else(|| E::invalid_type(Unexpected::Float(number), &self))
     }
@@ -97,6 +97,7 @@ mod tests {
         for (text, message) in [
             (r#"{"one": 1.5}"#, "invalid type: floating point `1.5`, expected i64"),
             (r#"{"one": 1e300}"#, "invalid type: floating point `1e+300`, expected i64"),
+            (r#"{"one": 9007199254740993.0}"#, "invalid type: floating point `9007199254740992.0`, expected i64"),
             (r#"{"one": "1"}"#, "invalid type: string \"1\", expected i64"),
             (r#"{"one": 9223372036854775808}"#, "invalid value: integer `9223372036854775808`, expected i64"),
             (r#"{"one": 1, "two": -1.0}"#, "invalid type: floating point `-1.0`, expected u64"),
