@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use commands::{
-    Failure, Output, audit, costs, credits, generate, generations, keys, ledger, limits, models, projects, reconcile,
-    serve, usage,
+    Failure, Output, audit, costs, credits, erase, generate, generations, keys, ledger, limits, models, projects,
+    reconcile, retention, serve, usage,
 };
 use imagegate::config::Config;
 
@@ -81,10 +81,20 @@ enum Command {
         #[command(subcommand)]
         action: credits::Action,
     },
+    /// Erase prompts, parameters and images of a generation or of a whole project
+    Erase {
+        #[command(subcommand)]
+        action: erase::Action,
+    },
     /// Print who changed what, when and from where
     Audit(audit::Arguments),
     /// Compare our cost with fal's billing events
     Reconcile(reconcile::Arguments),
+    /// Drop months of generations that nobody may ask for any more
+    Retention {
+        #[command(subcommand)]
+        action: retention::Action,
+    },
     /// Print a script that completes the commands in a shell
     #[command(after_help = "Examples:
   imagegate completions bash > /etc/bash_completion.d/imagegate
@@ -137,8 +147,10 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Costs(arguments) => commands::block_on(costs::run(&config, &arguments, output)),
         Command::Generations { action } => commands::block_on(generations::run(&config, action, output)),
         Command::Credits { action } => commands::block_on(credits::run(&config, action, output)),
+        Command::Erase { action } => commands::block_on(erase::run(&config, action, output)),
         Command::Audit(arguments) => commands::block_on(audit::run(&config, &arguments, output)),
         Command::Reconcile(arguments) => commands::block_on(reconcile::run(&config, &arguments, output)),
+        Command::Retention { action } => commands::block_on(retention::run(&config, action, output)),
         // Answered above: it needs no settings.
         Command::Completions { .. } => Ok(()),
         Command::Generate(arguments) => commands::block_on(generate::run(&config, &arguments, output)),

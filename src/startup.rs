@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::web;
@@ -14,18 +14,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::accounts::{Accounts, AccountsError, FirstKeys, KeyKind};
+use crate::accounts::{Accounts, AccountsError, DefaultRates, FirstKeys, KeyKind};
 use crate::api::{Files, ModelTable, Published, Services, Upstream};
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::config::{Config, SalesSettings, StorageSettings};
-use crate::domain::{Clock, IdSource, SystemClock, SystemIds};
-use crate::gateway::{Gateway, Keeper, Parts};
+use crate::config::{Config, ProjectSettings, SalesSettings, StorageSettings};
+use crate::domain::{Clock, IdSource, SharedClock, SystemClock, SystemIds};
+use crate::gateway::{Eraser, Gateway, Keeper, Parts};
 use crate::http::{BODY_TIME, Edge, FrameTools, Stopping};
 use crate::ledger::{Books, LedgerError};
 use crate::meters::SharedMeters;
 use crate::providers::{Bill, BillingError, Media, Metered, Provider, Providers, fal};
 use crate::storage::{Links, Storage, StorageError};
-use crate::store::{Store, StoreError, StoreOptions, without_password};
+use crate::store::{Outage, Store, StoreError, StoreOptions, without_password};
 use crate::webhooks::Webhooks;
 use crate::{api, sandbox};
 
@@ -40,6 +40,10 @@ pub use listen::document;
 
 /// How long shutdown waits for open generations; what is still open then is found again at the next start.
 const DRAIN: Duration = Duration::from_secs(25);
+/// How long the start waits for a database that does not answer yet, or has no connection left.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it waits between two tries.
+const DATABASE_AGAIN: Duration = Duration::from_millis(500);
 /// The key that our own stand-in is called with.
 const SANDBOX_KEY: &str = "sandbox:sandbox";
 
@@ -116,6 +120,17 @@ pub enum StartError {
     Server(#[from] std::io::Error),
 }
 
+impl StartError {
+    /// Whether it may pass by itself: a database that is still starting, or one whose connections others have for now.
+    fn may_pass(&self) -> bool {
+        let (Self::Database { source, .. } | Self::Store(source) | Self::Accounts(AccountsError::Store(source))) = self
+        else {
+            return false;
+        };
+        matches!(source.outage(), Some(Outage::NoAnswer | Outage::NoConnectionLeft))
+    }
+}
+
 /// A gateway that listens.
 pub struct Running {
     /// Where.
@@ -142,10 +157,45 @@ pub async fn open_store(config: &Config) -> Result<Store, StartError> {
     Ok(store)
 }
 
+/// The same, for whoever has no reason to give up at once: waits for a database that is still starting.
+pub async fn await_store(config: &Config) -> Result<Store, StartError> {
+    patiently(async || open_store(config).await).await
+}
+
+/// Tries again what may pass by itself, for [`DATABASE_PATIENCE`].
+async fn patiently<T>(attempt: impl AsyncFn() -> Result<T, StartError>) -> Result<T, StartError> {
+    let until = Instant::now() + DATABASE_PATIENCE;
+    loop {
+        match attempt().await {
+            Err(error) if error.may_pass() && Instant::now() < until => {
+                warn!(%error, "the database cannot be used yet; trying again");
+                tokio::time::sleep(DATABASE_AGAIN).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// The machine's clock and ids.
 #[must_use]
 pub fn clock_and_ids() -> (Arc<dyn Clock>, Arc<dyn IdSource>) {
     (Arc::new(SystemClock), Arc::new(SystemIds))
+}
+
+/// What new projects may ask for in any minute.
+#[must_use]
+pub fn default_rates(config: &Config) -> DefaultRates {
+    let ProjectSettings { requests_per_minute, images_per_minute } = config.projects;
+    DefaultRates { requests_per_minute, images_per_minute }
+}
+
+/// The clock that all replicas share, as the database shows it now.
+pub async fn shared_clock(store: &Store) -> Result<Arc<SharedClock>, StoreError> {
+    let clock = SharedClock::default();
+    if let Some((now, tolerance)) = store.time().await? {
+        clock.set(now, tolerance);
+    }
+    Ok(Arc::new(clock))
 }
 
 /// What is sold.
@@ -168,19 +218,27 @@ pub fn bill(config: &Config) -> Result<Option<Box<dyn Bill>>, BillingError> {
 
 /// Builds every room and starts listening. Needs an actix system with a tokio runtime beside it for the jobs.
 pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Running, StartError> {
-    let (clock, ids) = clock_and_ids();
     let (meters, stopping) = (SharedMeters::default(), Stopping::default());
     // What stops the start is found out before anything runs.
     let published = publish(&config.sales)?;
     let sockets = Sockets::bind(&config.http)?;
-    let store = open_store(&config).await?;
-    let accounts = Accounts::load(store.clone(), clock.clone(), ids.clone()).await?;
-    let first_keys = Box::pin(set_up_keys(&accounts, &config)).await?;
+    let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
+    let (store, shared_clock, accounts, first_keys) = patiently(async || {
+        let store = open_store(&config).await?;
+        let shared_clock = shared_clock(&store).await?;
+        let accounts = Accounts::load(store.clone(), shared_clock.clone(), ids.clone()).await?;
+        let accounts = accounts.with_default_rates(default_rates(&config));
+        let first_keys = Box::pin(set_up_keys(&accounts, &config)).await?;
+        Ok((store, shared_clock, accounts, first_keys))
+    })
+    .await?;
+    let clock: Arc<dyn Clock> = shared_clock.clone();
 
     let (fal_settings, sandbox, upstream) = upstream(&config, &clock, &ids)?;
     let tracker = TaskTracker::new();
     accounts.watch(&tracker, &jobs);
     accounts.watch_spending(&tracker, &jobs);
+    accounts.watch_retention(&tracker, &jobs);
     let webhooks =
         Webhooks::new(store.clone(), clock.clone(), ids.clone(), config.http.webhook_allow_private, meters.clone())?;
     let books = Books::start_metered(store, &tracker, &jobs, meters.clone()).with_journal(config.journal.clone());
@@ -198,12 +256,14 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     }
     let media = Media::new(media_hosts)?;
     let files = config.storage.as_ref().map(open_storage).transpose()?;
+    let eraser = Eraser::new(accounts.clone(), files.as_ref().map(|files| files.storage.clone()));
+    eraser.watch(&tracker, &jobs);
     let keeper = files.as_ref().map(|files| Keeper { storage: files.storage.clone(), media: media.clone() });
     let gateway = Gateway::start(Parts {
         catalogue: published.catalogue.clone(),
         books,
         providers,
-        clock: clock.clone(),
+        clock: shared_clock,
         ids: ids.clone(),
         runtime: jobs.clone(),
         tracker: tracker.clone(),
@@ -216,6 +276,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let services = web::Data::new(Services {
         gateway: gateway.clone(),
         accounts: accounts.clone(),
+        eraser,
         webhooks: webhooks.clone(),
         media,
         files,
@@ -239,7 +300,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
 }
 
 /// The place for delivered images, and the links to them.
-fn open_storage(settings: &StorageSettings) -> Result<Files, StorageError> {
+pub fn open_storage(settings: &StorageSettings) -> Result<Files, StorageError> {
     let storage = Arc::new(Storage::open(&settings.url, &settings.options)?);
     let links = settings.links.as_ref().map(|(ttl, secret)| Links::new(secret.expose(), *ttl));
     Ok(Files { storage, links })

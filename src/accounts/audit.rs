@@ -19,7 +19,7 @@ const LONGEST_USER_AGENT: usize = 300;
 /// Who makes a change. [`Accounts::by`] takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Author {
-    /// An operator over HTTP.
+    /// A caller over HTTP.
     Key {
         /// With this key.
         api_key_id: ApiKeyId,
@@ -28,8 +28,8 @@ pub enum Author {
         /// With this client.
         user_agent: Option<String>,
     },
-    /// Somebody over HTTP whose key is not valid.
-    Stranger {
+    /// Somebody over HTTP who has shown no key that is good.
+    Visitor {
         /// From this address.
         ip: Option<String>,
         /// With this client.
@@ -39,10 +39,6 @@ pub enum Author {
     Command,
     /// The gateway itself.
     System,
-}
-
-fn shortened(user_agent: Option<&String>) -> Option<String> {
-    user_agent.map(|text| text.chars().take(LONGEST_USER_AGENT).collect())
 }
 
 /// A change of one thing, for the audit log.
@@ -58,7 +54,7 @@ impl Accounts {
     /// The same accounts; what is changed through them is recorded as this author's.
     #[must_use]
     pub fn by(&self, author: Author) -> Self {
-        Self { inner: Arc::clone(&self.inner), author: Arc::new(author) }
+        Self { author: Arc::new(author), ..self.clone() }
     }
 
     /// A page of the audit log.
@@ -78,9 +74,28 @@ impl Accounts {
         Ok(transaction.insert_audit(&self.entry(change)).await?)
     }
 
-    /// The entry for money that this author moves. The books write it with what they book, or not at all.
+    /// Writes an entry about something that changes nothing in the database, such as a reading. It is durable when this
+    /// returns: what must not happen unseen is done after it.
+    pub async fn note(
+        &self,
+        event: AuditEvent,
+        project_id: Option<ProjectId>,
+        resource_id: String,
+        details: &Value,
+    ) -> Result<(), AccountsError> {
+        self.in_time(Box::pin(async {
+            let mut transaction = self.inner.store.begin().await?;
+            self.record(&mut transaction, Change { event, project_id, resource_id, before: None, after: details })
+                .await?;
+            Ok(transaction.commit().await?)
+        }))
+        .await
+    }
+
+    /// The entry for what this author changes in another module, such as money that it moves. That module writes it with the
+    /// change, or not at all.
     #[must_use]
-    pub fn entry_of_money(
+    pub fn entry_of(
         &self,
         event: AuditEvent,
         project_id: ProjectId,
@@ -90,31 +105,21 @@ impl Accounts {
         self.entry(Change { event, project_id: Some(project_id), resource_id, before: None, after })
     }
 
-    /// Appends an event that changes no account, such as a sign-in.
-    pub(super) async fn record_event(
-        &self,
-        event: AuditEvent,
-        project_id: Option<ProjectId>,
-        resource_id: String,
-        details: &Value,
-    ) -> Result<(), AccountsError> {
-        let entry = self.entry(Change { event, project_id, resource_id, before: None, after: details });
-        self.in_time(Box::pin(async move {
-            let mut transaction = self.inner.store.begin().await?;
-            transaction.insert_audit(&entry).await?;
-            Ok(transaction.commit().await?)
-        }))
-        .await
+    /// The entry for a month of generations that this author drops. It is written with the drop, or not at all.
+    #[must_use]
+    pub fn entry_of_drop(&self, month: &str) -> AuditRecord {
+        let (event, after) = (AuditEvent::GenerationsDropped, json!({"month": month}));
+        self.entry(Change { event, project_id: None, resource_id: month.to_owned(), before: None, after: &after })
     }
 
     fn entry(&self, change: Change<'_>) -> AuditRecord {
+        let short = |text: &Option<String>| text.as_ref().map(|text| text.chars().take(LONGEST_USER_AGENT).collect());
         let (actor, actor_api_key_id, ip, user_agent) = match self.author.as_ref() {
             Author::Key { api_key_id, ip, user_agent } => {
-                (ActorKind::ApiKey, Some(*api_key_id), ip.clone(), shortened(user_agent.as_ref()))
+                (ActorKind::ApiKey, Some(*api_key_id), ip.clone(), short(user_agent))
             }
-            Author::Stranger { ip, user_agent } => {
-                (ActorKind::System, None, ip.clone(), shortened(user_agent.as_ref()))
-            }
+            // It is the gateway that has written it down; the address tells whom it is about.
+            Author::Visitor { ip, user_agent } => (ActorKind::System, None, ip.clone(), short(user_agent)),
             Author::Command => (ActorKind::Command, None, None, None),
             Author::System => (ActorKind::System, None, None, None),
         };
@@ -291,6 +296,8 @@ fn project_state(project: &ProjectRecord) -> Value {
         "policy": policy,
         "prompt_retention_seconds": project.prompt_retention / 1_000_000,
         "concurrent_generations": project.concurrency_limit,
+        "upload_bytes_per_day": project.upload_bytes_a_day,
+        "kept_files": project.kept_files,
         "archived_at": project.archived_at.map(Timestamp::seconds),
     })
 }

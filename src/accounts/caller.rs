@@ -62,8 +62,8 @@ pub enum CallerKind {
     Project(ProjectId),
 }
 
-/// Why a key is not good. Told apart in logs only: to the outside all are the same, but for a mistyped one, which tells
-/// nothing about the keys that there are.
+/// Why a key is not good. Distinguished in logs only: to the outside all are the same, except a mistyped one, which says
+/// nothing about the keys that exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// Nobody has this key.

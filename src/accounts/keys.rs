@@ -331,7 +331,7 @@ impl Accounts {
         let limit = self.inner.store.options().write_timeout;
         match tokio::time::timeout(limit, change).await {
             Ok(result) => result,
-            Err(_) => Err(StoreError::Unreachable(format!("no answer within {limit:?}")).into()),
+            Err(_) => Err(StoreError::no_answer(format!("no answer within {limit:?}")).into()),
         }
     }
 

@@ -16,6 +16,7 @@ use super::audit::Author;
 use super::caller::{AdmitError, AuthError, Caller, CallerKind};
 use super::error::AccountsError;
 use super::policy::Policy;
+use super::projects::DefaultRates;
 use super::secret::{digest, is_mistyped};
 use super::uses::Use;
 use crate::domain::{ApiKeyId, Clock, IdSource, Timestamp};
@@ -24,7 +25,7 @@ use crate::store::{ACCOUNTS, KeyKind, Store, StoreError, StoredKey};
 /// How often the change number is asked for: a change reaches every replica within a second.
 pub(super) const POLL_EVERY: Duration = Duration::from_millis(500);
 
-/// After how many of these looks it is written which keys were used: every five seconds.
+/// After how many of these polls the last uses of keys are written: every five seconds.
 const WRITE_USES_EVERY: u64 = 10;
 
 /// What all clones of [`Accounts`] share.
@@ -93,7 +94,7 @@ impl Accounts {
         let (attempts, uses) = (Attempts::default(), Mutex::default());
         let inner = Inner { store, clock, ids, ring: ArcSwap::default(), attempts, uses };
         inner.read().await?;
-        Ok(Self { inner: Arc::new(inner), author: Arc::new(Author::System) })
+        Ok(Self { inner: Arc::new(inner), author: Arc::new(Author::System), default_rates: DefaultRates::default() })
     }
 
     /// Keeps the keys as the database has them: starts a task on `runtime` that ends when the last clone is dropped or
@@ -112,7 +113,7 @@ impl Accounts {
         let ring = self.inner.ring.load();
         let hash = digest(presented);
         let entry = ring.keys.get(&hash).filter(|entry| bool::from(entry.hash.ct_eq(&hash)));
-        // A key that somebody chose may look like a mistyped one of ours: the ring knows it all the same.
+        // A key that an operator chose may have the form of a mistyped one of ours: the ring has it all the same.
         let unknown = || if is_mistyped(presented) { AuthError::Mistyped } else { AuthError::Unknown };
         entry.ok_or_else(unknown)?.admit(now)
     }

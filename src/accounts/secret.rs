@@ -23,7 +23,7 @@ const SHOWN_OF_FOREIGN: usize = 8;
 /// The longest key that is taken.
 const LONGEST: usize = 1024;
 
-/// A key, to be told to its owner once: `sk-ig-` or `sk-ig-admin-`, sixty-four hex digits, a checksum over both.
+/// A key, shown to its owner once: `sk-ig-` or `sk-ig-admin-`, sixty-four hex digits, a checksum over both.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -49,9 +49,9 @@ impl Accounts {
             Ok(Caller { kind: CallerKind::Admin, api_key_id, .. }) => api_key_id,
             Err(AdmitError::TooManyFailures(wait)) => return Ok(SignIn::Paused(wait)),
             Ok(_) | Err(AdmitError::Key(_) | AdmitError::AddressNotAllowed(_)) => {
-                let author = Author::Stranger { ip, user_agent };
+                let author = Author::Visitor { ip, user_agent };
                 let details = json!({"face": "console"});
-                self.by(author).record_event(AuditEvent::LoginFailed, None, String::new(), &details).await?;
+                self.by(author).note(AuditEvent::LoginFailed, None, String::new(), &details).await?;
                 return Ok(SignIn::Refused);
             }
         };
@@ -60,7 +60,7 @@ impl Accounts {
         self.inner.store.insert_session(&digest(&token), api_key_id, now, now.plus(SESSION_LIFE)).await?;
         let operator = self.by(Author::Key { api_key_id, ip, user_agent });
         let details = json!({"face": "console"});
-        operator.record_event(AuditEvent::LoginSucceeded, None, api_key_id.to_string(), &details).await?;
+        operator.note(AuditEvent::LoginSucceeded, None, api_key_id.to_string(), &details).await?;
         Ok(SignIn::Session(token))
     }
 
@@ -73,6 +73,6 @@ impl Accounts {
     /// Ends a session. `api_key_id` is the key that it was begun with.
     pub async fn sign_out(&self, token: &str, api_key_id: ApiKeyId) -> Result<(), AccountsError> {
         self.inner.store.delete_session(&digest(token)).await?;
-        self.record_event(AuditEvent::LogoutSucceeded, None, api_key_id.to_string(), &json!({"face": "console"})).await
+        self.note(AuditEvent::LogoutSucceeded, None, api_key_id.to_string(), &json!({"face": "console"})).await
     }
 }

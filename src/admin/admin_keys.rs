@@ -120,10 +120,10 @@ pub struct NewAdminApiKey {
     #[serde(default, deserialize_with = "Whole::optional")]
     expires_in_seconds: Option<u64>,
     /// What it is trusted with; `owner` if not given.
-    #[schema(value_type = Option<RoleText>, nullable = false)]
+    #[schema(value_type = Option<RoleText>)]
     role: Option<String>,
     /// The addresses and networks that it may be used from; any if not given.
-    #[schema(value_type = Option<Vec<Network>>, nullable = false, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
+    #[schema(value_type = Option<Vec<Network>>, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
     allowed_addresses: Option<Vec<String>>,
 }
 

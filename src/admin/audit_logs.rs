@@ -205,8 +205,9 @@ fn titled(mut fields: Map<String, Value>) -> Map<String, Value> {
 
 /// List audit logs
 ///
-/// Every change of projects, keys, service accounts and limits, newest first: over HTTP, by commands, by the gateway
-/// itself. Nothing is ever changed or removed in it.
+/// Every change of projects, keys, service accounts and limits, every upload and erasure, and who read kept prompts, webhook
+/// secrets and exports, newest first: over HTTP, by commands, by the gateway itself. Nothing is ever changed or removed in
+/// it.
 #[utoipa::path(
     get,
     path = "/v1/organization/audit_logs",

@@ -44,7 +44,7 @@ list!(
     RateLimitList of RateLimitView
 );
 
-/// A rate limit to be set. 2147483647 lifts; what is absent stays.
+/// A rate limit to be set. 2147483647 lifts it, also where there is one for all models; what is absent stays.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimitUpdate {
@@ -151,7 +151,10 @@ pub async fn update_project_rate_limit(
     let model = limited_models(&services).into_iter().find(|model| rate_limit_id(model) == path.1);
     let model = model.ok_or_else(|| not_found(&path.1, "rate limit"))?;
     let update: RateLimitUpdate = fixed_body(&request, &body)?;
-    let limit = |number: Option<u32>| number.map(|number| Some(number).filter(|number| *number < NO_LIMIT));
+    // A model whose limit is lifted must not fall back to the one for all models.
+    let current = services.accounts.project(project).await?.ok_or_else(|| not_found(&path.0, "project"))?;
+    let of_all = current.rate_limits.iter().any(|limit| limit.model == ANY_MODEL) && model != ANY_MODEL;
+    let limit = |number: Option<u32>| number.map(|number| Some(number).filter(|number| of_all || *number < NO_LIMIT));
     let accounts = accounts_of(&request, &caller, &services);
     let requests = limit(update.max_requests_per_1_minute);
     let images = limit(update.max_images_per_1_minute);
@@ -347,7 +350,7 @@ pub enum OrganizationRetentionText {
     EnhancedModified,
 }
 
-/// How long prompts are to be kept from now on; those that are kept already keep their time.
+/// How long prompts are to be kept. A shorter time holds for those that are kept already, within a minute.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataRetentionUpdate {

@@ -6,13 +6,13 @@ use futures_util::stream;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::shapes::Refusals;
+use super::shapes::{Refusals, note_export};
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, query, time_filter};
-use crate::domain::ProjectId;
+use crate::domain::{Fixed, Money, ProjectId};
 use crate::http::Problem;
-use crate::ledger::{Books, ChargeFilter, ChargeRecord, LedgerError, TransactionKind};
+use crate::ledger::{Books, ChargeFilter, ChargeRecord, GenerationState, LedgerError, TransactionKind};
 
 /// How many are read at a time.
 const PAGE: u32 = 500;
@@ -79,7 +79,15 @@ pub struct BillingEventData {
     /// What the provider charges us, in US dollars; zero for a refund.
     #[schema(example = "0.025000000")]
     cost_usd: String,
+    /// True where the generation's month was dropped. Then only what the ledger has is known: ids, time, project, price and
+    /// cost; model and request type are `(dropped)`, the key is empty, images and megapixels are zero.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    dropped: bool,
 }
+
+/// What stands for a word that went with its generation.
+const DROPPED: &str = "(dropped)";
 
 impl BillingEvent {
     fn of(charge: ChargeRecord) -> Self {
@@ -96,15 +104,21 @@ impl BillingEvent {
             datacontenttype: "application/json",
             data: BillingEventData {
                 generation_id: charge.generation.to_string(),
-                state: charge.state.as_str(),
+                // What is free did not succeed.
+                state: match charge.state {
+                    Some(state) => state.as_str(),
+                    None if charge.amount == Money::ZERO => GenerationState::Failed.as_str(),
+                    None => GenerationState::Succeeded.as_str(),
+                },
                 project_id: charge.project_id.to_string(),
-                api_key_id: charge.api_key_id.to_string(),
+                api_key_id: charge.api_key_id.map(|key| key.to_string()).unwrap_or_default(),
                 user: charge.user,
-                model: charge.model,
-                request_type: charge.source,
+                dropped: charge.state.is_none(),
+                model: charge.model.unwrap_or_else(|| DROPPED.to_owned()),
+                request_type: charge.source.unwrap_or_else(|| DROPPED.to_owned()),
                 size: charge.size,
-                images: charge.images,
-                megapixels: charge.megapixels.to_string(),
+                images: charge.images.unwrap_or_default(),
+                megapixels: charge.megapixels.unwrap_or(Fixed::ZERO).to_string(),
                 price_usd: charge.amount.to_string(),
                 price_nano_usd: charge.amount.nanos(),
                 cost_usd: charge.cost.to_string(),
@@ -133,7 +147,7 @@ impl BillingEvent {
     ),
 )]
 pub async fn export_billing_events(
-    _: AdminCaller<action::View>,
+    caller: AdminCaller<action::View>,
     request: HttpRequest,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -144,6 +158,7 @@ pub async fn export_billing_events(
         return Err(invalid_field("end_time", "must be later than `start_time`"));
     }
     let project_id = pairs.parsed("project_id", "a project's id")?;
+    note_export(&request, &caller, &services, "billing_events", project_id).await?;
     let filter = ChargeFilter { from, before, project_id, after: None, limit: PAGE };
     let books = services.gateway.books().clone();
     let chunks = stream::unfold(Some((books, filter)), |state| async move {

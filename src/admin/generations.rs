@@ -1,10 +1,13 @@
 //! `GET /admin/v1/generations`: every request that reserved, newest first, with what it cost us.
 
 use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::json;
 use utoipa::ToSchema;
 
 use super::export::{Form, stream_generations};
 use super::history::GenerationHistory;
+use super::shapes::{accounts_of, note_export};
+use crate::accounts::AuditEvent;
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{GenerationList, GenerationView, Services, StateText, query, state_filter, time_filter};
@@ -87,7 +90,7 @@ pub enum ExportFormatText {
     ),
 )]
 pub async fn list_generations(
-    _: AdminCaller<action::View>,
+    caller: AdminCaller<action::View>,
     request: HttpRequest,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -117,6 +120,7 @@ pub async fn list_generations(
         Some(_) => return Err(invalid_field("format", "must be `json`, `ndjson` or `csv`")),
     };
     if let Some(form) = form {
+        note_export(&request, &caller, &services, "generations", filter.project_id).await?;
         let most = pairs.one("limit")?.is_some().then_some(filter.limit);
         return Ok(stream_generations(services.gateway.books().clone(), filter, form, most));
     }
@@ -127,7 +131,8 @@ pub async fn list_generations(
 
 /// Retrieve a generation
 ///
-/// With its whole history: parameters, each submit with its times, what it moved in the ledger, price, cost and why.
+/// With its whole history: parameters, each submit with its times, what it moved in the ledger, price, cost and why. Where
+/// its prompt is kept, the reading is in the audit log.
 #[utoipa::path(
     get,
     path = "/admin/v1/generations/{id}",
@@ -143,7 +148,8 @@ pub async fn list_generations(
     ),
 )]
 pub async fn retrieve_generation(
-    _: AdminCaller<action::View>,
+    caller: AdminCaller<action::View>,
+    request: HttpRequest,
     id: web::Path<String>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -151,6 +157,10 @@ pub async fn retrieve_generation(
     let id: GenerationId = id.parse().map_err(|_| not_found())?;
     let books = services.gateway.books();
     let record = books.generation(id).await?.ok_or_else(not_found)?;
+    if record.prompt.is_some() {
+        let accounts = accounts_of(&request, &caller, &services);
+        accounts.note(AuditEvent::PromptRead, Some(record.project_id), id.to_string(), &json!({})).await?;
+    }
     let (attempts, entries) = (books.attempts(id).await?, books.entries(id).await?);
     Ok(HttpResponse::Ok().json(GenerationHistory::of(&record, attempts, entries)))
 }

@@ -48,10 +48,10 @@ pub struct KeyPatch {
     generates_for_project_id: Option<Option<String>>,
     /// For a project key: what it may do.
     #[validate(length(min = 1, message = "names at least one scope"))]
-    #[schema(value_type = Option<Vec<ScopeText>>, nullable = false, min_items = 1)]
+    #[schema(value_type = Option<Vec<ScopeText>>, min_items = 1)]
     scopes: Option<Vec<String>>,
     /// For an admin key: what it is trusted with.
-    #[schema(value_type = Option<RoleText>, nullable = false)]
+    #[schema(value_type = Option<RoleText>)]
     role: Option<String>,
     /// The addresses and networks that it may be used from; null lets it come from anywhere.
     #[serde(default, deserialize_with = "given")]

@@ -5,6 +5,7 @@ mod api_keys;
 mod audit_logs;
 mod controls;
 mod costs;
+mod erasures;
 mod events;
 mod export;
 mod generations;
@@ -33,6 +34,8 @@ pub fn endpoints() -> Vec<Endpoint> {
     vec![
         endpoint!(generations::list_generations),
         endpoint!(generations::retrieve_generation),
+        endpoint!(erasures::erase_generation_content),
+        endpoint!(erasures::erase_project_content),
         endpoint!(refunds::create_generation_refund),
         endpoint!(reports::list_holds),
         endpoint!(reports::list_margins),

@@ -73,7 +73,8 @@ pub struct OrganizationProjectUpdate {
 
 /// Create a project
 ///
-/// It pays afterwards and has no limits until some are set.
+/// It pays afterwards, has the rates of new projects (`IMAGEGATE_DEFAULT_REQUESTS_PER_MINUTE`,
+/// `IMAGEGATE_DEFAULT_IMAGES_PER_MINUTE`), and no other limits until some are set.
 #[utoipa::path(
     post,
     path = "/v1/organization/projects",
@@ -163,7 +164,8 @@ pub async fn update_project(
 
 /// Archive a project
 ///
-/// For good: its keys stop working within a second on every replica. What is open goes on.
+/// For good: its keys stop working within a second on every replica. What is open goes on; kept prompts are gone within a
+/// minute.
 #[utoipa::path(
     post,
     path = "/v1/organization/projects/{project_id}/archive",

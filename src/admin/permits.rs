@@ -53,23 +53,23 @@ pub enum RoleText {
 /// The scopes of a body, if it names some; OpenAI's clients may send an empty list for none.
 pub fn read_scopes(texts: Option<&[String]>) -> Result<Option<Scopes>, Problem> {
     let Some(texts) = texts.filter(|texts| !texts.is_empty()) else { return Ok(None) };
-    let read = |text: &String| Scope::from_str(text).map_err(|fault| unknown("scopes", &fault));
+    let read = |text: &String| Scope::from_str(text).map_err(|error| unknown("scopes", &error));
     texts.iter().map(read).collect::<Result<Scopes, _>>().map(Some)
 }
 
 /// The role of a body, if it names one.
 pub fn read_role(text: Option<&str>) -> Result<Option<Role>, Problem> {
-    text.map(|text| Role::from_str(text).map_err(|fault| unknown("role", &fault))).transpose()
+    text.map(|text| Role::from_str(text).map_err(|error| unknown("role", &error))).transpose()
 }
 
-fn unknown(field: &str, fault: &UnknownPermission) -> Problem {
-    invalid_field(field, &fault.to_string())
+fn unknown(field: &str, error: &UnknownPermission) -> Problem {
+    invalid_field(field, &error.to_string())
 }
 
 /// The networks of a body.
 pub fn read_networks(texts: &[String]) -> Result<Vec<Network>, Problem> {
     let read = |text: &String| {
-        text.parse().map_err(|fault| invalid_field("allowed_addresses", &format!("`{text}` is {fault}")))
+        text.parse().map_err(|error| invalid_field("allowed_addresses", &format!("`{text}` is {error}")))
     };
     texts.iter().map(read).collect()
 }

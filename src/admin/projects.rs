@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
+use super::erasures::ErasureView;
 use super::shapes::accounts_of;
 use crate::accounts::{AuditEvent, Policy, ProjectChange, ProjectRecord, RateLimit};
 use crate::api::access::{AdminCaller, action};
@@ -45,7 +46,8 @@ pub struct ProjectPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<PolicyBody>)]
     policy: Option<Option<Policy>>,
-    /// For how many seconds prompts are kept; zero keeps none.
+    /// For how many seconds prompts are kept; zero keeps none. A shorter time holds for those that are kept already, within a
+    /// minute.
     #[validate(range(max = 315_360_000, message = "is at most 315360000 (ten years)"))]
     #[schema(maximum = 315_360_000)]
     #[serde(default, deserialize_with = "Whole::optional")]
@@ -55,8 +57,8 @@ pub struct ProjectPatch {
     limits: Option<LimitsPatch>,
 }
 
-/// How much may be asked for and be open at once.
-#[derive(Debug, Deserialize, Validate, ToSchema)]
+/// How much may be asked for, be open at once, and be uploaded.
+#[derive(Debug, Default, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsPatch {
     /// How many generations may be open at once; null lifts the limit.
@@ -65,6 +67,14 @@ pub struct LimitsPatch {
     concurrent_generations: Option<Option<u32>>,
     /// All rate limits, in place of those before.
     rates: Option<Vec<RateBody>>,
+    /// How many bytes of input files a day (UTC) may bring; null lifts the limit.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, example = 10_737_418_240_u64)]
+    upload_bytes_per_day: Option<Option<u64>>,
+    /// How many uploaded files may be kept at once; null lifts the limit.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, example = 10_000)]
+    kept_files: Option<Option<u64>>,
 }
 
 /// How much of a model a project may ask for in any minute.
@@ -137,6 +147,8 @@ pub struct ProjectView {
     prompt_retention_seconds: i64,
     /// How much may be asked for and be open at once.
     limits: LimitsView,
+    /// The erasure of all that it has made; null if nobody has asked for it.
+    content_erasure: Option<ErasureView>,
 }
 
 /// How much may be asked for and be open at once.
@@ -146,15 +158,46 @@ pub struct LimitsView {
     concurrent_generations: Option<u32>,
     /// In any minute.
     rates: Vec<RateBody>,
+    /// Bytes of input files that a day (UTC) may bring.
+    upload_bytes_per_day: Option<u64>,
+    /// Uploaded files that may be kept at once.
+    kept_files: Option<u64>,
+}
+
+/// Why a credit is booked.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = CreditKind)]
+pub enum KindBody {
+    /// Money paid in; above zero.
+    TopUp,
+    /// A mistake put right; above or below zero.
+    Correction,
+    /// A gift; above zero.
+    Goodwill,
+}
+
+impl From<KindBody> for CreditKind {
+    fn from(kind: KindBody) -> Self {
+        match kind {
+            KindBody::TopUp => Self::TopUp,
+            KindBody::Correction => Self::Correction,
+            KindBody::Goodwill => Self::Goodwill,
+        }
+    }
 }
 
 /// Money for a project, or a correction.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreditBody {
-    /// US dollars as a decimal string: above zero a top-up, below zero a correction.
+    /// US dollars as a decimal string; not zero, and above zero unless it is a correction.
     #[schema(value_type = String, pattern = "^(?!-?0+(\\.0+)?$)-?[0-9]{1,9}(\\.[0-9]{1,9})?$", example = "25.00")]
     amount_usd: Money,
+    /// If not given, a top-up above zero and a correction below.
+    #[serde(default)]
+    #[schema(value_type = Option<KindBody>, example = "top_up")]
+    kind: Option<KindBody>,
     /// Why, for those who read the ledger later.
     #[validate(length(min = 1, max = 500, message = "has 1 to 500 characters"))]
     #[schema(min_length = 1, max_length = 500)]
@@ -172,7 +215,8 @@ pub struct CreditView {
     object: &'static str,
     /// The project.
     project_id: String,
-    /// `top_up` or `correction`.
+    /// `top_up`, `correction` or `goodwill`.
+    #[schema(example = "top_up")]
     kind: &'static str,
     /// US dollars with nine places.
     amount_usd: String,
@@ -236,10 +280,14 @@ pub async fn update_project(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let patch: ProjectPatch = fixed_body(&request, &body)?;
-    let (concurrency_limit, rates) = match patch.limits {
-        Some(limits) => (limits.concurrent_generations, limits.rates),
-        None => (None, None),
-    };
+    let limits = patch.limits.unwrap_or_default();
+    for (field, limit) in
+        [("limits.upload_bytes_per_day", limits.upload_bytes_per_day), ("limits.kept_files", limits.kept_files)]
+    {
+        if limit.flatten().is_some_and(|limit| i64::try_from(limit).is_err()) {
+            return Err(invalid_field(field, "is at most 9223372036854775807"));
+        }
+    }
     let policy = match patch.policy {
         Some(Some(mut policy)) => {
             if let Some(models) = &mut policy.allowed_models {
@@ -262,8 +310,10 @@ pub async fn update_project(
         spend_limit: patch.spend_limit_usd,
         policy,
         prompt_retention: seconds.and_then(|seconds| i64::try_from(seconds * 1_000_000).ok()),
-        concurrency_limit,
-        rate_limits: rates.map(|rates| rate_limits(&services, rates)).transpose()?,
+        concurrency_limit: limits.concurrent_generations,
+        upload_bytes_a_day: limits.upload_bytes_per_day,
+        kept_files: limits.kept_files,
+        rate_limits: limits.rates.map(|rates| rate_limits(&services, rates)).transpose()?,
     };
     let project = find(&services, &id).await?;
     let project = accounts_of(&request, &caller, &services).update_project(project.id, change).await?;
@@ -272,8 +322,7 @@ pub async fn update_project(
 
 /// Add credits to a project
 ///
-/// Books a top-up (above zero) or a correction (below zero) with its reason and who did it. Past entries are never
-/// edited. With an `Idempotency-Key` a resend books nothing.
+/// Books a top-up, a correction or a gift with its reason and who did it. Past entries are never edited. With an `Idempotency-Key` a resend books nothing.
 #[utoipa::path(
     post,
     path = "/admin/v1/projects/{id}/credits",
@@ -290,7 +339,7 @@ pub async fn update_project(
         (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "No such project.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 422, description = "The idempotency key was used with another amount.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 422, description = "The idempotency key was used with another amount or kind.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
@@ -305,17 +354,20 @@ pub async fn create_project_credit(
     if asked.amount_usd == Money::ZERO {
         return Err(invalid_field("amount_usd", "must not be zero"));
     }
+    let kind = asked.kind.map_or_else(|| CreditKind::of_amount(asked.amount_usd), CreditKind::from);
+    if !kind.fits(asked.amount_usd) {
+        return Err(invalid_field("amount_usd", &format!("must be above zero for `{}`", kind.as_str())));
+    }
     let project = find(&services, &id).await?;
-    let kind = if asked.amount_usd > Money::ZERO { CreditKind::TopUp } else { CreditKind::Correction };
     let id = match idempotency_key(request.headers())? {
         Some(key) => credit_id(project.id, &key),
         None => services.ids.uuid(),
     };
-    let audit = accounts_of(&request, &caller, &services).entry_of_money(
+    let audit = accounts_of(&request, &caller, &services).entry_of(
         AuditEvent::ProjectCredited,
         project.id,
         project.id.to_string(),
-        &json!({"transaction_id": id, "amount_usd": asked.amount_usd, "reason": asked.reason}),
+        &json!({"transaction_id": id, "kind": kind.as_str(), "amount_usd": asked.amount_usd, "reason": asked.reason}),
     );
     let credit = Credit {
         id,
@@ -337,10 +389,7 @@ pub async fn create_project_credit(
         id: credit.id.to_string(),
         object: "organization.project.credit",
         project_id: project.id.to_string(),
-        kind: match kind {
-            CreditKind::TopUp => "top_up",
-            CreditKind::Correction => "correction",
-        },
+        kind: kind.as_str(),
         amount_usd: credit.amount.to_string(),
         reason: credit.reason,
         author: credit.author,
@@ -413,7 +462,7 @@ fn credit_id(project: ProjectId, key: &str) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-async fn find(services: &Services, id: &str) -> Result<ProjectRecord, Problem> {
+pub async fn find(services: &Services, id: &str) -> Result<ProjectRecord, Problem> {
     let not_found = || Problem::new(Code::NotFound, format!("there is no project `{id}`")).param("id");
     let projects = services.accounts.list_projects().await?;
     let found = if id == "default" {
@@ -457,7 +506,9 @@ fn rate_limits(services: &Services, rates: Vec<RateBody>) -> Result<Vec<RateLimi
 async fn view(services: &Services, project: ProjectRecord) -> Result<ProjectView, Problem> {
     let balance = services.gateway.books().balance(project.id, services.clock.now()).await?;
     let balance = balance.ok_or_else(|| Problem::new(Code::InternalError, "the project has no balance"))?;
+    let erasure = services.accounts.project_erasure(project.id).await?;
     Ok(ProjectView {
+        content_erasure: erasure.map(ErasureView::from),
         id: project.id.to_string(),
         object: "organization.project",
         name: project.name,
@@ -482,6 +533,8 @@ async fn view(services: &Services, project: ProjectRecord) -> Result<ProjectView
                     images_per_minute: limit.images_per_minute,
                 })
                 .collect(),
+            upload_bytes_per_day: project.upload_bytes_a_day,
+            kept_files: project.kept_files,
         },
     })
 }

@@ -56,7 +56,8 @@ pub struct RefundView {
 /// Refund a generation
 ///
 /// Books what is given back as a ledger transaction of its own, which names the generation; the charge stays as it was
-/// booked. All refunds of a generation together are at most its charge. With an `Idempotency-Key` a resend books nothing.
+/// booked. All refunds of a generation together are at most its charge. A generation whose month was dropped can be refunded too: the ledger has its
+/// charge. With an `Idempotency-Key` a resend books nothing.
 #[utoipa::path(
     post,
     path = "/admin/v1/generations/{id}/refunds",
@@ -91,14 +92,14 @@ pub async fn create_generation_refund(
     let books = services.gateway.books();
     let not_found = || Problem::new(Code::NotFound, format!("there is no generation `{id}`")).param("id");
     let generation: GenerationId = id.parse().map_err(|_| not_found())?;
-    let record = books.generation(generation).await?.ok_or_else(not_found)?;
+    let project_id = books.payer(generation).await?.ok_or_else(not_found)?;
     let id = match idempotency_key(request.headers())? {
         Some(key) => refund_id(generation, &key),
         None => services.ids.uuid(),
     };
-    let audit = accounts_of(&request, &caller, &services).entry_of_money(
+    let audit = accounts_of(&request, &caller, &services).entry_of(
         AuditEvent::GenerationRefunded,
-        record.project_id,
+        project_id,
         generation.to_string(),
         &json!({"transaction_id": id, "amount_usd": asked.amount_usd, "reason": asked.reason}),
     );
@@ -119,12 +120,12 @@ pub async fn create_generation_refund(
     if applied == Applied::Already {
         response.insert_header(("idempotent-replayed", "true"));
     }
-    let balance = books.balance(record.project_id, refund.at).await?;
+    let balance = books.balance(project_id, refund.at).await?;
     Ok(response.json(RefundView {
         id: refund.id.to_string(),
         object: "image.generation.refund",
         generation_id: generation.to_string(),
-        project_id: record.project_id.to_string(),
+        project_id: project_id.to_string(),
         amount_usd: refund.amount.to_string(),
         reason: refund.reason,
         author: refund.author,

@@ -118,10 +118,10 @@ pub struct NewServiceAccount {
     #[serde(default, deserialize_with = "Whole::optional")]
     expires_in_seconds: Option<u64>,
     /// What its key may do; everything but the webhook secret if not given.
-    #[schema(value_type = Option<Vec<ScopeText>>, nullable = false, min_items = 1)]
+    #[schema(value_type = Option<Vec<ScopeText>>, min_items = 1)]
     scopes: Option<Vec<String>>,
     /// The addresses and networks that its key may be used from; any if not given.
-    #[schema(value_type = Option<Vec<Network>>, nullable = false, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
+    #[schema(value_type = Option<Vec<Network>>, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
     allowed_addresses: Option<Vec<String>>,
 }
 
@@ -168,7 +168,7 @@ pub struct NewServiceAccountKey {
     #[schema(value_type = Option<Vec<ScopeText>>, example = json!(["images:generate"]))]
     scopes: Option<Vec<String>>,
     /// The addresses and networks that it may be used from; any if not given.
-    #[schema(value_type = Option<Vec<Network>>, nullable = false, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
+    #[schema(value_type = Option<Vec<Network>>, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
     allowed_addresses: Option<Vec<String>>,
 }
 

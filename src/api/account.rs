@@ -99,6 +99,10 @@ pub struct AccountLimits {
     concurrent_generations: Option<u32>,
     /// How much of a model the project may ask for in any minute.
     rates: Vec<AccountRate>,
+    /// How many bytes of input files the project may upload in a day (UTC); null without a limit.
+    upload_bytes_per_day: Option<u64>,
+    /// How many uploaded files the project may keep; null without a limit.
+    kept_files: Option<u64>,
 }
 
 /// How much of a model a project may ask for in any minute.
@@ -114,7 +118,7 @@ pub struct AccountRate {
 }
 
 impl AccountLimits {
-    fn of(key: &KeyRecord, project: ProjectRecord) -> Self {
+    fn new(key: &KeyRecord, project: ProjectRecord) -> Self {
         let left = |budget: Money| budget.checked_sub(key.spent).unwrap_or_default().max(Money::ZERO);
         let rate = |limit: RateLimit| AccountRate {
             model: limit.model,
@@ -126,6 +130,8 @@ impl AccountLimits {
             spend_limit_usd: project.spend_limit.map(|limit| limit.to_string()),
             concurrent_generations: project.concurrency_limit,
             rates: project.rate_limits.into_iter().map(rate).collect(),
+            upload_bytes_per_day: project.upload_bytes_a_day,
+            kept_files: project.kept_files,
         }
     }
 }
@@ -251,7 +257,7 @@ pub async fn retrieve_key(caller: AnyProjectCaller, services: web::Data<Services
     let changed = services.accounts.audit_logs(&of_key, newest).await?.items.first().map(|entry| entry.at);
     let project = services.accounts.project(project_of(&caller)?).await?.ok_or_else(bad_key_problem)?;
     let networks = key.allowed_addresses.as_ref();
-    let limits = AccountLimits::of(&key, project);
+    let limits = AccountLimits::new(&key, project);
     let data = AccountKeyData {
         disabled: false,
         prefix: key.prefix,

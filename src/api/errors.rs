@@ -4,10 +4,10 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use super::rates::limit_problem;
-use crate::accounts::{AccountsError, AuthError};
+use crate::accounts::{AccountsError, AuthError, UploadLimit};
 use crate::catalogue::{self, JsonError, Kind, Model, Parameter, PriceError, Rejection};
 use crate::domain::GenerationId;
-use crate::gateway::{CallError, GenerateError};
+use crate::gateway::{CallError, EraseError, GenerateError};
 use crate::http::{Code, LONGEST_MESSAGE, Problem, shortened};
 use crate::ledger::{LedgerError, ReserveError};
 use crate::providers::{Failure, FailureKind, HookError, MediaError};
@@ -33,7 +33,7 @@ impl From<GenerateError> for Problem {
             GenerateError::Price(PriceError::Unpriced) => {
                 Self::new(Code::ModelNotFound, "this model is not on offer: it has no known price").param("model")
             }
-            GenerateError::Price(_) | GenerateError::NoProvider(_) => {
+            GenerateError::Price(_) | GenerateError::NoProvider(_) | GenerateError::IdTaken(_) => {
                 tracing::error!(%fault, "an order cannot be served");
                 Self::new(Code::InternalError, "this model cannot be served: the gateway's catalogue is at fault")
             }
@@ -122,7 +122,7 @@ pub fn bad_key_problem() -> Problem {
     Problem::new(Code::InvalidApiKey, "Incorrect API key provided: it is not valid here")
 }
 
-/// Why a key is not taken. Only a typing error is told from the rest: its checksum shows it, whatever keys there are.
+/// Why a key is not accepted. Only a typing error gets a text of its own: its checksum shows it, whatever keys there are.
 #[must_use]
 pub fn key_problem(reason: AuthError) -> Problem {
     match reason {
@@ -172,7 +172,7 @@ pub fn reserve_problem(fault: &ReserveError) -> Problem {
                 "more requests are waiting than this gateway can take soon, so it was not run; try again soon";
             Problem::new(Code::ServiceUnavailable, message).retry_after(COME_BACK)
         }
-        ReserveError::Unavailable(reason) => unavailable(reason),
+        ReserveError::Unavailable(reason) | ReserveError::OutcomeUnknown(reason) => unavailable(reason),
         other => {
             tracing::error!(fault = %other, "a request could not be reserved");
             Problem::new(Code::InternalError, "the request could not be recorded, so it was not run")
@@ -186,7 +186,9 @@ impl From<AccountsError> for Problem {
             AccountsError::UnknownProject
             | AccountsError::UnknownKey
             | AccountsError::UnknownServiceAccount
-            | AccountsError::UnknownSpendAlert => Self::new(Code::NotFound, fault.to_string()),
+            | AccountsError::UnknownSpendAlert
+            | AccountsError::UnknownFile => Self::new(Code::NotFound, fault.to_string()),
+            AccountsError::UploadLimit(limit) => upload_limit_problem(limit),
             AccountsError::Invalid(message) => Self::new(Code::InvalidParameters, message),
             AccountsError::ProjectArchived
             | AccountsError::DefaultProject
@@ -198,6 +200,20 @@ impl From<AccountsError> for Problem {
                 Self::new(Code::InternalError, "the accounts cannot be read or changed")
             }
         }
+    }
+}
+
+/// An upload would pass a limit of the project; `error.data` names it.
+fn upload_limit_problem(reached: UploadLimit) -> Problem {
+    let message = reached.to_string();
+    match reached {
+        UploadLimit::BytesPerDay { limit, used, resets_in, .. } => Problem::new(Code::RateLimitExceeded, message)
+            .data(json!({"kind": "err_upload_bytes_per_day", "limit": limit, "used": used}))
+            .retry_after(resets_in),
+        UploadLimit::LargerThanADay { limit, .. } => Problem::new(Code::PermissionDenied, message)
+            .data(json!({"kind": "err_upload_bytes_per_day", "limit": limit})),
+        UploadLimit::KeptFiles { limit, kept } => Problem::new(Code::PermissionDenied, message)
+            .data(json!({"kind": "err_kept_files", "limit": limit, "used": kept})),
     }
 }
 
@@ -215,6 +231,22 @@ impl From<LedgerError> for Problem {
                 tracing::error!(fault = %other, "the books cannot be read");
                 Self::new(Code::InternalError, "the books cannot be read")
             }
+        }
+    }
+}
+
+impl From<EraseError> for Problem {
+    fn from(error: EraseError) -> Self {
+        let message = error.to_string();
+        match error {
+            EraseError::Unknown(_) => Self::new(Code::NotFound, message).param("id"),
+            EraseError::Open(_) | EraseError::NoStorage(_) => Self::new(Code::Conflict, message),
+            EraseError::Storage(..) => {
+                tracing::warn!(error = message, "kept images cannot be removed");
+                Self::new(Code::ServiceUnavailable, "the kept images cannot be removed now, so nothing was erased")
+                    .retry_after(COME_BACK)
+            }
+            EraseError::Accounts(error) => error.into(),
         }
     }
 }
@@ -276,6 +308,11 @@ pub fn failure_problem(id: GenerationId, failure: &Failure, model: Option<&Model
             Problem::new(Code::ServiceUnavailable, "the provider cannot take the request now; nothing was charged")
                 .retry_after(failure.retry_after.unwrap_or(COME_BACK))
         }
+        FailureKind::NotSubmitted => Problem::new(
+            Code::ServiceUnavailable,
+            "this gateway was interrupted before it submitted the request; nothing was charged, try again",
+        )
+        .retry_after(COME_BACK),
         FailureKind::Run => {
             Problem::new(Code::UpstreamError, format!("the provider failed to make the image: {message}"))
         }

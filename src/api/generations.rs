@@ -99,8 +99,8 @@ pub fn state_filter(pairs: &super::QueryPairs) -> Result<Option<GenerationState>
 
 /// Retrieve a generation
 ///
-/// Where it stands, and its images once it has succeeded. While it is open: how many requests are before it at the
-/// provider, or what the model has written by now.
+/// Where it stands, and its images once it has succeeded. One that has expired shows the images that came after its end, free.
+/// While it is open: how many requests are before it at the provider, or what the model has written by now.
 #[utoipa::path(
     get,
     path = "/v1/images/generations/{id}",

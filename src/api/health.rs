@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use super::Services;
 use super::access::{Open, is_operator};
 use crate::http::{ProblemBody, Verbatim};
+use crate::ledger::Outage;
 use crate::providers::{BreakerHealth, Health, KeyHealth};
 
 /// The process lives.
@@ -20,13 +21,17 @@ pub struct Liveness {
 /// Whether requests can be served, and by what.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Readiness {
-    /// `ready`, `degraded` if something at the provider is amiss, `unavailable` if requests cannot be recorded, or
+    /// `ready`, `degraded` if something at the provider, or the machine's clock, is amiss, `unavailable` if requests cannot be recorded, or
     /// `stopping` if the process was told to end.
     #[schema(example = "ready")]
     status: &'static str,
     /// `ok` or `unavailable`.
     #[schema(example = "ok")]
     database: &'static str,
+    /// What keeps the database from being used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "the database's disk is full")]
+    database_error: Option<&'static str>,
     /// `ok`, or `unavailable` if no model is on offer.
     #[schema(example = "ok")]
     catalogue: &'static str,
@@ -35,6 +40,13 @@ pub struct Readiness {
     /// `fal`, or `sandbox`: the built-in stand-in draws pictures itself, because no key of fal is set.
     #[schema(example = "sandbox")]
     upstream: &'static str,
+    /// `ok`, or `off` if the machine's clock differs from the database's, which is used instead, by more than two seconds.
+    #[schema(example = "ok")]
+    clock: &'static str,
+    /// By how many seconds the machine's clock is behind the database's, below zero ahead; only for operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    clock_behind_seconds: Option<f64>,
     /// Generations that this process is working on; only for operators.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -156,14 +168,15 @@ pub async fn check_readiness(_: Open, request: HttpRequest, services: web::Data<
     let is_operator = is_operator(&request);
     // Also what is not ready is told by name, and not as an error.
     request.extensions_mut().insert(Verbatim);
-    let database = services.gateway.books().healthy().await;
+    let outage = services.gateway.books().outage().await;
     let catalogue = services.gateway.catalogue();
     let models = catalogue.models().filter(|model| model.is_offered()).count();
     let stopping = services.stopping.is_stopping();
-    let ready = database && models > 0 && !stopping;
+    let ready = outage.is_none() && models > 0 && !stopping;
     let providers: Vec<ProviderView> =
         services.gateway.health().map(|(name, health)| ProviderView::new(name, health, is_operator)).collect();
-    let degraded = providers.iter().any(|provider| provider.status != "ok");
+    let skew = services.gateway.clock_skew();
+    let degraded = providers.iter().any(|provider| provider.status != "ok") || skew.is_too_large();
     let body = Readiness {
         status: match (ready, degraded) {
             (false, _) if stopping => "stopping",
@@ -171,10 +184,13 @@ pub async fn check_readiness(_: Open, request: HttpRequest, services: web::Data<
             (true, true) => "degraded",
             (true, false) => "ready",
         },
-        database: if database { "ok" } else { "unavailable" },
+        database: if outage.is_none() { "ok" } else { "unavailable" },
+        database_error: outage.map(Outage::as_str),
         catalogue: if models > 0 { "ok" } else { "unavailable" },
         models,
         upstream: services.upstream.name(),
+        clock: if skew.is_too_large() { "off" } else { "ok" },
+        clock_behind_seconds: is_operator.then(|| skew.seconds()),
         open_generations: is_operator.then(|| services.gateway.open_jobs()),
         cost_drifts: is_operator.then(|| services.gateway.cost_drifts()),
         providers,

@@ -23,7 +23,7 @@ use super::{GenerationView, Services};
 use crate::accounts::{Caller, CallerKind};
 use crate::catalogue::{self, Json, Order, Strictness, Switches};
 use crate::domain::{GenerationId, ProjectId};
-use crate::gateway::{Accepted, ClientNews, Finished, Gateway, Job, Progress, Request, read_finished};
+use crate::gateway::{Accepted, ClientNews, Finished, FinishedError, Gateway, Job, Progress, Request, read_finished};
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
 use crate::ledger::{FinalState, ReserveError};
 use crate::meters::Served;
@@ -388,8 +388,10 @@ pub(super) async fn join(services: &Services, id: GenerationId) -> Result<Arc<Fi
         let record = services.gateway.books().generation(id).await?;
         let record =
             record.ok_or_else(|| Problem::new(Code::InternalError, "the earlier generation cannot be read back"))?;
-        if let Ok(finished) = read_finished(&record) {
-            return Ok(Arc::new(finished));
+        match read_finished(&record) {
+            Ok(finished) => return Ok(Arc::new(finished)),
+            Err(fault @ FinishedError::Erased(_)) => return Err(Problem::new(Code::NotFound, fault.to_string())),
+            Err(FinishedError::Open(_) | FinishedError::Unreadable(..)) => {}
         }
         if services.clock.now() >= record.deadline_at {
             return Err(overdue_problem(id));

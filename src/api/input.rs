@@ -153,7 +153,7 @@ fn dotted(path: &Value) -> String {
 pub struct QueryPairs(BTreeMap<String, Vec<String>>);
 
 /// Reads a request's query; names that are not in `known` and empty values are errors, so that a misspelt or forgotten
-/// filter never means "all".
+/// filter never means "all". So is U+0000, which PostgreSQL's texts cannot hold.
 pub fn query(request: &HttpRequest, known: &[&str]) -> Result<QueryPairs, Problem> {
     let mut pairs: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in url::form_urlencoded::parse(request.query_string().as_bytes()) {
@@ -164,6 +164,9 @@ pub fn query(request: &HttpRequest, known: &[&str]) -> Result<QueryPairs, Proble
         }
         if value.trim_matches(',').is_empty() {
             return Err(super::errors::invalid_field(&name, "is empty; give a value or leave the parameter out"));
+        }
+        if value.contains('\0') {
+            return Err(super::errors::invalid_field(&name, "must not contain the character U+0000"));
         }
         pairs.entry(name).or_default().push(value.into_owned());
     }
@@ -271,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_has_no_unknown_names_and_no_empty_values() {
+    fn a_query_has_no_unknown_names_and_no_empty_or_unstorable_values() {
         let read = |text: &str| {
             let request = TestRequest::with_uri(&format!("/?{text}")).to_http_request();
             query(&request, &["state", "models"])
@@ -288,6 +291,7 @@ mod tests {
             ("state", "state"),
             ("models=a&models=", "models"),
             ("models=,", "models"),
+            ("state=a%00b", "state"),
         ] {
             assert_eq!(read(text).err().unwrap().error()["param"], param, "{text}");
         }

@@ -60,6 +60,8 @@ fn tell_of_the_process(services: &Services, snapshot: &mut Snapshot) {
     );
     let open = services.gateway.open_jobs();
     snapshot.gauge("imagegate_generations_open", "Generations that this process works on", number(open));
+    let help = "By how much the machine's clock is behind the database's, which is used instead";
+    snapshot.gauge("imagegate_clock_behind_seconds", help, services.gateway.clock_skew().seconds());
     let drifts = services.gateway.cost_drifts();
     snapshot.counter("imagegate_cost_drifts", "Generations that the provider billed otherwise than computed", drifts);
 }

@@ -4,6 +4,7 @@ pub mod access;
 mod account;
 mod answer;
 mod assistants;
+mod author;
 mod billing;
 mod edits;
 pub mod errors;
@@ -36,7 +37,7 @@ use crate::accounts::Accounts;
 use crate::catalogue::Catalogue;
 use crate::config::HttpSettings;
 use crate::domain::{Clock, IdSource};
-use crate::gateway::Gateway;
+use crate::gateway::{Eraser, Gateway};
 use crate::http::Stopping;
 use crate::meters::SharedMeters;
 use crate::providers::Media;
@@ -45,6 +46,7 @@ use crate::webhooks::Webhooks;
 pub use access::Endpoint;
 use access::{endpoint, page};
 pub use answer::{GenerationView, ImageAnswer, StateText, image_views};
+pub use author::accounts_of;
 pub use files::Files;
 pub use generations::{GenerationList, state_filter, time_filter};
 pub use images::{ImageRequest, idempotency_key};
@@ -62,6 +64,8 @@ pub struct Services {
     pub gateway: Arc<Gateway>,
     /// Knows the keys.
     pub accounts: Accounts,
+    /// Erases content on request.
+    pub eraser: Eraser,
     /// Calls customers.
     pub webhooks: Webhooks,
     /// Fetches delivered images.
@@ -134,6 +138,9 @@ pub fn endpoints() -> Vec<Endpoint> {
         endpoint!(hooks::take_fal_webhook),
         endpoint!(files::retrieve_image_file),
         endpoint!(files::upload_file),
+        endpoint!(files::list_files),
+        endpoint!(files::retrieve_file),
+        endpoint!(files::delete_file),
         endpoint!(webhooks::retrieve_webhook_secret),
         endpoint!(webhooks::rotate_webhook_secret),
         endpoint!(webhooks::list_webhook_deliveries),

@@ -5,7 +5,8 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::{
-    ApiKeyId, AuditLogId, GenerationId, Money, Network, ProjectId, ServiceAccountId, SpendAlertId, WebhookDeliveryId,
+    ApiKeyId, AuditLogId, FileId, GenerationId, Money, Network, ProjectId, ServiceAccountId, SpendAlertId,
+    WebhookDeliveryId,
 };
 
 /// US dollars with at most nine places, from zero.
@@ -37,6 +38,7 @@ texts! {
     ProjectId: Self::PATTERN;
     ApiKeyId: Self::PATTERN;
     AuditLogId: Self::PATTERN;
+    FileId: Self::PATTERN;
     ServiceAccountId: Self::PATTERN;
     SpendAlertId: Self::PATTERN;
     WebhookDeliveryId: Self::PATTERN;

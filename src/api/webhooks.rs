@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::access::{ProjectCaller, scope};
+use super::author::accounts_of;
 use super::generations::project_of;
 use super::{GenerationView, Services, fal_clients, query};
+use crate::accounts::AuditEvent;
 use crate::domain::{GenerationId, WebhookDeliveryId};
 use crate::gateway::read_finished;
 use crate::http::{Code, Problem, ProblemBody};
@@ -194,9 +196,13 @@ impl DeliveryView {
 )]
 pub async fn retrieve_webhook_secret(
     caller: ProjectCaller<scope::Webhooks>,
+    request: HttpRequest,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let secret = services.webhooks.secret(project_of(&caller)?).await?;
+    let project = project_of(&caller)?;
+    let accounts = accounts_of(&request, &caller, &services);
+    accounts.note(AuditEvent::WebhookSecretRead, Some(project), project.to_string(), &json!({})).await?;
+    let secret = services.webhooks.secret(project).await?;
     Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(SecretView::from(secret)))
 }
 
@@ -217,9 +223,13 @@ pub async fn retrieve_webhook_secret(
 )]
 pub async fn rotate_webhook_secret(
     caller: ProjectCaller<scope::Webhooks>,
+    request: HttpRequest,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let secret = services.webhooks.rotate_secret(project_of(&caller)?).await?;
+    let project = project_of(&caller)?;
+    let accounts = accounts_of(&request, &caller, &services);
+    let audit = accounts.entry_of(AuditEvent::WebhookSecretRotated, project, project.to_string(), &json!({}));
+    let secret = services.webhooks.rotate_secret(project, &audit).await?;
     Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(SecretView::from(secret)))
 }
 

@@ -32,7 +32,12 @@ impl Model {
         let model = writer.name("Model", json!({ "type": "string", "enum": ids, "description": self.description }));
         properties.insert("model".to_owned(), with(model, "The model, by its id or another name of it.", None));
         for parameter in &self.parameters {
-            properties.insert(parameter.name.as_ref().to_owned(), writer.parameter(parameter, ""));
+            let mut schema = writer.parameter(parameter, "");
+            let switch = Switch::ALL.into_iter().find(|(name, _)| *name == parameter.name.as_ref());
+            if let Some((_, switch @ Switch::Background)) = switch {
+                schema = writer.or_switch(&schema, switch);
+            }
+            properties.insert(parameter.name.as_ref().to_owned(), schema);
         }
         for (name, switch) in Switch::ALL {
             // A model's own parameter of that name, such as a colour of the background, comes first.
@@ -132,7 +137,8 @@ impl Writer<'_> {
                 }
                 self.name(name, schema)
             }
-            Kind::Text(_) | Kind::Integer(_) | Kind::Seed(_) | Kind::Number(_) | Kind::Boolean => kind_schema(kind),
+            Kind::Text(_) => storable(kind_schema(kind)),
+            Kind::Integer(_) | Kind::Seed(_) | Kind::Number(_) | Kind::Boolean => kind_schema(kind),
         }
     }
 
@@ -186,6 +192,15 @@ impl Writer<'_> {
         self.name(&format!("{name}Pixels"), schema)
     }
 
+    /// A parameter of the model whose name is a switch's too: a boolean is the switch.
+    fn or_switch(&mut self, parameter: &Json, switch: Switch) -> Json {
+        let description = parameter["description"].clone();
+        let switch = self.switch(switch);
+        let mut either = self.name("BackgroundOrSwitch", json!({ "anyOf": [parameter, switch] }));
+        either["description"] = description;
+        either
+    }
+
     /// What may be asked of the gateway itself.
     fn switch(&mut self, switch: Switch) -> Json {
         let boolean = || json!({ "type": "boolean" });
@@ -196,7 +211,7 @@ impl Writer<'_> {
                 (formats, "How the images come: as links, or embedded in base64.", Some(json!("url")))
             }
             Switch::User => (
-                json!({ "type": "string", "maxLength": 512 }),
+                storable(json!({ "type": "string", "maxLength": 512 })),
                 "Your own name for your user; kept with the generation.",
                 None,
             ),
@@ -225,6 +240,14 @@ impl Writer<'_> {
         };
         with(schema, description, default)
     }
+}
+
+/// A text that every database can hold, if nothing narrower is said of it.
+fn storable(mut schema: Json) -> Json {
+    if schema.get("pattern").is_none() && schema.get("format").is_none() {
+        schema["pattern"] = json!(r"^[^\x00]*$");
+    }
+    schema
 }
 
 /// The schema, described, with its default in words: generators take a field with a `default` for one that is always
@@ -284,7 +307,10 @@ mod tests {
     fn a_parameter_that_shares_a_switch_s_name_comes_first() {
         let (_, components) = components("gpt-image-1.5");
         let background = &components["GptImage15Request"]["properties"]["background"];
-        assert!(background["$ref"].is_string(), "{background}");
+        let name = background["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
+        let either = components[name]["anyOf"].as_array().unwrap();
+        assert!(either[0]["$ref"].is_string(), "{either:?}");
+        assert_eq!(either[1]["type"], "boolean", "{either:?}");
     }
 
     #[test]

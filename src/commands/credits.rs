@@ -16,16 +16,20 @@ use super::{Failure, Output, find_project, open_accounts};
 #[command(after_help = "Examples:
   imagegate credits add default 25.00 --reason \"invoice 17\"
   imagegate credits add default -1.50 --reason \"booked twice\"
+  imagegate credits add default 5 --kind goodwill --reason \"the outage of May 3\"
   imagegate credits refund 019e1951-c778-7120-9c82-16efcf40ec82 0.035 --reason \"blurred\"
   imagegate credits balance default --json")]
 pub enum Action {
-    /// Book a top-up (above zero) or a correction (below zero)
+    /// Book a top-up, a correction or a gift
     Add {
         /// The project's id or name
         project: String,
         /// US dollars
         #[arg(allow_negative_numbers = true)]
         amount: Money,
+        /// `top_up`, `correction` or `goodwill`; a top-up above zero and a correction below if not given
+        #[arg(long)]
+        kind: Option<CreditKind>,
         /// Why, for those who read the ledger later
         #[arg(long)]
         reason: String,
@@ -54,29 +58,33 @@ pub async fn run(config: &Config, action: Action, output: Output) -> Result<(), 
     let books = Books::start(store, &TaskTracker::new(), &tokio::runtime::Handle::current());
     let project = match action {
         Action::Balance { project } => find_project(&accounts, &project).await?.id,
-        Action::Add { project, amount, reason } => {
+        Action::Add { project, amount, kind, reason } => {
             if amount == Money::ZERO {
                 return Err("an amount of zero changes nothing".into());
             }
+            let kind = kind.unwrap_or_else(|| CreditKind::of_amount(amount));
+            if !kind.fits(amount) {
+                return Err(format!("an amount of the kind `{}` must be above zero", kind.as_str()).into());
+            }
             let project = find_project(&accounts, &project).await?.id;
             let id = ids.uuid();
-            let after = json!({"transaction_id": id, "amount_usd": amount, "reason": reason});
+            let after = json!({"transaction_id": id, "kind": kind.as_str(), "amount_usd": amount, "reason": reason});
             let credit = Credit {
                 id,
                 project_id: project,
-                kind: if amount > Money::ZERO { CreditKind::TopUp } else { CreditKind::Correction },
+                kind,
                 amount,
                 reason,
                 author: "command".to_owned(),
                 at: clock.now(),
-                audit: Some(accounts.entry_of_money(AuditEvent::ProjectCredited, project, project.to_string(), &after)),
+                audit: Some(accounts.entry_of(AuditEvent::ProjectCredited, project, project.to_string(), &after)),
             };
             books.credit(&credit).await?;
             project
         }
         Action::Refund { generation, amount, reason } => {
             let unknown = || format!("there is no generation `{generation}`");
-            let project = books.generation(generation).await?.ok_or_else(unknown)?.project_id;
+            let project = books.payer(generation).await?.ok_or_else(unknown)?;
             let id = ids.uuid();
             let after = json!({"transaction_id": id, "amount_usd": amount, "reason": reason});
             let resource = generation.to_string();
@@ -87,7 +95,7 @@ pub async fn run(config: &Config, action: Action, output: Output) -> Result<(), 
                 reason,
                 author: "command".to_owned(),
                 at: clock.now(),
-                audit: Some(accounts.entry_of_money(AuditEvent::GenerationRefunded, project, resource, &after)),
+                audit: Some(accounts.entry_of(AuditEvent::GenerationRefunded, project, resource, &after)),
             };
             books.refund(&refund).await?;
             project

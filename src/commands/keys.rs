@@ -234,7 +234,7 @@ async fn change(config: &Config, accounts: &Accounts, update: Update) -> Result<
 }
 
 fn network(text: &str) -> Result<Network, Failure> {
-    text.parse().map_err(|fault| format!("`{text}` is {fault}, nor `any`").into())
+    text.parse().map_err(|error| format!("`{text}` is {error}, nor `any`").into())
 }
 
 /// What a key may do: a project key's scopes, an admin key's role.

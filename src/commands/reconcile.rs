@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use clap::Args;
 use imagegate::config::Config;
 use imagegate::domain::{GenerationId, Money, Timestamp};
-use imagegate::providers::{Bill, BillingEvent};
+use imagegate::providers::{Bill, Bills, OddLine};
 use imagegate::startup;
 use imagegate::store::{BilledAttempt, Store};
 use serde_json::json;
@@ -22,7 +22,7 @@ const PAGE: u32 = 2000;
   imagegate reconcile --from 2026-11-01 --to 2026-12-01
   imagegate reconcile --from 2026-11-20T00:00:00Z --json
 
-Ends with status 1 if a row differs. fal may bill minutes after a request has ended: leave the last hour out.")]
+Ends with status 1 if a row differs or a line of fal's bill cannot be read. fal may bill minutes after a request has ended: leave the last hour out.")]
 pub struct Arguments {
     /// From this day or moment (UTC) on, such as 2026-11-01 or 2026-11-01T12:00:00Z
     #[arg(long)]
@@ -45,6 +45,8 @@ enum Finding {
     NotBooked,
     /// fal billed a request that is still open here.
     StillOpen,
+    /// A line of fal's bill cannot be read.
+    Unreadable,
 }
 
 impl Finding {
@@ -55,6 +57,7 @@ impl Finding {
             Self::NotBilled => "not billed",
             Self::NotBooked => "not booked",
             Self::StillOpen => "still open",
+            Self::Unreadable => "unreadable",
         }
     }
 }
@@ -67,10 +70,15 @@ struct Row {
     endpoint: String,
     ours: Option<Money>,
     fals: Option<Money>,
+    /// What is wrong with a line of fal's about it.
+    problem: Option<String>,
 }
 
 impl Row {
     fn finding(&self) -> Finding {
+        if self.problem.is_some() {
+            return Finding::Unreadable;
+        }
         match (self.ours, self.fals) {
             (ours, fals) if ours.unwrap_or_default() == fals.unwrap_or_default() => Finding::Agrees,
             (Some(_), Some(_)) => Finding::Differs,
@@ -112,6 +120,7 @@ pub async fn run(config: &Config, arguments: &Arguments, output: Output) -> Resu
             "booked_usd": row.ours,
             "billed_usd": row.fals,
             "difference_usd": row.difference(),
+            "problem": row.problem,
         })).collect::<Vec<_>>(),
     });
     let amount = |amount: Option<Money>| amount.map_or_else(|| "–".to_owned(), |amount| amount.to_string());
@@ -122,7 +131,10 @@ pub async fn run(config: &Config, arguments: &Arguments, output: Output) -> Resu
             .iter()
             .map(|row| {
                 vec![
-                    row.finding().word().to_owned(),
+                    match &row.problem {
+                        Some(problem) => format!("unreadable: {problem}"),
+                        None => row.finding().word().to_owned(),
+                    },
                     row.request_id.clone(),
                     row.generation.map_or_else(|| "–".to_owned(), |id| GenerationId::from_uuid(id).to_string()),
                     row.endpoint.clone(),
@@ -154,43 +166,60 @@ async fn compare(store: &Store, bill: &dyn Bill, from: Timestamp, before: Timest
             None => break,
         }
     }
-    let mut events = bill.between(from, before).await?;
+    let mut bills = bill.between(from, before).await?;
     // What one side has just inside the window, the other may have just outside it.
-    let told: BTreeSet<String> = events.iter().map(|event| event.request_id.clone()).collect();
+    let odd = bills.odd.iter().filter_map(|line| line.request_id.clone());
+    let told: BTreeSet<String> = bills.events.iter().map(|event| event.request_id.clone()).chain(odd).collect();
     let untold: Vec<String> = booked.keys().filter(|id| !told.contains(*id)).cloned().collect();
-    events.extend(bill.of_requests(&untold).await?);
+    bills.extend([bill.of_requests(&untold).await?]);
     let unbooked: Vec<String> = told.into_iter().filter(|id| !booked.contains_key(id)).collect();
     let elsewhere = store.attempts_of_requests(&unbooked).await?;
     booked.extend(elsewhere.into_iter().map(|attempt| (attempt.provider_request_id.clone(), attempt)));
-    Ok(join(booked, events))
+    Ok(join(booked, bills))
 }
 
-fn join(booked: BTreeMap<String, BilledAttempt>, events: Vec<BillingEvent>) -> Vec<Row> {
+fn join(booked: BTreeMap<String, BilledAttempt>, bills: Bills) -> Vec<Row> {
     let mut rows: BTreeMap<String, Row> = booked
         .into_iter()
         .map(|(request_id, attempt)| {
             // A submit that a fallback replaced has ended without a cost.
             let ours = attempt.cost.or(attempt.ended_at.map(|_| 0)).map(Money::from_nanos);
             let generation = Some(attempt.generation_id);
-            (request_id.clone(), Row { request_id, generation, endpoint: attempt.endpoint, ours, fals: None })
+            let row = Row { request_id, generation, endpoint: attempt.endpoint, ours, fals: None, problem: None };
+            (row.request_id.clone(), row)
         })
         .collect();
-    for event in events {
-        let row = rows.entry(event.request_id.clone()).or_insert_with(|| Row {
-            request_id: event.request_id,
-            generation: None,
-            endpoint: event.endpoint,
-            ours: None,
-            fals: None,
-        });
+    let unknown = |request_id: String, endpoint: String| Row {
+        request_id,
+        generation: None,
+        endpoint,
+        ours: None,
+        fals: None,
+        problem: None,
+    };
+    for event in bills.events {
+        let row = rows.entry(event.request_id.clone()).or_insert_with(|| unknown(event.request_id, event.endpoint));
         // A request may be billed in parts.
         row.fals = Some([row.fals.unwrap_or_default(), event.cost].into_iter().sum());
     }
-    rows.into_values().collect()
+    let mut nameless = Vec::new();
+    for OddLine { request_id, problem } in bills.odd {
+        let nowhere = || "–".to_owned();
+        match request_id {
+            Some(id) => {
+                let row = rows.entry(id.clone()).or_insert_with(|| unknown(id, nowhere()));
+                row.problem = Some(problem);
+            }
+            None => nameless.push(Row { problem: Some(problem), ..unknown(nowhere(), nowhere()) }),
+        }
+    }
+    rows.into_values().chain(nameless).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use imagegate::providers::BillingEvent;
+
     use super::*;
 
     fn booked(id: &str, cost: Option<i64>, ended: bool) -> (String, BilledAttempt) {
@@ -202,6 +231,10 @@ mod tests {
             ended_at: ended.then_some(1),
         };
         (id.to_owned(), attempt)
+    }
+
+    fn odd(id: Option<&str>) -> OddLine {
+        OddLine { request_id: id.map(str::to_owned), problem: "`cost_total` cannot be read".to_owned() }
     }
 
     fn billed(id: &str, nanos: i64) -> BillingEvent {
@@ -218,6 +251,8 @@ mod tests {
         let ours = [
             booked("agrees", Some(25), true),
             booked("in parts", Some(25), true),
+            booked("in equal parts", Some(25), true),
+            booked("odd", Some(25), true),
             booked("differs", Some(25), true),
             booked("not billed", Some(25), true),
             booked("replaced", None, true),
@@ -229,12 +264,17 @@ mod tests {
             billed("agrees", 25),
             billed("in parts", 20),
             billed("in parts", 5),
+            billed("in equal parts", 10),
+            billed("in equal parts", 10),
+            billed("in equal parts", 5),
+            billed("odd", 25),
             billed("differs", 30),
             billed("replaced, billed", 3),
             billed("open, billed", 25),
             billed("not booked", 7),
         ];
-        let rows = join(BTreeMap::from(ours), Vec::from(fals));
+        let odd = vec![odd(Some("odd")), odd(Some("odd and unknown")), odd(None)];
+        let rows = join(BTreeMap::from(ours), Bills { events: Vec::from(fals), odd });
         let found: Vec<_> = rows
             .iter()
             .map(|row| (row.request_id.as_str(), row.finding().word(), row.difference()))
@@ -247,10 +287,13 @@ mod tests {
                 ("differs", "differs", nanos(5)),
                 ("not billed", "not billed", nanos(-25)),
                 ("not booked", "not booked", nanos(7)),
+                ("odd", "unreadable", nanos(0)),
+                ("odd and unknown", "unreadable", nanos(0)),
                 ("open, billed", "still open", nanos(25)),
                 ("replaced, billed", "differs", nanos(3)),
+                ("–", "unreadable", nanos(0)),
             ]
         );
-        assert_eq!(rows.len(), 9);
+        assert_eq!(rows.len(), 13);
     }
 }

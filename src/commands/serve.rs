@@ -15,6 +15,9 @@ use tracing::info;
 
 use super::{Failure, Output, print};
 
+/// The signal of a file that grows beyond its limit, on Linux.
+const SIGXFSZ: i32 = 25;
+
 /// Runs the gateway until it is told to stop.
 pub fn serve(config: Config) -> Result<(), Failure> {
     let telemetry = telemetry::start(&config.log)?;
@@ -25,6 +28,8 @@ pub fn serve(config: Config) -> Result<(), Failure> {
         .enable_all()
         .build()?;
     let outcome = actix_web::rt::System::new().block_on(async {
+        // Taken by nobody: where a limit of file sizes (`ulimit -f`) is reached, the write fails, and not the process.
+        let _file_too_large = signal(SignalKind::from_raw(SIGXFSZ))?;
         // Before anybody is told that we listen: until then a hangup would end the process.
         let mut hangup = signal(SignalKind::hangup())?;
         let running = startup::start(config, jobs.handle().clone()).await?;
@@ -166,6 +171,6 @@ pub fn sandbox(config: &Config) -> Result<(), Failure> {
 
 /// Applies the migrations.
 pub async fn migrate(config: &Config, output: Output) -> Result<(), Failure> {
-    startup::open_store(config).await?;
+    startup::await_store(config).await?;
     output.say(&json!({"status": "migrated"}), "The database has the present form.")
 }

@@ -129,6 +129,18 @@ impl Reader<'_> {
         })
     }
 
+    /// A number above zero, or `none` for no limit.
+    pub(super) fn rate(&self, name: &'static str, default: u32) -> Result<Option<u32>, ConfigError> {
+        match self.text(name) {
+            None => Ok(Some(default)),
+            Some("none") => Ok(None),
+            Some(text) => {
+                let rate = text.parse().ok().filter(|rate| *rate > 0);
+                rate.map(Some).ok_or_else(|| bad(name, text, "a whole number above zero, or `none` for no limit"))
+            }
+        }
+    }
+
     pub(super) fn keys(&self) -> Result<KeySettings, ConfigError> {
         let keys =
             KeySettings { admin: self.key("IMAGEGATE_ADMIN_KEY")?, bootstrap: self.key("IMAGEGATE_BOOTSTRAP_KEY")? };

@@ -18,6 +18,7 @@ fn nothing_set_gives_the_documented_defaults() {
     assert_eq!(config.http.success_status, 201);
     assert_eq!(config.sales.deadline, Duration::from_mins(5));
     assert_eq!(config.sandbox.delay, Duration::from_secs(1));
+    assert_eq!((config.projects.requests_per_minute, config.projects.images_per_minute), (Some(600), Some(1200)));
     assert!(config.fal.keys.is_empty() && !config.fal.addresses_set);
     assert_eq!(config.fal.media_hosts, ["fal.media", "*.fal.media", "queue.fal.run", "fal.run", "rest.fal.ai"]);
 }
@@ -31,6 +32,8 @@ fn a_bad_setting_names_the_variable_the_value_and_what_is_allowed() {
         ("IMAGEGATE_SUCCESS_STATUS", "202"),
         ("IMAGEGATE_DEADLINE", "soon"),
         ("IMAGEGATE_DEADLINE", "0s"),
+        ("IMAGEGATE_DEFAULT_REQUESTS_PER_MINUTE", "0"),
+        ("IMAGEGATE_DEFAULT_IMAGES_PER_MINUTE", "-5"),
         ("IMAGEGATE_BODY_LIMIT", "big"),
         ("IMAGEGATE_LOG_FORMAT", "xml"),
         ("FAL_QUEUE_URL", "queue.fal.run"),

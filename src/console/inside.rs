@@ -12,10 +12,10 @@ use actix_web::dev::{AppConfig, Payload, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use actix_web::{App, Error, FromRequest, HttpMessage, HttpRequest, web};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-use crate::accounts::{Accounts, AdminAction, Author, Caller, CallerKind};
+use crate::accounts::{Accounts, AdminAction, AuditEvent, Author, Caller, CallerKind};
 use crate::api::Services;
 use crate::api::access::{Access, StatedCaller, method_not_allowed, resources};
 use crate::domain::ProjectId;
@@ -149,6 +149,11 @@ impl Visit {
     /// `GET`: the API's answer as it is, such as a stream of lines.
     pub async fn stream(&self, path: &str) -> Result<ServiceResponse, Problem> {
         self.call(&self.caller, Method::GET, path, None).await
+    }
+
+    /// Writes into the audit log that a page hands rows of this kind out as a file.
+    pub async fn note_export(&self, what: &str, query: &str) -> Result<(), Problem> {
+        Ok(self.accounts().note(AuditEvent::DataExported, None, what.to_owned(), &json!({"query": query})).await?)
     }
 
     async fn ask(&self, caller: &Caller, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Problem> {

@@ -62,7 +62,7 @@ pub async fn audit(visit: Visit, request: HttpRequest) -> Result<HttpResponse, P
     let log = visit.get(&format!("/v1/organization/audit_logs?limit=50&{after}")).await?;
     let content = html! {
         h1 { "Audit log" }
-        p .hint { "Every change of projects, keys and limits, the newest first. Nothing in it is ever changed." }
+        p .hint { "Every change of projects, keys and limits, and who read prompts, secrets and exports, the newest first. Nothing in it is ever changed." }
         @if items(&log).is_empty() {
             (empty("Nothing was changed yet.", &html! { a href="/console/projects" { "Make a project" } }))
         } @else {

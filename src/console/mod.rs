@@ -46,6 +46,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         page!(GET "/console/generations" => generations::list),
         page!(GET "/console/generations.csv" => generations::export),
         page!(GET "/console/generations/{id}" => generations::show),
+        page!(POST "/console/generations/{id}/erase" => generations::erase),
         page!(GET "/console/generations/{id}/images/{n}" => pictures::show),
         page!(GET "/console/projects" => projects::list),
         page!(POST "/console/projects" => projects::create),

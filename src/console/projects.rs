@@ -107,6 +107,7 @@ fn project_page(project: &Value, keys: &Value, above: &Markup) -> Markup {
             @if !archived { (limits_form(project)) (credit_form(id)) }
         }
         (keys_section(id, keys, archived))
+        (erase_section(id, &project["content_erasure"]))
         @if !archived {
             section .card.narrow aria-labelledby="archive" {
                 h2 #archive { "Archive" }
@@ -114,6 +115,24 @@ fn project_page(project: &Value, keys: &Value, above: &Markup) -> Markup {
                 form method="post" action=(format!("/console/projects/{id}/archive")) data-confirm="Archive this project for good?" {
                     button .danger type="submit" { "Archive the project" }
                 }
+            }
+        }
+    }
+}
+
+fn erase_section(id: &str, erasure: &Value) -> Markup {
+    html! {
+        section .card.narrow aria-labelledby="erase" {
+            h2 #erase { "Erase" }
+            p .hint { "Prompts, parameters and images of all that the project has made so far, and its uploaded files, are gone for good; amounts, models and times stay." }
+            @if !erasure.is_null() {
+                p {
+                    "All from before " (moment(&erasure["before"]))
+                    @if erasure["finished_at"].is_null() { " is being erased." } @else { " is erased since " (moment(&erasure["finished_at"])) "." }
+                }
+            }
+            form method="post" action=(format!("/console/projects/{id}/erase")) data-confirm="Erase all prompts, parameters and images of this project for good?" {
+                button .danger type="submit" { "Erase its content" }
             }
         }
     }
@@ -146,8 +165,14 @@ fn credit_form(id: &str) -> Markup {
         section .card aria-labelledby="credit" {
             h2 #credit { "Credit" }
             form method="post" action=(format!("/console/projects/{id}/credit")) {
-                label for="amount_usd" { "US dollars; below zero takes away" }
+                label for="amount_usd" { "US dollars; a correction below zero takes away" }
                 input id="amount_usd" name="amount_usd" inputmode="decimal" required placeholder="25.00";
+                label for="kind" { "Kind" }
+                select id="kind" name="kind" {
+                    option value="top_up" { "Top-up: money paid in" }
+                    option value="correction" { "Correction of a mistake" }
+                    option value="goodwill" { "Goodwill: a gift" }
+                }
                 label for="reason" { "Why" }
                 input id="reason" name="reason" required maxlength="500";
                 button type="submit" { "Book it" }
@@ -276,13 +301,17 @@ pub async fn change(
             "limits"
         }
         "credit" => {
-            let body = Value::Object(form.object(&["amount_usd", "reason"]));
+            let body = Value::Object(form.object(&["amount_usd", "kind", "reason"]));
             visit.send(Method::POST, &format!("/admin/v1/projects/{id}/credits"), &body).await?;
             "credited"
         }
         "archive" => {
             visit.send(Method::POST, &format!("/v1/organization/projects/{id}/archive"), &json!({})).await?;
             "archived"
+        }
+        "erase" => {
+            visit.send(Method::DELETE, &format!("/admin/v1/projects/{id}/content"), &Value::Null).await?;
+            "erasing"
         }
         "key" => return create_key(&visit, &id, &form).await,
         _ => return Err(Problem::new(Code::NotFound, "the console has no such deed")),

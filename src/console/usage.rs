@@ -188,6 +188,7 @@ fn table(group: &str, rows: &[(&Value, &Value)]) -> Markup {
 /// `GET /console/usage.csv`: the rows of the table.
 pub async fn export(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let question = Question::read(request.query_string(), visit.services().clock.now())?;
+    visit.note_export("usage", request.query_string()).await?;
     let usage = question.ask(&visit).await?;
     let mut csv =
         "day,project_id,api_key_id,user_id,model,size,images,requests,megapixels,amount_usd,cost_usd\r\n".to_owned();

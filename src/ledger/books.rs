@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -21,7 +22,8 @@ use crate::domain::{GenerationId, ProjectId, Timestamp};
 use crate::meters::SharedMeters;
 use crate::store::{
     AttemptRecord, Balance, ChargeFilter, ChargeRecord, Discrepancy, Finish, GenerationFilter, GenerationRecord,
-    HoldAges, LedgerEntry, OpenHold, Page, PoolUse, Purged, Reservation, Store, Submitted, UsagePage, UsageQuery,
+    HoldAges, Late, LedgerEntry, OpenHold, Outage, Page, PoolUse, Purged, Reservation, Store, Submitted, UsagePage,
+    UsageQuery,
 };
 
 /// The most calls that may wait for the writer; beyond it the books are unavailable rather than ever slower.
@@ -44,6 +46,15 @@ pub enum Applied {
     Now,
     /// It had been done before, perhaps by somebody else.
     Already,
+}
+
+/// Where a submit was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// On an open generation: whoever works on it goes on from it.
+    Open,
+    /// On a generation that had ended: what comes of it is booked by [`Books::book_late`].
+    Ended,
 }
 
 /// A reservation that was made.
@@ -120,27 +131,27 @@ impl Books {
         let left = left.map_err(|error| LedgerError::Invalid(error.to_string()))?.map_err(unreadable)?;
         let mut played = 0;
         for file in left {
+            let mut refused = false;
             for line in file.lines.clone() {
                 match self.play(line).await {
                     Err(LedgerError::Unavailable(reason)) => return Err(LedgerError::Unavailable(reason)),
-                    Err(fault) => tracing::warn!(%fault, "a line of the journal is not written to the books"),
+                    // It has ended in another way meanwhile.
+                    Err(LedgerError::NotOpen) => {}
+                    Err(fault) => {
+                        tracing::error!(%fault, "a line of the journal is refused by the books");
+                        refused = true;
+                    }
                     Ok(()) => played += 1,
                 }
             }
-            file.remove().map_err(unreadable)?;
+            file.close(refused).map_err(unreadable)?;
         }
         Ok(played)
     }
 
     async fn play(&self, line: Line) -> Result<(), LedgerError> {
         match line {
-            Line::Submitted(line) => {
-                let mut submitted = Submitted::from(line);
-                // Whoever works on it now is told the provider's id.
-                let record = self.generation(submitted.generation).await?;
-                submitted.owner = record.ok_or(LedgerError::UnknownGeneration(submitted.generation))?.owner;
-                self.submitted(submitted).await
-            }
+            Line::Submitted(line) => self.submitted(Submitted::from(line)).await.map(drop),
             Line::Finish(line) => {
                 let finish = Finish::try_from(*line).map_err(|fault| LedgerError::Invalid(fault.to_string()))?;
                 self.finish(finish).await.map(drop)
@@ -164,10 +175,10 @@ impl Books {
         answer.await.unwrap_or_else(|_| Err(ReserveError::Unavailable(closed())))
     }
 
-    /// Records that a provider took a submit. The same submit again is fine.
+    /// Records that a provider took a submit, whoever brings the news and whenever. The same submit again is fine.
     ///
-    /// Errors: [`LedgerError::NotOpen`] where the generation has ended or is another replica's.
-    pub async fn submitted(&self, submitted: impl Into<Arc<Submitted>>) -> Result<(), LedgerError> {
+    /// Errors: [`LedgerError::Invalid`] where this attempt is known under another id.
+    pub async fn submitted(&self, submitted: impl Into<Arc<Submitted>>) -> Result<Recorded, LedgerError> {
         let _timed = self.meters.books_call("submit");
         let submitted = submitted.into();
         let (caller, answer) = oneshot::channel();
@@ -197,7 +208,7 @@ impl Books {
     /// Ends a generation: final state, end of the hold, ledger entries and the attempt's outcome in one transaction. Of
     /// two that race, one is [`Applied::Now`] and the other [`Applied::Already`].
     ///
-    /// Errors: [`LedgerError::AboveHold`]; the generation stays open.
+    /// Errors: [`LedgerError::AboveHold`], [`LedgerError::NewerAttempt`]; the generation stays open.
     pub async fn finish(&self, finish: impl Into<Arc<Finish>>) -> Result<Applied, LedgerError> {
         let _timed = self.meters.books_call("finish");
         let finish = finish.into();
@@ -213,6 +224,22 @@ impl Books {
             }
         }
         result
+    }
+
+    /// Books what was seen of a generation after it had ended without it: our cost, and what was delivered. Once; the end
+    /// stays as it was, and free.
+    ///
+    /// Errors: [`LedgerError::StillOpen`].
+    pub async fn book_late(&self, late: Arc<Late>) -> Result<Applied, LedgerError> {
+        let _timed = self.meters.books_call("late");
+        let (caller, answer) = oneshot::channel();
+        self.send(Command::Late(late, caller)).map_err(LedgerError::Unavailable)?;
+        answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
+    }
+
+    /// Generations that were given up since then, whose requests the provider took and nobody knows the outcome of.
+    pub async fn given_up(&self, since: Timestamp, limit: u32) -> Result<Vec<GenerationRecord>, LedgerError> {
+        Ok(self.store.given_up(since, limit).await?)
     }
 
     fn send(&self, command: Command) -> Result<(), String> {
@@ -237,10 +264,10 @@ impl Books {
         Ok(self.store.balance(project, Month::of(now).start()).await?)
     }
 
-    /// Records that replica `owner` is alive. To be called before its first reservation and then well within the time
-    /// after which others call [`Books::adopt`].
-    pub async fn heartbeat(&self, owner: Uuid, at: Timestamp) -> Result<(), LedgerError> {
-        Ok(self.store.heartbeat(owner, at).await?)
+    /// Records that replica `owner` is alive, by the database's clock. To be called before its first reservation and then
+    /// well within the time after which others call [`Books::adopt`].
+    pub async fn heartbeat(&self, owner: Uuid) -> Result<(), LedgerError> {
+        Ok(self.store.heartbeat(owner).await?)
     }
 
     /// Forgets replica `owner`, which stops: others may adopt at once what it leaves open.
@@ -270,15 +297,25 @@ impl Books {
         resend::join(&self.store, resend).await
     }
 
-    /// Takes over at most `limit` open generations whose replica gave no sign of life since `stale_before`. Two replicas
-    /// that ask at once get different ones.
+    /// The time by the clock that all replicas share, and by how much it may be off; nothing where that is the machine's.
+    pub async fn time(&self) -> Result<Option<(Timestamp, Duration)>, LedgerError> {
+        Ok(self.store.time().await?)
+    }
+
+    /// Takes over at most `limit` open generations whose replica gave no sign of life for `stale_after`, by the database's
+    /// clock. Two replicas that ask at once get different ones.
     pub async fn adopt(
         &self,
         owner: Uuid,
-        stale_before: Timestamp,
+        stale_after: Duration,
         limit: u32,
     ) -> Result<Vec<GenerationRecord>, LedgerError> {
-        Ok(self.store.adopt(owner, stale_before, limit).await?)
+        Ok(self.store.adopt(owner, stale_after, limit).await?)
+    }
+
+    /// Makes replica `owner` the owner of these generations again, as far as they are open; how many it had lost.
+    pub async fn reclaim(&self, owner: Uuid, ids: &[GenerationId]) -> Result<u64, LedgerError> {
+        Ok(if ids.is_empty() { 0 } else { self.store.reclaim(owner, ids).await? })
     }
 
     /// The open generations of replica `owner`, oldest first: also those whose reservation it was never told of, because
@@ -291,6 +328,11 @@ impl Books {
     pub async fn generation(&self, id: GenerationId) -> Result<Option<GenerationRecord>, LedgerError> {
         // Apart, since whoever waits for a generation keeps room for this in memory, and hardly ever needs it.
         Ok(Box::pin(self.store.generation(id)).await?)
+    }
+
+    /// Who pays for a generation, also where its month was dropped.
+    pub async fn payer(&self, id: GenerationId) -> Result<Option<ProjectId>, LedgerError> {
+        Ok(self.store.payer(id).await?)
     }
 
     /// All submits of a generation, first to last.
@@ -362,9 +404,21 @@ impl Books {
         Ok(self.store.verify().await?)
     }
 
-    /// Whether the books can be written and read now; answers within about two seconds.
+    /// What keeps the books from being written or read now; `None` if nothing does. Answers within about two seconds.
+    pub async fn outage(&self) -> Option<Outage> {
+        let known = self.store.outage();
+        if self.down.load(Ordering::Acquire) {
+            return known.or(Some(Outage::NoAnswer));
+        }
+        match known {
+            None => self.store.ping().await.err().map(|error| error.outage().unwrap_or(Outage::NoAnswer)),
+            known => known,
+        }
+    }
+
+    /// Whether the books can be written and read now.
     pub async fn healthy(&self) -> bool {
-        !self.down.load(Ordering::Acquire) && self.store.ping().await.is_ok()
+        self.outage().await.is_none()
     }
 
     /// Makes the coming months' partitions and removes what has expired. To be called at start and every few minutes.

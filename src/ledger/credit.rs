@@ -1,4 +1,6 @@
-//! Money that people move: top-ups, corrections, refunds.
+//! Money that people move: top-ups, corrections, gifts, refunds.
+
+use std::str::FromStr;
 
 use uuid::Uuid;
 
@@ -21,6 +23,48 @@ pub enum CreditKind {
     TopUp,
     /// A mistake put right; above or below zero.
     Correction,
+    /// A gift, such as an apology; above zero.
+    Goodwill,
+}
+
+impl CreditKind {
+    /// What an amount is where nobody says: a top-up above zero, a correction below.
+    #[must_use]
+    pub fn of_amount(amount: Money) -> Self {
+        if amount > Money::ZERO { Self::TopUp } else { Self::Correction }
+    }
+
+    /// Whether the sign of an amount fits.
+    #[must_use]
+    pub fn fits(self, amount: Money) -> bool {
+        match self {
+            Self::TopUp | Self::Goodwill => amount > Money::ZERO,
+            Self::Correction => amount != Money::ZERO,
+        }
+    }
+
+    /// As it is written everywhere.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.transaction_kind().as_str()
+    }
+
+    const fn transaction_kind(self) -> TransactionKind {
+        match self {
+            Self::TopUp => TransactionKind::TopUp,
+            Self::Correction => TransactionKind::Correction,
+            Self::Goodwill => TransactionKind::Goodwill,
+        }
+    }
+}
+
+impl FromStr for CreditKind {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let kinds = [Self::TopUp, Self::Correction, Self::Goodwill];
+        kinds.into_iter().find(|kind| kind.as_str() == text).ok_or("must be `top_up`, `correction` or `goodwill`")
+    }
 }
 
 /// Money added to a project's balance, or taken from it.
@@ -71,14 +115,12 @@ const LARGEST_BALANCE: u64 = 1_000_000_000 * 1_000_000_000;
 type Decided = Result<Result<Applied, LedgerError>, StoreError>;
 
 pub(super) async fn book_credit(store: &Store, credit: &Credit) -> Result<Applied, LedgerError> {
-    let wrong_sign = match credit.kind {
-        CreditKind::TopUp => credit.amount <= Money::ZERO,
-        CreditKind::Correction => credit.amount == Money::ZERO,
-    };
-    if wrong_sign || credit.amount.nanos() == i64::MIN || credit.reason.trim().is_empty() {
+    if !credit.kind.fits(credit.amount) || credit.amount.nanos() == i64::MIN || credit.reason.trim().is_empty() {
         return Err(LedgerError::Invalid(format!(
-            "a credit of `{}` for the reason `{}`",
-            credit.amount, credit.reason
+            "a {} of `{}` for the reason `{}`",
+            credit.kind.as_str(),
+            credit.amount,
+            credit.reason
         )));
     }
     for _ in 1..TRIES {
@@ -99,17 +141,15 @@ async fn credit_once(store: &Store, credit: &Credit) -> Decided {
     };
     let amount = credit.amount.nanos();
     if let Some(moved) = transaction.moved(credit.id).await? {
-        return Ok(if moved == amount { Ok(Applied::Already) } else { Err(LedgerError::SameIdOtherAmount) });
+        let same = moved == (credit.kind.transaction_kind(), amount);
+        return Ok(if same { Ok(Applied::Already) } else { Err(LedgerError::SameIdOtherAmount) });
     }
     if balance.posted.saturating_add(amount).unsigned_abs() > LARGEST_BALANCE {
         return Ok(Err(LedgerError::BalanceTooLarge));
     }
     let booked = NewTransaction {
         id: credit.id,
-        kind: match credit.kind {
-            CreditKind::TopUp => TransactionKind::TopUp,
-            CreditKind::Correction => TransactionKind::Correction,
-        },
+        kind: credit.kind.transaction_kind(),
         project_id: project,
         generation_id: None,
         reason: credit.reason.clone(),
@@ -145,20 +185,20 @@ pub(super) async fn book_refund(store: &Store, refund: &Refund) -> Result<Applie
 
 async fn refund_once(store: &Store, refund: &Refund) -> Decided {
     let mut transaction = store.begin().await?;
-    let generations = transaction.lock_generations(&[refund.generation.uuid()]).await?;
-    let Some(generation) = generations.first() else {
+    transaction.hold_months().await?;
+    let Some((project_id, api_key_id)) = payer(&mut transaction, refund.generation).await? else {
         return Ok(Err(LedgerError::UnknownGeneration(refund.generation)));
     };
-    transaction.lock_balances(&[generation.project_id]).await?;
+    transaction.lock_balances(&[project_id]).await?;
     if let Some(moved) = transaction.moved(refund.id).await? {
-        let same = moved == refund.amount.nanos();
+        let same = moved == (TransactionKind::Refund, refund.amount.nanos());
         return Ok(if same { Ok(Applied::Already) } else { Err(LedgerError::SameIdOtherAmount) });
     }
     let charged = transaction.charged(refund.generation).await?;
     if refund.amount > charged {
         return Ok(Err(LedgerError::AboveCharge { amount: refund.amount, charged }));
     }
-    give_back(&mut transaction, refund, generation.project_id, generation.api_key_id).await?;
+    give_back(&mut transaction, refund, project_id, api_key_id).await?;
     if let Some(entry) = &refund.audit {
         transaction.insert_audit(entry).await?;
     }
@@ -166,11 +206,23 @@ async fn refund_once(store: &Store, refund: &Refund) -> Decided {
     Ok(Ok(Applied::Now))
 }
 
+/// Who pays for a generation, and whose key asked for it. Of a month that was dropped the ledger knows the project alone.
+async fn payer(
+    transaction: &mut WriteTransaction,
+    generation: GenerationId,
+) -> Result<Option<(Uuid, Option<Uuid>)>, StoreError> {
+    if transaction.is_dropped(generation).await? {
+        return Ok(transaction.charged_project(generation).await?.map(|project| (project, None)));
+    }
+    let found = transaction.lock_generations(&[generation.uuid()]).await?;
+    Ok(found.first().map(|row| (row.project_id, Some(row.api_key_id))))
+}
+
 async fn give_back(
     transaction: &mut WriteTransaction,
     refund: &Refund,
     project_id: Uuid,
-    api_key_id: Uuid,
+    api_key_id: Option<Uuid>,
 ) -> Result<(), StoreError> {
     let amount = refund.amount.nanos();
     let booked = NewTransaction {
@@ -187,7 +239,10 @@ async fn give_back(
     let charge = MonthlyCharge { project_id, starts_at: month.start(), ends_at: month.next().start(), spent: -amount };
     let sums = SumChanges {
         balances: vec![(project_id, BalanceChange { posted: amount, ..BalanceChange::default() })],
-        keys: vec![(api_key_id, BalanceChange { posted: -amount, ..BalanceChange::default() })],
+        keys: api_key_id
+            .map(|key| (key, BalanceChange { posted: -amount, ..BalanceChange::default() }))
+            .into_iter()
+            .collect(),
         months: vec![charge],
         counts: Vec::new(),
     };

@@ -3,7 +3,8 @@
 //!
 //! One file for each process, one JSON object on a line, appended and flushed. It is written when a write of the books
 //! fails, not before, and removed once everything in it is in the books. A file that a dead process has left is played
-//! back by the next start, through the same conditional writes.
+//! back by the next start, through the same conditional writes. A line that cannot be read or is refused by the books keeps
+//! its file, under another name: somebody was told that it would be written.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -12,11 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
-
 use crate::domain::{Fixed, GenerationId, Money, Timestamp};
 use crate::store::{Finish, Submitted};
+use serde::{Deserialize, Serialize};
 
 /// One thing that the books must still learn.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,7 +31,6 @@ pub(super) enum Line {
 pub(super) struct SubmittedLine {
     generation: GenerationId,
     attempt: u32,
-    owner: Uuid,
     endpoint: String,
     credential: String,
     provider_request_id: String,
@@ -45,6 +43,8 @@ pub(super) struct SubmittedLine {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct FinishLine {
     generation: GenerationId,
+    #[serde(default)]
+    attempt: u32,
     #[serde(default)]
     model: Option<String>,
     state: String,
@@ -67,7 +67,6 @@ impl From<&Submitted> for Line {
         Self::Submitted(SubmittedLine {
             generation: s.generation,
             attempt: s.attempt,
-            owner: s.owner,
             endpoint: s.endpoint.clone(),
             credential: s.credential.clone(),
             provider_request_id: s.provider_request_id.clone(),
@@ -84,7 +83,6 @@ impl From<SubmittedLine> for Submitted {
         Self {
             generation: s.generation,
             attempt: s.attempt,
-            owner: s.owner,
             endpoint: s.endpoint,
             credential: s.credential,
             provider_request_id: s.provider_request_id,
@@ -100,6 +98,7 @@ impl From<&Finish> for Line {
     fn from(f: &Finish) -> Self {
         Self::Finish(Box::new(FinishLine {
             generation: f.generation,
+            attempt: f.attempt,
             model: f.model.clone(),
             state: f.state.as_str().to_owned(),
             settled_at: f.settled_at.micros(),
@@ -124,6 +123,7 @@ impl TryFrom<FinishLine> for Finish {
     fn try_from(f: FinishLine) -> Result<Self, Self::Error> {
         Ok(Self {
             generation: f.generation,
+            attempt: f.attempt,
             model: f.model,
             state: f.state.parse()?,
             settled_at: Timestamp::from_micros(f.settled_at),
@@ -165,8 +165,37 @@ pub(super) struct Journal {
 
 #[derive(Debug, Default)]
 struct Open {
-    file: Option<(PathBuf, File)>,
+    file: Option<Lines>,
     pending: HashSet<(GenerationId, u32)>,
+}
+
+/// A file of whole lines.
+#[derive(Debug)]
+struct Lines {
+    path: PathBuf,
+    file: File,
+    /// Bytes up to the end of the last whole line.
+    length: u64,
+    /// A part of a line may follow it that could not be cut off.
+    torn: bool,
+}
+
+impl Lines {
+    /// Adds a line; durable when this returns. On an error the file is as long as before, so that the next line does not
+    /// become part of this one.
+    fn append(&mut self, text: &str) -> io::Result<()> {
+        if self.torn {
+            self.file.set_len(self.length)?;
+            self.torn = false;
+        }
+        let line = format!("{text}\n");
+        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
+        match written {
+            Ok(()) => self.length += line.len() as u64,
+            Err(_) => self.torn = self.file.set_len(self.length).is_err(),
+        }
+        written
+    }
 }
 
 impl Journal {
@@ -221,11 +250,9 @@ impl Journal {
         if open.file.is_none() {
             open.file = Some(self.create(line.key().0)?);
         }
-        let mut text = serde_json::to_string(line).map_err(io::Error::other)?;
-        text.push('\n');
-        if let Some((_, file)) = &mut open.file {
-            file.write_all(text.as_bytes())?;
-            file.sync_data()?;
+        let text = serde_json::to_string(line).map_err(io::Error::other)?;
+        if let Some(lines) = &mut open.file {
+            lines.append(&text)?;
         }
         open.pending.insert(line.key());
         self.kept.store(open.pending.len(), Ordering::Release);
@@ -233,7 +260,7 @@ impl Journal {
     }
 
     /// A new file, locked so that nobody plays it back while this process lives.
-    fn create(&self, first: GenerationId) -> io::Result<(PathBuf, File)> {
+    fn create(&self, first: GenerationId) -> io::Result<Lines> {
         fs::create_dir_all(&self.folder)?;
         let mut tries = 0;
         loop {
@@ -243,7 +270,7 @@ impl Journal {
                     file.try_lock()?;
                     // The name must survive a power cut as well.
                     File::open(&self.folder)?.sync_all()?;
-                    return Ok((path, file));
+                    return Ok(Lines { path, file, length: 0, torn: false });
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < 1000 => tries += 1,
                 Err(error) => return Err(error),
@@ -256,10 +283,9 @@ impl Journal {
         open.pending.remove(&key);
         self.kept.store(open.pending.len(), Ordering::Release);
         if open.pending.is_empty()
-            && let Some((path, file)) = open.file.take()
+            && let Some(lines) = open.file.take()
         {
-            fs::remove_file(path)?;
-            drop(file);
+            fs::remove_file(&lines.path)?;
         }
         Ok(())
     }
@@ -288,9 +314,14 @@ impl Journal {
 pub(super) struct Left {
     pub(super) path: PathBuf,
     pub(super) lines: Vec<Line>,
+    /// Whether it has lines that cannot be read.
+    unreadable: bool,
     /// Holds the lock.
     _file: File,
 }
+
+/// What files are called that are kept for somebody to look at.
+const KEPT: &str = "jsonl.kept";
 
 impl Left {
     /// `None` where its process lives.
@@ -299,21 +330,120 @@ impl Left {
         if file.try_lock().is_err() {
             return Ok(None);
         }
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
-        let mut lines = Vec::new();
-        for line in text.lines() {
-            match serde_json::from_str(line) {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let (mut lines, mut unreadable) = (Vec::new(), false);
+        for text in bytes.split_inclusive(|byte| *byte == b'\n') {
+            match serde_json::from_slice(text) {
                 Ok(line) => lines.push(line),
                 // A power cut in the middle of the last line: its write was never promised.
-                Err(error) => tracing::error!(%error, path = %path.display(), "a line of the journal cannot be read"),
+                Err(error) if !text.ends_with(b"\n") => {
+                    tracing::warn!(%error, path = %path.display(), "the last line of the journal is incomplete");
+                }
+                Err(error) => {
+                    tracing::error!(%error, path = %path.display(), "a line of the journal cannot be read");
+                    unreadable = true;
+                }
             }
         }
-        Ok(Some(Self { path: path.to_path_buf(), lines, _file: file }))
+        Ok(Some(Self { path: path.to_path_buf(), lines, unreadable, _file: file }))
     }
 
-    /// Everything in it is in the books.
-    pub(super) fn remove(self) -> io::Result<()> {
-        fs::remove_file(&self.path)
+    /// Removes the file: everything in it is in the books. Where that is not so, because a line cannot be read or the books
+    /// have refused one, the file is kept under a name that is not read again.
+    pub(super) fn close(self, refused: bool) -> io::Result<()> {
+        if !refused && !self.unreadable {
+            return fs::remove_file(&self.path);
+        }
+        let kept = (0..).map(|n| if n == 0 { KEPT.to_owned() } else { format!("{KEPT}.{n}") });
+        let kept = kept.map(|extension| self.path.with_extension(extension)).find(|path| !path.exists());
+        let kept = kept.unwrap_or_else(|| self.path.with_extension(KEPT));
+        fs::rename(&self.path, &kept)?;
+        tracing::error!(path = %kept.display(), "a file of the journal is kept, since not all of it is in the books");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{IdSource, SystemIds};
+
+    fn submitted() -> Line {
+        Line::from(&Submitted {
+            generation: GenerationId::from_uuid(SystemIds.uuid()),
+            attempt: 1,
+            endpoint: "fal-ai/flux/dev".to_owned(),
+            credential: "3c9d8f21".to_owned(),
+            provider_request_id: "r".to_owned(),
+            status_url: "s".to_owned(),
+            response_url: "r".to_owned(),
+            cancel_url: "c".to_owned(),
+            submitted_at: Timestamp::from_seconds(5),
+        })
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = entries.collect();
+        names.sort();
+        names
+    }
+
+    /// What a dead process has left: a file with these bytes in the middle of two whole lines.
+    async fn left_with(folder: &Path, between: &[u8]) -> Left {
+        let [first, last] = [submitted(), submitted()];
+        let journal = Journal::in_folder(folder.to_path_buf());
+        journal.keep(first).await;
+        let path = folder.join(names(folder).remove(0));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.extend(between);
+        bytes.extend(serde_json::to_vec(&last).unwrap());
+        bytes.push(b'\n');
+        drop(journal);
+        fs::write(&path, bytes).unwrap();
+        Journal::in_folder(folder.to_path_buf()).left().unwrap().remove(0)
+    }
+
+    #[tokio::test]
+    async fn a_file_with_a_line_that_cannot_be_read_keeps_it_under_another_name() {
+        for odd in [&b"{\"kind\":\"fin\n"[..], b"\xff\xfe\n", b"{\"kind\":\"of a later version\"}\n"] {
+            let folder = tempfile::tempdir().unwrap();
+            let left = left_with(folder.path(), odd).await;
+            assert_eq!(left.lines.len(), 2, "the others are read");
+            let before = fs::read(&left.path).unwrap();
+            left.close(false).unwrap();
+            let kept = names(folder.path());
+            assert!(kept.len() == 1 && kept[0].ends_with(".jsonl.kept"), "{kept:?}");
+            assert_eq!(fs::read(folder.path().join(&kept[0])).unwrap(), before);
+            assert!(Journal::in_folder(folder.path().to_path_buf()).left().unwrap().is_empty(), "it is not read again");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_whose_lines_the_books_have_is_removed_and_one_with_a_refused_line_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        left_with(folder.path(), b"").await.close(false).unwrap();
+        assert!(names(folder.path()).is_empty());
+        for times in 1..=2 {
+            left_with(folder.path(), b"").await.close(true).unwrap();
+            assert_eq!(names(folder.path()).len(), times, "none takes another one's place");
+            fs::rename(folder.path().join(&names(folder.path())[times - 1]), folder.path().join(format!("{times}")))
+                .unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_last_line_that_a_power_cut_has_cut_was_never_promised() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut left = left_with(folder.path(), b"").await;
+        let mut bytes = fs::read(&left.path).unwrap();
+        bytes.extend(b"{\"kind\":");
+        fs::write(&left.path, bytes).unwrap();
+        drop(left);
+        left = Journal::in_folder(folder.path().to_path_buf()).left().unwrap().remove(0);
+        assert_eq!(left.lines.len(), 2);
+        left.close(false).unwrap();
+        assert!(names(folder.path()).is_empty());
     }
 }

@@ -20,19 +20,22 @@ mod journal;
 mod limits;
 mod month;
 mod resend;
+mod retention;
 #[cfg(test)]
 mod tests;
 mod writer;
+mod writes;
 
-pub use books::{Applied, Books, Reserved};
+pub use books::{Applied, Books, Recorded, Reserved};
 pub use credit::{Credit, CreditKind, Refund};
 pub use error::{LedgerError, ReserveError};
 pub use limits::{ANY_MODEL, LimitReached, Limited, RateLimits, RateState};
 pub use resend::{Found, Resend};
+pub use retention::{DropError, drop_month, droppable_month};
 
 pub use crate::store::{
     AttemptOutcome, AttemptRecord, Balance, BilledAttempt, BucketWidth, ChargeFilter, ChargeRecord, CostSource,
-    Discrepancy, FinalState, Finish, GenerationFilter, GenerationRecord, GenerationState, HoldAges, Idempotency,
-    LedgerAccount, LedgerEntry, OpenHold, Outcome, Page, PoolUse, Purged, Reservation, Submitted, TransactionKind,
-    UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow, Webhook, WebhookForm,
+    Discrepancy, FinalState, Finish, GenerationFilter, GenerationRecord, GenerationState, HoldAges, Idempotency, Late,
+    LedgerAccount, LedgerEntry, OpenHold, Outage, Outcome, Page, PoolUse, Purged, Reservation, Submitted,
+    TransactionKind, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow, Webhook, WebhookForm,
 };

@@ -18,6 +18,13 @@ impl Month {
         Self { first: date.with_day(1).unwrap_or(date) }
     }
 
+    /// A month that is written as `2026-05`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let exact = text.len() == 7 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        let first = NaiveDate::parse_from_str(&format!("{text}-01"), "%Y-%m-%d").ok()?;
+        exact.then_some(Self { first })
+    }
+
     /// The month after it.
     pub(super) fn next(self) -> Self {
         Self { first: self.first.checked_add_months(Months::new(1)).unwrap_or(NaiveDate::MAX) }
@@ -48,5 +55,9 @@ mod tests {
         assert_eq!(january.start(), Timestamp::from_seconds(1_798_761_600));
         assert_eq!(january.name(), "2027_01");
         assert_eq!(december.start().rfc3339(), "2026-12-01T00:00:00.000Z");
+        assert_eq!(Month::parse("2026-12"), Some(december));
+        for wrong in ["2026-13", "2026-1", "26-12", "2026-12-01", "+026-12", "december", ""] {
+            assert_eq!(Month::parse(wrong), None, "{wrong}");
+        }
     }
 }

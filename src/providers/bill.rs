@@ -39,12 +39,39 @@ pub struct BillingEvent {
     pub cost: Money,
 }
 
+/// A line of a bill that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OddLine {
+    /// The provider's id of the request, if the line names one.
+    pub request_id: Option<String>,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// Lines of a bill.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bills {
+    /// What was billed. A request may be billed in parts, equal ones among them.
+    pub events: Vec<BillingEvent>,
+    /// Lines that cannot be read.
+    pub odd: Vec<OddLine>,
+}
+
+impl Extend<Bills> for Bills {
+    fn extend<T: IntoIterator<Item = Bills>>(&mut self, more: T) {
+        for bills in more {
+            self.events.extend(bills.events);
+            self.odd.extend(bills.odd);
+        }
+    }
+}
+
 /// Whoever can tell what was billed.
 #[async_trait]
 pub trait Bill: Send + Sync {
     /// What was billed from `from` to `before`.
-    async fn between(&self, from: Timestamp, before: Timestamp) -> Result<Vec<BillingEvent>, BillingError>;
+    async fn between(&self, from: Timestamp, before: Timestamp) -> Result<Bills, BillingError>;
 
     /// What was billed for these requests, whenever it was.
-    async fn of_requests(&self, ids: &[String]) -> Result<Vec<BillingEvent>, BillingError>;
+    async fn of_requests(&self, ids: &[String]) -> Result<Bills, BillingError>;
 }

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use crate::catalogue::Order;
 use crate::domain::GenerationId;
 
-pub use bill::{Bill, BillingError, BillingEvent};
+pub use bill::{Bill, BillingError, BillingEvent, Bills, OddLine};
 pub use health::{BreakerHealth, Health, KeyHealth, KeyState};
 pub use hook::{HookCall, HookError, HookHint};
 pub use media::{Media, MediaError};

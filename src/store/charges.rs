@@ -7,7 +7,7 @@ use super::connection::{on_both, within};
 use super::{GenerationState, Store, StoreError, TransactionKind};
 use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId, Timestamp};
 
-/// A settlement or a refund, with what it was for.
+/// A settlement or a refund, with what it was for. Of a generation whose month was dropped only what the ledger has is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChargeRecord {
     /// Of the ledger transaction; a settlement has its generation's.
@@ -23,23 +23,23 @@ pub struct ChargeRecord {
     /// The generation.
     pub generation: GenerationId,
     /// How it ended.
-    pub state: GenerationState,
+    pub state: Option<GenerationState>,
     /// Who pays.
     pub project_id: ProjectId,
     /// Who asked.
-    pub api_key_id: ApiKeyId,
+    pub api_key_id: Option<ApiKeyId>,
     /// The customer's own name for its user.
     pub user: Option<String>,
     /// Our id of the model.
-    pub model: String,
+    pub model: Option<String>,
     /// What kind of use it was.
-    pub source: String,
+    pub source: Option<String>,
     /// The ordered size.
     pub size: Option<String>,
     /// Images delivered; zero for a refund.
-    pub images: u32,
+    pub images: Option<u32>,
     /// Their megapixels; zero for a refund.
-    pub megapixels: Fixed,
+    pub megapixels: Option<Fixed>,
 }
 
 /// Which settlements and refunds to read.
@@ -79,15 +79,15 @@ struct Row {
     created_at: i64,
     amount: i64,
     generation_id: Uuid,
-    state: String,
+    state: Option<String>,
     project_id: Uuid,
-    api_key_id: Uuid,
+    api_key_id: Option<Uuid>,
     end_user: Option<String>,
-    model: String,
-    source: String,
+    model: Option<String>,
+    source: Option<String>,
     size: Option<String>,
-    images: i64,
-    megapixels: i64,
+    images: Option<i64>,
+    megapixels: Option<i64>,
     cost: i64,
 }
 
@@ -97,23 +97,23 @@ impl TryFrom<Row> for ChargeRecord {
     fn try_from(row: Row) -> Result<Self, StoreError> {
         let kind: TransactionKind = row.kind.parse()?;
         let settled = kind == TransactionKind::Settlement;
-        let of_settlement = |number: i64| if settled { number } else { 0 };
+        let of_settlement = |number: Option<i64>| if settled { number } else { Some(0) };
         Ok(Self {
             id: row.id,
             kind,
             at: Timestamp::from_micros(row.created_at),
             amount: Money::from_nanos(row.amount),
-            cost: Money::from_nanos(of_settlement(row.cost)),
+            cost: Money::from_nanos(row.cost),
             generation: GenerationId::from_uuid(row.generation_id),
-            state: row.state.parse()?,
+            state: row.state.map(|state| state.parse()).transpose()?,
             project_id: ProjectId::from_uuid(row.project_id),
-            api_key_id: ApiKeyId::from_uuid(row.api_key_id),
+            api_key_id: row.api_key_id.map(ApiKeyId::from_uuid),
             user: row.end_user,
             model: row.model,
             source: row.source,
             size: row.size,
-            images: u32::try_from(of_settlement(row.images)).unwrap_or(0),
-            megapixels: Fixed::from_billionths(of_settlement(row.megapixels)),
+            images: of_settlement(row.images).map(|images| u32::try_from(images).unwrap_or(0)),
+            megapixels: of_settlement(row.megapixels).map(Fixed::from_billionths),
         })
     }
 }
@@ -128,11 +128,12 @@ impl Store {
             Ok(on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, Row>(
                     "SELECT t.id, t.kind, t.created_at, t.revenue AS amount, t.generation_id, g.state,
-                         g.project_id, g.api_key_id, g.end_user, g.model, g.source, g.size,
-                         COALESCE(g.images, 0) AS images, COALESCE(g.megapixels, 0) AS megapixels,
-                         COALESCE(g.cost, 0) AS cost
-                     FROM ledger_transactions t JOIN generations g ON g.id = t.generation_id
-                     WHERE t.created_at >= $1 AND t.created_at < $2 AND (t.created_at > $1 OR t.id > $3)
+                         t.project_id, g.api_key_id, g.end_user, g.model, g.source, g.size,
+                         CASE WHEN g.id IS NOT NULL THEN COALESCE(g.images, 0) END AS images,
+                         CASE WHEN g.id IS NOT NULL THEN COALESCE(g.megapixels, 0) END AS megapixels,
+                         t.cost_of_sales AS cost
+                     FROM ledger_transactions t LEFT JOIN generations g ON g.id = t.generation_id
+                     WHERE t.kind IN ('settlement', 'refund') AND t.created_at >= $1 AND t.created_at < $2 AND (t.created_at > $1 OR t.id > $3)
                          AND t.project_id = COALESCE($4, t.project_id)
                      ORDER BY t.created_at, t.id LIMIT $5")
                     .bind(at.micros()).bind(filter.before.micros()).bind(id)
@@ -163,7 +164,7 @@ impl Store {
                 let Some(last) = ids.last().copied() else { return Ok((Vec::new(), None)) };
                 let rows = sqlx::query_as::<_, BilledAttempt>(
                     "SELECT a.provider_request_id, a.generation_id, a.endpoint,
-                         CASE WHEN a.replaced_at IS NULL THEN g.cost END AS cost,
+                         CASE WHEN a.replaced_at IS NULL THEN g.cost + g.late_cost END AS cost,
                          COALESCE(a.replaced_at, g.settled_at) AS ended_at
                      FROM attempts a JOIN generations g ON g.id = a.generation_id
                      WHERE a.generation_id > $3 AND a.generation_id <= $4
@@ -177,7 +178,7 @@ impl Store {
         .await
     }
 
-    /// The submits that the provider knows by these ids.
+    /// The submits that the provider knows by these ids, also of generations whose month was dropped.
     pub async fn attempts_of_requests(&self, requests: &[String]) -> Result<Vec<BilledAttempt>, StoreError> {
         let mut found = Vec::new();
         let mut reader = self.reader().await?;
@@ -186,9 +187,10 @@ impl Store {
                 Ok(on_both!(reader.connection(), connection =>
                     sqlx::query_as::<_, BilledAttempt>(
                         "SELECT a.provider_request_id, a.generation_id, a.endpoint,
-                             CASE WHEN a.replaced_at IS NULL THEN g.cost END AS cost,
-                             COALESCE(a.replaced_at, g.settled_at) AS ended_at
-                         FROM attempts a JOIN generations g ON g.id = a.generation_id
+                             CASE WHEN a.replaced_at IS NULL THEN COALESCE(g.cost + g.late_cost, t.cost_of_sales) END AS cost,
+                             COALESCE(a.replaced_at, g.settled_at, t.created_at) AS ended_at
+                         FROM attempts a LEFT JOIN generations g ON g.id = a.generation_id
+                             LEFT JOIN ledger_transactions t ON t.id = a.generation_id
                          WHERE a.provider_request_id = $1")
                         .bind(request.as_str()).fetch_all(connection).await)?)
             })

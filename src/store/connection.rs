@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction};
+use sqlx::{AssertSqlSafe, Connection, Database, PgConnection, Postgres, Sqlite, SqliteConnection};
 
-use super::open::session_limits;
-use super::{Store, StoreError};
+use super::open::{Lent, session_limits};
+use super::{Outage, Store, StoreError};
 
 /// One of two.
 #[derive(Debug)]
@@ -81,21 +81,44 @@ impl Reader {
     }
 }
 
-/// A transaction that may write; on SQLite it holds the write lock from its beginning. Dropped, it is rolled back.
+/// A transaction that may write; on SQLite it holds the write lock from its beginning.
+///
+/// Dropped before [`Self::commit`] has succeeded, its connection is closed, which rolls back, and never lent again: after
+/// an error nobody knows whether the transaction is still open. SQLite, for one, ends it by itself when the disk is full.
 pub(crate) struct WriteTransaction(Work);
 
 enum Work {
-    Postgres(Transaction<'static, Postgres>),
-    Sqlite(Transaction<'static, Sqlite>),
-    /// On a connection that is no pool's. Dropped, the connection is closed, which rolls back.
+    Postgres(Unfinished<Postgres>),
+    Sqlite(Unfinished<Sqlite>),
+    /// On a connection that is no pool's.
     Lane(Box<PgConnection>),
+}
+
+/// A pooled connection in the middle of a transaction: whatever goes wrong before its end closes it.
+struct Unfinished<DB: Database> {
+    connection: PoolConnection<DB>,
+    ended: bool,
+}
+
+impl<DB: Database> From<PoolConnection<DB>> for Unfinished<DB> {
+    fn from(connection: PoolConnection<DB>) -> Self {
+        Self { connection, ended: false }
+    }
+}
+
+impl<DB: Database> Drop for Unfinished<DB> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.connection.close_on_drop();
+        }
+    }
 }
 
 impl WriteTransaction {
     pub(super) fn connection(&mut self) -> AnyConnection<'_> {
         match &mut self.0 {
-            Work::Postgres(transaction) => Either::Postgres(transaction),
-            Work::Sqlite(transaction) => Either::Sqlite(transaction),
+            Work::Postgres(unfinished) => Either::Postgres(&mut unfinished.connection),
+            Work::Sqlite(unfinished) => Either::Sqlite(&mut unfinished.connection),
             Work::Lane(connection) => Either::Postgres(connection),
         }
     }
@@ -108,8 +131,14 @@ impl WriteTransaction {
     /// Like [`Self::commit`]; the connection goes back to where the next transaction finds it.
     pub(crate) async fn commit_in(self, lane: &mut Lane) -> Result<(), StoreError> {
         match self.0 {
-            Work::Postgres(transaction) => transaction.commit().await?,
-            Work::Sqlite(transaction) => transaction.commit().await?,
+            Work::Postgres(mut unfinished) => {
+                sqlx::raw_sql("COMMIT").execute(&mut *unfinished.connection).await?;
+                unfinished.ended = true;
+            }
+            Work::Sqlite(mut unfinished) => {
+                sqlx::raw_sql("COMMIT").execute(&mut *unfinished.connection).await?;
+                unfinished.ended = true;
+            }
             Work::Lane(mut connection) => {
                 sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
                 lane.0 = Some(connection);
@@ -133,6 +162,7 @@ pub(super) const BEGIN_IN_LANE: &str = "BEGIN; SET LOCAL plan_cache_mode = force
 impl Store {
     /// A connection for reading.
     pub(super) async fn reader(&self) -> Result<Reader, StoreError> {
+        self.inner.file_is_there()?;
         let connection = match &self.inner.pools {
             Either::Postgres(pools) => {
                 let pool = pools.readers.clone();
@@ -148,17 +178,42 @@ impl Store {
 
     /// Begins a transaction that may write.
     pub(crate) async fn begin(&self) -> Result<WriteTransaction, StoreError> {
-        let transaction = match &self.inner.pools {
+        self.inner.file_is_there()?;
+        self.begin_on(Lent::Writer, ["BEGIN", "BEGIN IMMEDIATE"]).await
+    }
+
+    /// Begins a transaction that reads one moment, for as long as a report may take.
+    pub(super) async fn snapshot(&self) -> Result<WriteTransaction, StoreError> {
+        let begin = ["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN"];
+        self.begin_on(Lent::Reader, begin).await
+    }
+
+    async fn begin_on(
+        &self,
+        lent: Lent,
+        [on_postgres, on_sqlite]: [&'static str; 2],
+    ) -> Result<WriteTransaction, StoreError> {
+        let work = match &self.inner.pools {
             Either::Postgres(pools) => {
-                let pool = pools.writers.clone();
-                Work::Postgres(self.on_own_runtime(async move { pool.begin().await }).await?)
+                let pool = pools.pool(lent);
+                let begun = self.on_own_runtime(async move {
+                    let mut unfinished = Unfinished::from(pool.acquire().await?);
+                    sqlx::raw_sql(on_postgres).execute(&mut *unfinished.connection).await?;
+                    Ok(unfinished)
+                });
+                Work::Postgres(begun.await?)
             }
             Either::Sqlite(pools) => {
-                let pool = pools.writers.clone();
-                Work::Sqlite(self.on_own_runtime(async move { pool.begin_with("BEGIN IMMEDIATE").await }).await?)
+                let pool = pools.pool(lent);
+                let begun = self.on_own_runtime(async move {
+                    let mut unfinished = Unfinished::from(pool.acquire().await?);
+                    sqlx::raw_sql(on_sqlite).execute(&mut *unfinished.connection).await?;
+                    Ok(unfinished)
+                });
+                Work::Sqlite(begun.await?)
             }
         };
-        Ok(WriteTransaction(transaction))
+        Ok(WriteTransaction(work))
     }
 
     /// Begins a transaction on the lane's own connection; on SQLite, which has one writer, like [`Self::begin`].
@@ -174,7 +229,7 @@ impl Store {
         let limits = AssertSqlSafe(session_limits(options.write_timeout));
         within(options.acquire_timeout, async {
             if pools.writers.is_closed() {
-                return Err(StoreError::Unreachable("the store is closed".to_owned()));
+                return Err(StoreError::no_answer("the store is closed"));
             }
             let mut connection = PgConnection::connect_with(&pools.connect).await?;
             sqlx::raw_sql(limits).execute(&mut connection).await?;
@@ -195,16 +250,31 @@ impl Store {
         .await
     }
 
-    /// Asks whether the database can be written: on SQLite somebody else may have locked it. Slower than [`Self::ping`].
+    /// Asks whether the database can be written, by writing what is there already: the disk may be full, the volume
+    /// read-only, the file locked by somebody else. Slower than [`Self::ping`].
     pub(crate) async fn ping_writing(&self) -> Result<(), StoreError> {
         self.ping().await?;
-        within(self.inner.options.write_timeout, async {
+        let written = within(self.inner.options.write_timeout, async {
             let mut transaction = self.begin().await?;
             on_both!(transaction.connection(), connection =>
-                sqlx::query_scalar::<_, i64>("SELECT CAST(1 AS BIGINT)").fetch_one(connection).await)?;
+                sqlx::query("UPDATE changes SET number = number").execute(connection).await.map(drop))?;
             transaction.commit().await
         })
-        .await
+        .await;
+        self.inner.outage.note(written.as_ref().copied());
+        written
+    }
+
+    /// Remembers why a write has failed, for [`Self::outage`].
+    pub(crate) fn note_outage(&self, error: &StoreError) {
+        self.inner.outage.note(Err(error));
+    }
+
+    /// What keeps the database from being written, as far as the last heartbeat or `ping_writing` told. That it
+    /// did not answer in time is not among it: under load that happens to a single one.
+    #[must_use]
+    pub fn outage(&self) -> Option<Outage> {
+        self.inner.outage.get()
     }
 
     /// A connection lives as long as the runtime that made it, so all are made on ours.
@@ -215,7 +285,7 @@ impl Store {
     {
         match self.inner.runtime.spawn(work).await {
             Ok(result) => result.map_err(StoreError::from),
-            Err(stopped) => Err(StoreError::Unreachable(stopped.to_string())),
+            Err(stopped) => Err(StoreError::no_answer(stopped.to_string())),
         }
     }
 }
@@ -227,6 +297,6 @@ pub(crate) async fn within<T>(
 ) -> Result<T, StoreError> {
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
-        Err(_) => Err(StoreError::Unreachable(format!("no answer within {limit:?}"))),
+        Err(_) => Err(StoreError::no_answer(format!("no answer within {limit:?}"))),
     }
 }

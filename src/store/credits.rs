@@ -77,12 +77,14 @@ struct StandingRow {
 }
 
 impl WriteTransaction {
-    /// By how much the ledger transaction of this id has changed its project's balance, if it is there already.
-    pub(crate) async fn moved(&mut self, id: Uuid) -> Result<Option<i64>, StoreError> {
-        Ok(on_both!(self.connection(), connection =>
-            sqlx::query_scalar::<_, i64>(
-                "SELECT project FROM ledger_transactions WHERE id = $1")
-                .bind(id).fetch_optional(connection).await)?)
+    /// The kind of the ledger transaction of this id, and by how much it has changed its project's balance, if it is there
+    /// already.
+    pub(crate) async fn moved(&mut self, id: Uuid) -> Result<Option<(TransactionKind, i64)>, StoreError> {
+        let row = on_both!(self.connection(), connection =>
+            sqlx::query_as::<_, (String, i64)>(
+                "SELECT kind, project FROM ledger_transactions WHERE id = $1")
+                .bind(id).fetch_optional(connection).await)?;
+        row.map(|(kind, amount)| Ok((kind.parse()?, amount))).transpose()
     }
 
     /// What a generation was charged, less what was given back.

@@ -1,6 +1,81 @@
 //! What can go wrong with a database, sorted by what a caller can do about it.
 
+use std::fmt;
+
 use sqlx::migrate::MigrateError;
+
+/// What keeps a database from being used, until it is mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outage {
+    /// Nobody answers, or not in time.
+    NoAnswer,
+    /// Others have all the connections that the server gives.
+    NoConnectionLeft,
+    /// The server refuses the user, the password or the name of the database.
+    NotAdmitted,
+    /// Nothing more can be written.
+    DiskFull,
+    /// The disk fails.
+    DiskError,
+    /// It can be read only: a standby, a volume that is mounted so, a folder without the right to write.
+    ReadOnly,
+    /// The SQLite file that was opened is no longer at its place.
+    FileGone,
+}
+
+impl Outage {
+    /// A sentence that may be shown to everybody.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoAnswer => "the database cannot be reached",
+            Self::NoConnectionLeft => "the database has no connection left",
+            Self::NotAdmitted => "the database refuses the connection",
+            Self::DiskFull => "the database's disk is full",
+            Self::DiskError => "the database's disk reports errors",
+            Self::ReadOnly => "the database cannot be written",
+            Self::FileGone => "the database file is gone",
+        }
+    }
+
+    /// What to do about it.
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::NoAnswer | Self::NotAdmitted => "",
+            Self::NoConnectionLeft => "; raise `max_connections`, or stop what holds them",
+            Self::DiskFull => "; free space on its volume",
+            Self::DiskError => "; check the disk, its quota and its limits",
+            Self::ReadOnly => "; check the rights of the file and its folder, and how the volume is mounted",
+            Self::FileGone => "; put it back, or restart the gateway",
+        }
+    }
+}
+
+/// An outage, with what the database or the driver said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreachable {
+    /// What kind it is.
+    pub outage: Outage,
+    detail: String,
+}
+
+impl Unreachable {
+    pub(super) fn new(outage: Outage, detail: impl Into<String>) -> Self {
+        Self { outage, detail: detail.into() }
+    }
+}
+
+impl From<String> for Unreachable {
+    fn from(detail: String) -> Self {
+        Self::new(Outage::NoAnswer, detail)
+    }
+}
+
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}{}", self.outage.as_str(), self.detail, self.outage.remedy())
+    }
+}
 
 /// A failure of the store.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -16,8 +91,8 @@ pub enum StoreError {
         reason: String,
     },
     /// The database does not answer, or not in time, or cannot write: try later.
-    #[error("the database cannot be reached: {0}")]
-    Unreachable(String),
+    #[error("{0}")]
+    Unreachable(Unreachable),
     /// Two transactions stood in each other's way: try again at once.
     #[error("the database asks to try again: {0}")]
     Conflict(String),
@@ -36,6 +111,20 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What keeps the database from being used, if that is why it failed.
+    #[must_use]
+    pub fn outage(&self) -> Option<Outage> {
+        match self {
+            Self::Unreachable(unreachable) => Some(unreachable.outage),
+            _ => None,
+        }
+    }
+
+    /// Gives up on the database.
+    pub(crate) fn no_answer(detail: impl Into<String>) -> Self {
+        Self::Unreachable(Unreachable::new(Outage::NoAnswer, detail))
+    }
+
     /// A write touched another number of rows than it must.
     pub(crate) fn touched(what: &str, found: u64, expected: usize) -> Self {
         Self::Inconsistent(format!("`{what}` touched {found} rows instead of {expected}"))
@@ -64,7 +153,7 @@ impl From<sqlx::Error> for StoreError {
             | sqlx::Error::Protocol(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => Self::Unreachable(error.to_string()),
+            | sqlx::Error::WorkerCrashed => Self::no_answer(error.to_string()),
             sqlx::Error::ColumnDecode { .. }
             | sqlx::Error::Decode(_)
             | sqlx::Error::ColumnNotFound(_)
@@ -78,19 +167,29 @@ impl From<sqlx::Error> for StoreError {
 fn from_postgres(code: &str, message: String) -> StoreError {
     match code {
         "40001" | "40P01" => StoreError::Conflict(message),
-        "57014" | "55P03" | "25P03" | "25006" => StoreError::Unreachable(message),
+        "25006" => unreachable(Outage::ReadOnly, message),
+        "53100" => unreachable(Outage::DiskFull, message),
+        "53300" => unreachable(Outage::NoConnectionLeft, message),
+        "57014" | "55P03" | "25P03" => StoreError::no_answer(message),
         _ => match code.get(..2) {
             Some("22" | "23") => StoreError::Refused(message),
-            Some("08" | "28" | "3D" | "53" | "57" | "58") => StoreError::Unreachable(message),
+            Some("28" | "3D") => unreachable(Outage::NotAdmitted, message),
+            Some("58") => unreachable(Outage::DiskError, message),
+            Some("08" | "53" | "57") => StoreError::no_answer(message),
             _ => StoreError::Other(message),
         },
     }
+}
+
+fn unreachable(outage: Outage, message: String) -> StoreError {
+    StoreError::Unreachable(Unreachable::new(outage, message))
 }
 
 /// Result codes as in sqlite.org/rescode.html: the low byte of the extended code is the primary one.
 fn from_sqlite(code: &str, message: String) -> StoreError {
     const BUSY: u32 = 5;
     const LOCKED: u32 = 6;
+    const NOMEM: u32 = 7;
     const READONLY: u32 = 8;
     const INTERRUPT: u32 = 9;
     const IOERR: u32 = 10;
@@ -101,7 +200,10 @@ fn from_sqlite(code: &str, message: String) -> StoreError {
     const MISMATCH: u32 = 20;
     match code.parse::<u32>().map(|code| code & 0xff) {
         Ok(CONSTRAINT | MISMATCH | TOOBIG) => StoreError::Refused(message),
-        Ok(BUSY | LOCKED | READONLY | INTERRUPT | IOERR | FULL | CANTOPEN) => StoreError::Unreachable(message),
+        Ok(BUSY | LOCKED | INTERRUPT | NOMEM) => StoreError::no_answer(message),
+        Ok(FULL) => unreachable(Outage::DiskFull, message),
+        Ok(IOERR) => unreachable(Outage::DiskError, message),
+        Ok(READONLY | CANTOPEN) => unreachable(Outage::ReadOnly, message),
         _ => StoreError::Other(message),
     }
 }

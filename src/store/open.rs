@@ -1,17 +1,19 @@
 //! Opening a database: address, connection pools, time limits.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection};
 use tokio::runtime::Handle;
 
-use super::connection::Either;
-use super::{Store, StoreError};
+use super::connection::{Either, within};
+use super::error::Unreachable;
+use super::{Outage, Store, StoreError};
 
 /// How patient the store is, and how many connections it keeps.
 #[derive(Debug, Clone)]
@@ -49,6 +51,64 @@ pub(super) struct Inner {
     pub(super) pools: Either<Pools<PgPool, PgConnectOptions>, Pools<SqlitePool, SqliteConnectOptions>>,
     pub(super) options: StoreOptions,
     pub(super) runtime: Handle,
+    pub(super) outage: LastOutage,
+    /// SQLite's file.
+    file: Option<DatabaseFile>,
+}
+
+impl Inner {
+    /// Checks that the SQLite file that was opened is still at its place. What is written to one that was deleted would be
+    /// lost with the process; SQLite itself does not notice.
+    pub(super) fn file_is_there(&self) -> Result<(), StoreError> {
+        self.file.as_ref().map_or(Ok(()), DatabaseFile::check)
+    }
+}
+
+/// What the last write told of the database.
+#[derive(Debug, Default)]
+pub(super) struct LastOutage(Mutex<Option<Outage>>);
+
+impl LastOutage {
+    /// Remembers how a write has ended.
+    pub(super) fn note(&self, written: Result<(), &StoreError>) {
+        let outage = match written.map_err(StoreError::outage) {
+            Ok(()) => None,
+            Err(None | Some(Outage::NoAnswer)) => return,
+            Err(found) => found,
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = outage;
+    }
+
+    pub(super) fn get(&self) -> Option<Outage> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The file of a SQLite database, by its name and by what the file system knows it by.
+#[derive(Debug)]
+struct DatabaseFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl DatabaseFile {
+    fn at(path: &Path) -> std::io::Result<Self> {
+        Ok(Self { path: path.to_path_buf(), identity: Self::identity(path)? })
+    }
+
+    fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+        let found = std::fs::metadata(path)?;
+        Ok((found.dev(), found.ino()))
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        let detail = match Self::identity(&self.path) {
+            Ok(found) if found == self.identity => return Ok(()),
+            Ok(_) => format!("`{}` is another file than the one that was opened", self.path.display()),
+            Err(error) => format!("`{}`: {error}", self.path.display()),
+        };
+        Err(StoreError::Unreachable(Unreachable::new(Outage::FileGone, detail)))
+    }
 }
 
 /// Where writes go, where reads go, and how to open one more connection.
@@ -59,6 +119,22 @@ pub(super) struct Pools<P, O> {
     pub(super) connect: O,
 }
 
+/// What a connection is lent for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Lent {
+    Reader,
+    Writer,
+}
+
+impl<P: Clone, O> Pools<P, O> {
+    pub(super) fn pool(&self, lent: Lent) -> P {
+        match lent {
+            Lent::Reader => self.readers.clone(),
+            Lent::Writer => self.writers.clone(),
+        }
+    }
+}
+
 impl Store {
     /// Opens the database at `address` and makes sure that it answers.
     ///
@@ -66,16 +142,31 @@ impl Store {
     /// runtime that outlives all requests. Errors: [`StoreError::Address`], [`StoreError::Unreachable`].
     pub async fn connect(address: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let scheme = address.split(':').next().unwrap_or_default();
-        let pools = match scheme {
-            "postgres" | "postgresql" => Either::Postgres(open_postgres(address, &options)?),
-            "sqlite" => Either::Sqlite(open_sqlite(address, &options).await?),
+        let (pools, file) = match scheme {
+            "postgres" | "postgresql" => (Either::Postgres(open_postgres(address, &options)?), None),
+            "sqlite" => {
+                let pools = open_sqlite(address, &options).await?;
+                let file = make_file(&pools.connect, &options).await?;
+                (Either::Sqlite(pools), Some(file))
+            }
             _ => {
                 return Err(bad_address(address, &"the scheme is neither `sqlite` nor `postgres`"));
             }
         };
-        let store = Self { inner: Arc::new(Inner { pools, options, runtime: Handle::current() }) };
-        store.ping().await?;
-        Ok(store)
+        let (outage, runtime) = (LastOutage::default(), Handle::current());
+        let store = Self { inner: Arc::new(Inner { pools, options, runtime, outage, file }) };
+        match store.ping().await {
+            Ok(()) => Ok(store),
+            Err(error) => Err(store.reason(error).await),
+        }
+    }
+
+    /// Why no connection came. A pool tells only that it has waited in vain.
+    async fn reason(&self, error: StoreError) -> StoreError {
+        let Either::Postgres(pools) = &self.inner.pools else { return error };
+        let alone =
+            within(self.inner.options.acquire_timeout, async { Ok(pools.connect.connect().await?.close().await?) });
+        alone.await.err().unwrap_or(error)
     }
 
     /// The time limits and pool sizes that it was opened with.
@@ -163,13 +254,23 @@ pub(super) fn session_limits(longest: Duration) -> String {
     )
 }
 
+/// Makes the file if it is missing, in the form that all connections want. Later ones never make it: an empty file would take
+/// the place of one that is gone.
+async fn make_file(connect: &SqliteConnectOptions, options: &StoreOptions) -> Result<DatabaseFile, StoreError> {
+    let path = connect.get_filename();
+    let first = connect.clone().create_if_missing(true).optimize_on_close(false, None);
+    within(options.acquire_timeout.mul_f32(1.1), async { Ok(first.connect().await?.close().await?) }).await?;
+    let absolute = std::path::absolute(path).and_then(|path| DatabaseFile::at(&path));
+    absolute.map_err(|error| StoreError::no_answer(format!("`{}`: {error}", path.display())))
+}
+
 async fn open_sqlite(
     address: &str,
     options: &StoreOptions,
 ) -> Result<Pools<SqlitePool, SqliteConnectOptions>, StoreError> {
     let connect = SqliteConnectOptions::from_str(address)
         .map_err(|error| bad_address(address, &error))?
-        .create_if_missing(true)
+        .create_if_missing(false)
         .journal_mode(SqliteJournalMode::Wal)
         // FULL, not NORMAL: what was answered survives a power cut.
         .synchronous(SqliteSynchronous::Full)

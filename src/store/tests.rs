@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use super::connection::{Either, on_both};
 use super::testing::{TestDatabase, on_both_databases};
 use super::*;
 use crate::domain::{GenerationId, IdSource, Money, ProjectId, SystemIds, Timestamp};
@@ -186,6 +187,42 @@ on_both_databases! {
         assert_eq!(store.number("SELECT COUNT(*) FROM projects WHERE name = 'gone'").await, 0);
     }
 
+    async fn a_connection_whose_transaction_broke_off_is_not_lent_again(database) {
+        let store = database.store().await;
+        // PostgreSQL tells connections apart by themselves, SQLite by a setting of the one that broke.
+        let (mark, who) = if store.is_postgres() {
+            ("SELECT 1", "SELECT CAST(pg_backend_pid() AS BIGINT)")
+        } else {
+            ("PRAGMA cache_size = 1234", "SELECT cache_size FROM pragma_cache_size")
+        };
+        let mut transaction = store.begin().await.unwrap();
+        let broken = on_both!(transaction.connection(), connection => {
+            sqlx::raw_sql(mark).execute(&mut *connection).await.unwrap();
+            let broken: i64 = sqlx::query_scalar(who).fetch_one(&mut *connection).await.unwrap();
+            sqlx::raw_sql("INSERT INTO nowhere VALUES (1)").execute(connection).await.unwrap_err();
+            broken
+        });
+        drop(transaction);
+        let mut lane = Lane::default();
+        for _ in 0..8 {
+            let mut transaction = store.begin().await.unwrap();
+            let lent: i64 = on_both!(transaction.connection(), connection =>
+                sqlx::query_scalar(who).fetch_one(connection).await)
+            .unwrap();
+            assert_ne!(lent, broken);
+            transaction.commit().await.unwrap();
+            // The writer's own connection too.
+            let mut transaction = store.begin_in(&mut lane).await.unwrap();
+            let failed = on_both!(transaction.connection(), connection => {
+                let lent: i64 = sqlx::query_scalar(who).fetch_one(&mut *connection).await.unwrap();
+                assert_ne!(lent, broken);
+                sqlx::raw_sql("INSERT INTO nowhere VALUES (1)").execute(connection).await.map(drop)
+            });
+            assert!(failed.is_err());
+        }
+        store.add_project(NOW).await;
+    }
+
     async fn connections_outlive_the_thread_that_asked_for_them(database) {
         let store = database.store().await;
         let (project, _) = store.add_project(NOW).await;
@@ -196,7 +233,7 @@ on_both_databases! {
             runtime.block_on(async {
                 for _ in 0..3 {
                     assert!(asked.balance(project, NOW).await.unwrap().is_some());
-                    asked.heartbeat(SystemIds.uuid(), NOW).await.unwrap();
+                    asked.heartbeat(SystemIds.uuid()).await.unwrap();
                 }
             });
         })
@@ -204,7 +241,7 @@ on_both_databases! {
         .unwrap();
         for _ in 0..10 {
             assert_eq!(store.balance(project, NOW).await.unwrap().unwrap().held, Money::ZERO);
-            store.heartbeat(SystemIds.uuid(), NOW).await.unwrap();
+            store.heartbeat(SystemIds.uuid()).await.unwrap();
         }
         assert_eq!(store.generation(GenerationId::from_uuid(SystemIds.uuid())).await.unwrap(), None);
     }
@@ -246,6 +283,49 @@ async fn a_database_that_nobody_serves_is_unreachable_soon() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_sqlite_a_full_disk_and_a_read_only_one_are_told_apart_and_leave_nothing_behind() {
+    let database = TestDatabase::sqlite();
+    let store = database.store().await;
+    for (setting, outage) in [
+        // It never gets smaller than what is there already.
+        ("PRAGMA max_page_count = 1", Outage::DiskFull),
+        ("PRAGMA query_only = ON", Outage::ReadOnly),
+    ] {
+        let mut transaction = store.begin().await.unwrap();
+        let Either::Sqlite(connection) = transaction.connection() else { panic!("this is SQLite") };
+        sqlx::raw_sql(setting).execute(&mut *connection).await.unwrap();
+        let much = "INSERT INTO changes (name, number) VALUES (hex(zeroblob(9000000)), 1)";
+        let error = sqlx::raw_sql(much).execute(connection).await.unwrap_err();
+        assert_eq!(StoreError::from(error).outage(), Some(outage));
+        drop(transaction);
+        // Whatever SQLite did with the transaction, the next one begins, writes and ends.
+        store.ping_writing().await.unwrap();
+        store.add_project(NOW).await;
+        assert_eq!(store.outage(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_sqlite_a_file_that_is_gone_is_neither_read_nor_written_until_it_is_back() {
+    let database = TestDatabase::sqlite();
+    let store = database.store().await;
+    let file = std::path::PathBuf::from(database.address.strip_prefix("sqlite://").unwrap());
+    let away = file.with_extension("away");
+    std::fs::rename(&file, &away).unwrap();
+    for _ in 0..2 {
+        let found = [store.ping().await, store.ping_writing().await, store.begin().await.map(drop)];
+        for result in found {
+            assert_eq!(result.unwrap_err().outage(), Some(Outage::FileGone));
+        }
+        // Nor is another file that has taken its place.
+        std::fs::write(&file, "").unwrap();
+    }
+    std::fs::rename(&away, &file).unwrap();
+    store.ping_writing().await.unwrap();
+    store.add_project(NOW).await;
+}
+
 #[tokio::test]
 async fn a_folder_that_cannot_be_made_is_told() {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -256,7 +336,8 @@ async fn a_folder_that_cannot_be_made_is_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_postgres_a_month_of_generations_can_be_dropped_and_the_ledger_stays() {
-    let store = TestDatabase::postgres().await.store().await;
+    let database = TestDatabase::postgres().await;
+    let store = database.store().await;
     let (project, key) = store.add_project(NOW).await;
     let (project, key) = (project.uuid(), key.uuid());
     store
@@ -280,7 +361,8 @@ async fn on_postgres_a_month_of_generations_can_be_dropped_and_the_ledger_stays(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_postgres_every_constraint_carries_the_name_of_its_table() {
-    let store = TestDatabase::postgres().await.store().await;
+    let database = TestDatabase::postgres().await;
+    let store = database.store().await;
     let others = "SELECT COUNT(*) FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid
                   JOIN pg_namespace n ON n.oid = t.relnamespace
                   WHERE n.nspname = 'public' AND t.relname NOT LIKE '\\_sqlx%' AND NOT t.relispartition

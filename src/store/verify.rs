@@ -1,6 +1,6 @@
 //! The check that recomputes everything that is kept beside the ledger.
 
-use sqlx::{Connection, FromRow};
+use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
 use super::connection::{on_both, within};
@@ -25,8 +25,13 @@ impl Difference {
     }
 }
 
+/// The generations of months that were not dropped: the sums of the others are in `dropped_usage_days`, also while some of
+/// their rows are still there.
+const KEPT: &str = "(SELECT * FROM generations k WHERE NOT EXISTS (
+    SELECT 1 FROM dropped_months d WHERE k.id >= d.first_id AND k.id < d.before_id))";
+
 /// What must be equal, and the query for the rows where it is not.
-const CHECKS: [(&str, &str); 14] = [
+const CHECKS: [(&str, &str); 15] = [
     (
         "the sum of the entries of a ledger transaction",
         "SELECT transaction_id AS subject, CAST(SUM(amount) AS BIGINT) AS found, CAST(0 AS BIGINT) AS expected
@@ -64,12 +69,15 @@ const CHECKS: [(&str, &str); 14] = [
     ),
     (
         "what a key has spent",
-        "SELECT b.api_key_id AS subject, b.spent AS found, COALESCE(s.sum, 0) AS expected
+        "SELECT b.api_key_id AS subject, b.spent AS found, COALESCE(s.sum, 0) + COALESCE(d.sum, 0) AS expected
          FROM key_balances b LEFT JOIN (
              SELECT g.api_key_id, CAST(SUM(t.revenue) AS BIGINT) AS sum
-             FROM ledger_transactions t JOIN generations g ON g.id = t.generation_id
+             FROM ledger_transactions t JOIN {generations} g ON g.id = t.generation_id
              GROUP BY g.api_key_id) s ON s.api_key_id = b.api_key_id
-         WHERE b.spent <> COALESCE(s.sum, 0)",
+         LEFT JOIN (
+             SELECT api_key_id, CAST(SUM(price - refunded) AS BIGINT) AS sum FROM dropped_usage_days
+             GROUP BY api_key_id) d ON d.api_key_id = b.api_key_id
+         WHERE b.spent <> COALESCE(s.sum, 0) + COALESCE(d.sum, 0)",
     ),
     (
         "what is held for a key",
@@ -112,18 +120,25 @@ const CHECKS: [(&str, &str); 14] = [
     ),
     (
         "the cost in the ledger of a generation",
-        "SELECT g.id AS subject, COALESCE(t.cost_of_sales, 0) AS found, COALESCE(g.cost, 0) AS expected
+        "SELECT g.id AS subject, COALESCE(t.cost_of_sales, 0) AS found, COALESCE(g.cost, 0) + g.late_cost AS expected
          FROM generations g LEFT JOIN ledger_transactions t ON t.id = g.id
-         WHERE COALESCE(t.cost_of_sales, 0) <> COALESCE(g.cost, 0)",
+         WHERE COALESCE(t.cost_of_sales, 0) <> COALESCE(g.cost, 0) + g.late_cost",
     ),
     (
-        // Months of generations may be dropped, so that of the oldest ones nothing is expected.
+        // Without the provider's id nobody could find on its bill what was paid.
+        "the number of attempts of a generation that has cost us (at least one)",
+        "SELECT g.id AS subject, CAST(0 AS BIGINT) AS found, CAST(1 AS BIGINT) AS expected
+         FROM generations g WHERE g.cost + g.late_cost > 0
+             AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.generation_id = g.id)",
+    ),
+    (
         "the generation of an attempt or a charge (whether it is there)",
         "SELECT r.generation_id AS subject, CAST(0 AS BIGINT) AS found, CAST(1 AS BIGINT) AS expected
          FROM (SELECT generation_id FROM attempts UNION ALL
                SELECT generation_id FROM ledger_transactions WHERE generation_id IS NOT NULL) r
          LEFT JOIN generations g ON g.id = r.generation_id
-         WHERE g.id IS NULL AND r.generation_id >= (SELECT id FROM generations ORDER BY id LIMIT 1)",
+         WHERE g.id IS NULL AND NOT EXISTS (
+             SELECT 1 FROM dropped_months d WHERE r.generation_id >= d.first_id AND r.generation_id < d.before_id)",
     ),
     (
         "the usage of a project on a day (the first number that differs)",
@@ -149,12 +164,22 @@ const CHECKS: [(&str, &str); 14] = [
                  CASE WHEN state = 'succeeded' THEN 1 ELSE 0 END, CASE WHEN state = 'succeeded' THEN 0 ELSE 1 END,
                  images, megapixels, price, cost, CASE WHEN price > 0 THEN 1 ELSE 0 END,
                  CASE WHEN price > 0 THEN images ELSE 0 END, 0, 0
-             FROM generations WHERE settled_at IS NOT NULL
+             FROM {generations} g WHERE settled_at IS NOT NULL
              UNION ALL
-             SELECT -1, t.created_at - t.created_at % 86400000000, g.project_id, g.api_key_id, g.model, g.source,
-                 COALESCE(g.size, ''), 0, 0, 0, 0, 0, 0, 0, 0, 1, -t.revenue
-             FROM ledger_transactions t JOIN generations g ON g.id = t.generation_id
-             WHERE t.kind = 'refund') both_sides
+             SELECT -1, late_at - late_at % 86400000000, project_id, api_key_id, model, source, COALESCE(size, ''), 0, 0,
+                 0, 0, 0, late_cost, 0, 0, 0, 0
+             FROM {generations} g WHERE late_at IS NOT NULL
+             UNION ALL
+             SELECT -1, day, project_id, api_key_id, model, source, size, requests, failures, images, megapixels,
+                 price, cost, charges, charged_images, refunds, refunded
+             FROM dropped_usage_days
+             UNION ALL
+             SELECT -1, t.created_at - t.created_at % 86400000000, t.project_id, COALESCE(g.api_key_id, {nobody}),
+                 COALESCE(g.model, '(dropped)'), COALESCE(g.source, '(dropped)'), COALESCE(g.size, ''),
+                 0, 0, 0, 0, 0, 0, 0, 0, 1, -t.revenue
+             FROM ledger_transactions t LEFT JOIN {generations} g ON g.id = t.generation_id
+             WHERE t.kind = 'refund' AND NOT EXISTS (
+                 SELECT 1 FROM dropped_refunds r WHERE r.transaction_id = t.id)) both_sides
          GROUP BY day, project_id, api_key_id, model, source, size
          HAVING SUM(sign * price) <> 0 OR SUM(sign * cost) <> 0 OR SUM(sign * refunded) <> 0 OR SUM(sign * images) <> 0
              OR SUM(sign * megapixels) <> 0 OR SUM(sign * requests) <> 0 OR SUM(sign * failures) <> 0
@@ -182,18 +207,22 @@ const CHECKS: [(&str, &str); 14] = [
 impl Store {
     /// Recomputes all that is kept beside the ledger, in one snapshot; empty when everything adds up.
     pub async fn verify(&self) -> Result<Vec<Discrepancy>, StoreError> {
-        let begin = if self.is_postgres() { "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" } else { "BEGIN" };
         within(self.options().report_timeout, async {
             let mut discrepancies = Vec::new();
-            let mut reader = self.reader().await?;
-            on_both!(reader.connection(), connection => {
-                let mut snapshot = connection.begin_with(begin).await?;
+            let nobody = if self.is_postgres() {
+                "CAST('00000000-0000-0000-0000-000000000000' AS UUID)"
+            } else {
+                "zeroblob(16)"
+            };
+            let mut snapshot = self.snapshot().await?;
+            on_both!(snapshot.connection(), connection => {
                 for (what, sql) in CHECKS {
-                    let rows = sqlx::query_as::<_, Difference>(sql).fetch_all(&mut *snapshot).await?;
+                    let sql = AssertSqlSafe(sql.replace("{generations}", KEPT).replace("{nobody}", nobody));
+                    let rows = sqlx::query_as::<_, Difference>(sql).fetch_all(&mut *connection).await?;
                     discrepancies.extend(rows.into_iter().map(|row| row.discrepancy(what)));
                 }
-                snapshot.rollback().await?;
             });
+            snapshot.commit().await?;
             Ok(discrepancies)
         })
         .await

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use imagegate::domain::{Role, Scope};
+use imagegate::domain::{GenerationId, Role, Scope};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -14,8 +15,10 @@ use crate::support::{ADMIN_KEY, Database, House, PROJECT_KEY, eventually, free_p
 
 on_both_databases!(guessing_keys_is_refused_with_growing_pauses,);
 
-/// An id that nothing has, in the form of each kind of id.
+/// An id that nothing has, as it follows a prefix.
 const NOBODY: &str = "019e1951c77871209c8216efcf40ec82";
+/// The same, as ids without a prefix are written.
+const NO_GENERATION: &str = "019e1951-c778-7120-9c82-16efcf40ec82";
 const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
 
 /// One path of the document.
@@ -30,6 +33,8 @@ struct Route {
 fn routes(document: &Value, generation: &str) -> Vec<Route> {
     let concrete = |path: &str| {
         path.replace("/v1/images/generations/{id}", &format!("/v1/images/generations/{generation}"))
+            .replace("/fal/webhooks/{id}", &format!("/fal/webhooks/{NO_GENERATION}"))
+            .replace("/admin/v1/generations/{id}", &format!("/admin/v1/generations/{NO_GENERATION}"))
             .replace("{project_id}", &format!("proj_{NOBODY}"))
             .replace("{id}", if path.starts_with("/v1/models") { "flux/dev" } else { NOBODY })
             .split('/')
@@ -67,19 +72,21 @@ fn routes(document: &Value, generation: &str) -> Vec<Route> {
     routes
 }
 
-/// Other spellings of a path: each letter of its fixed segments escaped once, and everything that some server reads as
-/// another path.
-fn spellings(path: &str) -> Vec<String> {
+/// Other spellings of a path: each letter of its fixed segments escaped once (or each segment's first one), and everything
+/// that some server reads as another path.
+fn spellings(path: &str, each_letter: bool) -> Vec<String> {
     let mut all = Vec::new();
-    let is_id = |segment: &str| segment.contains(NOBODY) || segment.starts_with("gen_");
+    let is_id = |segment: &str| segment.contains(NOBODY) || segment.parse::<GenerationId>().is_ok();
     let segments = path.split('/').scan(0, |start, segment| {
         let here = *start;
         *start += segment.len() + 1;
         Some((here, segment))
     });
     let fixed = segments.filter(|(_, segment)| !is_id(segment));
-    for (place, letter) in fixed.flat_map(|(start, segment)| segment.char_indices().map(move |(at, c)| (start + at, c)))
-    {
+    let letters = if each_letter { usize::MAX } else { 1 };
+    let letters =
+        fixed.flat_map(|(start, segment)| segment.char_indices().take(letters).map(move |(at, c)| (start + at, c)));
+    for (place, letter) in letters {
         let escaped =
             if place % 2 == 0 { format!("%{:02x}", letter as u32) } else { format!("%{:02X}", letter as u32) };
         all.push(format!("{}{escaped}{}", &path[..place], &path[place + 1..]));
@@ -135,7 +142,8 @@ async fn every_kind_of_key(house: &House, admin_base: &str) -> Keys {
     let admin = |method: Method, path: &str| {
         house.gateway.client.request(method, format!("{admin_base}{path}")).bearer_auth(ADMIN_KEY)
     };
-    let make = async |project: &str, body: Value| {
+    let make = async |project: &str, mut body: Value| {
+        body["scopes"] = json!(Scope::ALL.map(Scope::name));
         let path = format!("/v1/organization/projects/{project}/service_accounts");
         let made = read(admin(Method::POST, &path).json(&body).send().await.unwrap(), StatusCode::OK).await;
         (made["api_key"]["id"].as_str().unwrap().to_owned(), made["api_key"]["value"].as_str().unwrap().to_owned())
@@ -186,6 +194,7 @@ async fn no_spelling_of_a_path_gives_more_than_the_plain_one() {
     let two = House::with(kind, Duration::ZERO, &[("IMAGEGATE_ADMIN_BIND", &own)]).await;
     let document = one.gateway.request(Method::GET, "/openapi.json").send().await.unwrap();
     let document: Value = read(document, StatusCode::OK).await;
+    let mut checks = Vec::new();
     for (house, operators) in [(&one, one.gateway.base.clone()), (&two, format!("http://{own}"))] {
         let (_, made) = house.ask(&t_rex()).await;
         let generation = made["id"].as_str().unwrap_or(NOBODY).to_owned();
@@ -193,19 +202,23 @@ async fn no_spelling_of_a_path_gives_more_than_the_plain_one() {
         let routes = routes(&document, &generation);
         let public = house.gateway.base.clone();
         let apart = public != operators;
-        let check = move || {
-            let mut listeners = vec![(public.clone(), true)];
-            if apart {
-                listeners.push((operators.clone(), false));
-            }
-            for (base, is_public) in listeners {
+        let mut listeners = vec![(public, true)];
+        if apart {
+            listeners.push((operators, false));
+        }
+        let known = Arc::new((keys, routes));
+        for (base, is_public) in listeners {
+            let known = Arc::clone(&known);
+            checks.push(tokio::task::spawn_blocking(move || {
                 let mut client = RawClient::new(&base);
-                for route in &routes {
-                    check_route(&mut client, route, &keys, apart.then_some(is_public));
+                for route in &known.1 {
+                    check_route(&mut client, route, &known.0, apart.then_some(is_public));
                 }
-            }
-        };
-        tokio::task::spawn_blocking(check).await.unwrap();
+            }));
+        }
+    }
+    for check in checks {
+        check.await.unwrap();
     }
 }
 
@@ -263,7 +276,8 @@ fn check_route(client: &mut RawClient, route: &Route, keys: &Keys, apart: Option
             // Twice: the first may change what the second finds.
             send(client, method, &route.path, keys, name);
             let plain = send(client, method, &route.path, keys, name);
-            for spelling in spellings(&route.path) {
+            // One list of routes makes all listeners: every letter is tried at one of them.
+            for spelling in spellings(&route.path, apart.is_none()) {
                 let answer = send(client, method, &spelling, keys, name);
                 let same = outcome(&answer) == outcome(&plain);
                 assert!(

@@ -4,6 +4,9 @@
 #[path = "../common/authority.rs"]
 mod authority;
 mod postgres;
+#[path = "../common/proxy.rs"]
+#[expect(dead_code, reason = "shared with the chaos test")]
+mod proxy;
 #[path = "../common/raw.rs"]
 mod raw;
 mod receiver;
@@ -12,13 +15,17 @@ mod support;
 mod account;
 mod admin;
 mod aiml;
+mod audited;
 mod authorization;
 mod away;
 mod books;
 mod catalogue;
 mod chains;
 mod clients;
+mod clocks;
+mod commits;
 mod console;
+mod disk;
 mod document;
 mod edits;
 mod events;
@@ -38,7 +45,10 @@ mod ledger;
 mod limits;
 mod metrics;
 mod operations;
+mod pauses;
 mod permits;
+mod privacy;
+mod quoted;
 mod readme;
 mod recovery;
 mod replicas;
@@ -52,4 +62,5 @@ mod stream;
 mod submits;
 mod terminal;
 mod traces;
+mod uploads;
 mod webhooks;

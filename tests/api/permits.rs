@@ -247,7 +247,8 @@ async fn a_mistyped_key_is_told_so_and_an_unknown_one_is_not(kind: Database) {
         answer["message"].as_str().unwrap().to_owned()
     };
     let wrong = if key.ends_with('7') { '1' } else { '7' };
-    let mistyped = message(format!("{}{wrong}", &key[..key.len() - 1])).await;
+    let mistyped_key = format!("{}{wrong}", &key[..key.len() - 1]);
+    let mistyped = message(mistyped_key.clone()).await;
     assert!(mistyped.starts_with("Incorrect API key provided") && mistyped.contains("mistyped"), "{mistyped}");
     // One that fits its checksum, one from before there were checksums, one that somebody chose: all the same.
     let path = format!("{accounts}/{}", worker["id"].as_str().unwrap());
@@ -258,10 +259,9 @@ async fn a_mistyped_key_is_told_so_and_an_unknown_one_is_not(kind: Database) {
     }
     assert!(!revoked.contains("mistyped"));
     // A setting may look like a mistyped key of ours, and is good.
-    let chosen = format!("sk-ig-{}", "0".repeat(70));
-    let start = Start::new(&database.url, "http://127.0.0.1:1").with("IMAGEGATE_BOOTSTRAP_KEY", &chosen);
+    let start = Start::new(&database.url, "http://127.0.0.1:1").with("IMAGEGATE_BOOTSTRAP_KEY", &mistyped_key);
     let other = start.run().await;
-    get_as(&other, &json!(chosen), "/v1/key").await;
+    get_as(&other, &json!(mistyped_key), "/v1/key").await;
 }
 
 async fn a_rotated_key_keeps_its_permissions(kind: Database) {

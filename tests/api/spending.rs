@@ -239,10 +239,28 @@ async fn credits_are_booked_once_with_reason_and_author_and_show_in_the_balance(
         (json!(["1", "why"]), json!([])),
         (json!({"reason": "why"}), json!(["amount_usd"])),
         (json!({"amount_usd": "1", "reason": "why", "currency": "EUR"}), json!(["currency"])),
+        (json!({"amount_usd": "1", "reason": "why", "kind": "gift"}), json!(["kind"])),
     ] {
         let asked = house.gateway.admin(Method::POST, "/admin/v1/projects/default/credits").json(&body);
         let refused = read(asked.send().await.unwrap(), StatusCode::BAD_REQUEST).await;
         assert_eq!(refused["error"]["data"][0]["path"], path, "{refused}");
+    }
+    // The kind is the caller's choice, and the sign must fit.
+    for (kind, amount, status) in [
+        ("goodwill", "0.50", StatusCode::CREATED),
+        ("correction", "0.25", StatusCode::CREATED),
+        ("correction", "-0.75", StatusCode::CREATED),
+        ("goodwill", "-0.50", StatusCode::BAD_REQUEST),
+        ("top_up", "-0.50", StatusCode::BAD_REQUEST),
+    ] {
+        let body = json!({"amount_usd": amount, "kind": kind, "reason": "sorry"});
+        let asked = house.gateway.admin(Method::POST, "/admin/v1/projects/default/credits").json(&body);
+        let answer = read(asked.send().await.unwrap(), status).await;
+        if status == StatusCode::CREATED {
+            assert_eq!(answer["kind"], kind);
+        } else {
+            assert_eq!(answer["error"]["param"], "amount_usd", "{answer}");
+        }
     }
     read(house.gateway.generate(&t_rex()).send().await.unwrap(), StatusCode::CREATED).await;
     let balance = get("/v1/billing/balance").await;

@@ -7,7 +7,8 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use tempfile::TempDir;
 
-use crate::support::{client, read};
+use crate::support::tools::tool;
+use crate::support::{Database, Start, TestDatabase, client, read, start_sandbox};
 
 /// The binary in a folder, with these settings only; stopped after it has printed its welcome or ended.
 fn first_start(folder: &TempDir, port: u16) -> std::process::Child {
@@ -93,13 +94,23 @@ fn fails(settings: &[(&str, &str)]) -> Output {
 fn a_start_that_cannot_be_ends_with_one_clear_sentence() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let nobody = format!("postgres://nobody@127.0.0.1:{}/none", free_port());
+    let server = tool("IMAGEGATE_TEST_POSTGRES");
+    let (server, _) = server.rsplit_once('/').unwrap();
+    let nowhere = format!("{server}/no_such_database");
     for (settings, words) in [
         (vec![("IMAGEGATE_MARKUP", "plenty")], vec!["IMAGEGATE_MARKUP", "plenty", "decimal"]),
         (vec![("IMAGEGATE_BIND", address.as_str())], vec!["IMAGEGATE_BIND", address.as_str()]),
         (
-            vec![("DATABASE_URL", nobody.as_str()), ("IMAGEGATE_BIND", "127.0.0.1:0")],
-            vec!["DATABASE_URL=`postgres://…@127.0.0.1"],
+            vec![("DATABASE_URL", nowhere.as_str()), ("IMAGEGATE_BIND", "127.0.0.1:0")],
+            vec!["DATABASE_URL=`postgres://…@127.0.0.1", "refuses the connection", "does not exist"],
+        ),
+        (
+            vec![("DATABASE_URL", "sqlite:///proc/x.db"), ("IMAGEGATE_BIND", "127.0.0.1:0")],
+            vec![
+                "DATABASE_URL=`sqlite:///proc/x.db`",
+                "the database cannot be written",
+                "rights of the file and its folder",
+            ],
         ),
         (
             vec![("DATABASE_URL", "sqlite:///proc/nope/x.db"), ("IMAGEGATE_BIND", "127.0.0.1:0")],
@@ -127,6 +138,64 @@ fn a_start_that_cannot_be_ends_with_one_clear_sentence() {
         }
         assert_eq!(said.lines().count(), 1, "nothing but the sentence: {said}");
     }
+}
+
+#[test]
+fn a_database_that_nobody_serves_is_waited_for_and_then_told() {
+    let nobody = format!("postgres://nobody@127.0.0.1:{}/none", free_port());
+    let output = fails(&[("DATABASE_URL", nobody.as_str()), ("IMAGEGATE_BIND", "127.0.0.1:0")]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    let last = said.lines().last().unwrap();
+    assert!(last.starts_with("imagegate: DATABASE_URL=`postgres://…@127.0.0.1"), "{said}");
+    assert!(last.contains("cannot be reached") && last.contains("refused"), "{said}");
+    assert!(said.lines().count() > 5 && said.contains("trying again"), "{said}");
+}
+
+/// As long as somebody else has every connection, or has locked the file, a start waits.
+async fn starts_once_it_may(url: &str, free: impl AsyncFnOnce()) {
+    let folder = tempfile::tempdir().unwrap();
+    let fal = start_sandbox(Duration::ZERO);
+    let logged = folder.path().join("logged");
+    let mut command = Start::new(url, &fal.queue_url()).command(&folder);
+    let mut gateway = command.stderr(std::fs::File::create(&logged).unwrap()).spawn().unwrap();
+    let log = || std::fs::read_to_string(&logged).unwrap();
+    crate::support::eventually(Duration::from_secs(10), || async { log().contains("trying again").then_some(()) })
+        .await;
+    free().await;
+    crate::support::eventually(Duration::from_secs(20), || async { log().contains("is listening").then_some(()) })
+        .await;
+    assert!(Command::new("kill").arg(gateway.id().to_string()).status().unwrap().success());
+    assert!(gateway.wait().unwrap().success(), "{}", log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_a_connection_left_is_waited_for() {
+    let database = TestDatabase::new(Database::Postgres).await;
+    let name = database.url.rsplit('/').next().unwrap().to_owned();
+    let role = format!("late_{name}");
+    let execute = async |statement: String| database.execute(Box::leak(statement.into_boxed_str())).await;
+    execute(format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 0; ALTER DATABASE {name} OWNER TO {role}")).await;
+    let mut url = url::Url::parse(&database.url).unwrap();
+    url.set_username(&role).unwrap();
+    starts_once_it_may(url.as_str(), async || {
+        execute(format!("ALTER ROLE {role} CONNECTION LIMIT -1")).await;
+    })
+    .await;
+    execute(format!("REASSIGN OWNED BY {role} TO imagegate; DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_somebody_has_locked_is_waited_for() {
+    use sqlx::Connection;
+    let database = TestDatabase::new(Database::Sqlite).await;
+    let file = format!("{}?mode=rwc", database.url);
+    let mut lock = sqlx::SqliteConnection::connect(&file).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE lock (n); BEGIN EXCLUSIVE").execute(&mut lock).await.unwrap();
+    starts_once_it_may(&database.url, async || {
+        sqlx::raw_sql("ROLLBACK; DROP TABLE lock").execute(&mut lock).await.unwrap();
+        lock.close().await.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ REFUSALS = [
     ("retrieveKeyUsage|listKeyLogs", 400, r"`period`: must not stand beside `start` and `end`"),
     ("retrieveKeyUsage|listKeyLogs", 400, r"`(start|end)`: is required beside `(start|end)`"),
     ("retrieveKeyUsage|listKeyLogs", 400, r"`end`: must not (be earlier than `start`|make a window)"),
+    ("createProjectCredit", 400, r"`amount_usd`: must be above zero for"),
     ("createServiceAccount", 400, r"cannot be given with `create_service_account_only`"),
     ("(create|quote)ImageGeneration", 400, r"it does not fit the fallback"),
     # What the books say decides.

@@ -43,7 +43,7 @@ def eventually(call):
 made = [projects.create(name=f"project {n}") for n in range(5)]
 first = made[0]
 assert first.object == "organization.project" and first.status == "active" and first.archived_at is None, first
-assert abs(first.created_at - time.time()) < 60, first
+assert abs(first.created_at - time.time()) < 600, first
 listed = [project.id for project in projects.list(limit=2)]
 assert listed[:5] == [project.id for project in reversed(made)] and len(listed) == 6, listed
 page = projects.list(limit=2)
@@ -74,7 +74,7 @@ assert accounts.update(bare.id, project_id=first.id, name="dressed", role="owner
 assert accounts.retrieve(bare.id, project_id=first.id).name == "dressed"
 refused(openai.NotFoundError, accounts.retrieve, bare.id, project_id=made[1].id)
 second = accounts.api_keys.create(bare.id, project_id=first.id, name="second", expires_in_seconds=3600)
-assert abs(second.expires_at - time.time() - 3600) < 60, second
+assert abs(second.expires_at - time.time() - 3600) < 600, second
 assert generate(second.value).data[0].url
 
 keys = projects.api_keys

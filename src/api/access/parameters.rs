@@ -9,7 +9,9 @@ const SEGMENT: &str = r"^(?!\.{1,2}$)[^/\\\x00-\x1f\x7f-\x9f]+$";
 /// Several segments.
 const SEGMENTS: &str = r"^(?!\.{1,2}(/|$))[^/\\\x00-\x1f\x7f-\x9f]+(/(?!\.{1,2}(/|$))[^/\\\x00-\x1f\x7f-\x9f]+)*$";
 /// A value of a list in a query: commas part values.
-const LISTED: &str = "[^,]";
+const LISTED: &str = r"^[^\x00]*[^,\x00][^\x00]*$";
+/// A text of a query: one that every database can hold.
+const QUERIED: &str = r"^[^\x00]+$";
 
 /// Completes the schemas of an operation's parameters. `pattern` is the one that its route is registered under.
 pub fn describe_parameters(operation: &mut Operation, pattern: &str) {
@@ -27,7 +29,10 @@ fn complete(parameter: &mut Parameter, spans_segments: bool) {
             object.pattern = Some(if spans_segments { SEGMENTS } else { SEGMENT }.to_owned());
         }
         // An empty value is refused: a filter whose value was forgotten must not mean "all".
-        (Schema::Object(object), ParameterIn::Query) if is_free(object) => object.min_length = Some(1),
+        (Schema::Object(object), ParameterIn::Query) if is_free(object) => {
+            object.min_length = Some(1);
+            object.pattern = Some(QUERIED.to_owned());
+        }
         (Schema::Array(list), ParameterIn::Query) => {
             list.min_items = Some(1);
             if let ArrayItems::RefOrSchema(items) = &mut list.items

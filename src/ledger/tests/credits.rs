@@ -49,11 +49,30 @@ on_both_databases! {
             desk.top_up(Money::ZERO),
             Credit { reason: " ".to_owned(), ..desk.top_up(dollars("3")) },
             Credit { kind: CreditKind::Correction, ..desk.top_up(Money::ZERO) },
+            Credit { kind: CreditKind::Goodwill, ..desk.top_up(dollars("-3")) },
+            Credit { kind: CreditKind::Goodwill, ..desk.top_up(Money::ZERO) },
         ] {
             assert!(matches!(desk.books.credit(&wrong).await, Err(LedgerError::Invalid(_))));
         }
         let nobody = Credit { project_id: ProjectId::from_uuid(SystemIds.uuid()), ..desk.top_up(dollars("3")) };
         assert_eq!(desk.books.credit(&nobody).await, Err(LedgerError::UnknownProject));
+        desk.close().await;
+    }
+
+    async fn the_kind_of_a_credit_is_the_callers_choice(database) {
+        let desk = Desk::open(&database).await;
+        for (kind, amount) in [("goodwill", "2"), ("correction", "3"), ("correction", "-1"), ("top_up", "4")] {
+            let credit = Credit { kind: kind.parse().unwrap(), ..desk.top_up(dollars(amount)) };
+            assert_eq!(desk.books.credit(&credit).await, Ok(Applied::Now));
+            let found = format!("SELECT COUNT(*) FROM ledger_transactions WHERE kind = '{kind}' AND project = {}", credit.amount.nanos());
+            assert_eq!(desk.store.number(&found).await, 1);
+            // The same id with another kind is a mistake, and books nothing.
+            let other = Credit { kind: CreditKind::Correction, ..credit.clone() };
+            let expected = if kind == "correction" { Ok(Applied::Already) } else { Err(LedgerError::SameIdOtherAmount) };
+            assert_eq!(desk.books.credit(&other).await, expected);
+        }
+        assert_eq!(desk.balance().await.posted, dollars("8"));
+        assert!("gift".parse::<CreditKind>().is_err());
         desk.close().await;
     }
 
@@ -98,6 +117,7 @@ on_both_databases! {
         let open = desk.reserve(dollars("1")).await;
         let ended = desk.reserve(dollars("1")).await;
         desk.books.finish(delivered(ended, dollars("1"), dollars("0.5"))).await.unwrap();
+        desk.submit_what_cost().await;
         assert_eq!(desk.books.verify().await, Ok(vec![]));
         for (harm, mend, finds) in [
             ("UPDATE balances SET posted = posted + 1", "UPDATE balances SET posted = posted - 1", "the posted balance of a project"),

@@ -1,16 +1,16 @@
 //! fal's billing events: what each request truly cost, from the platform API (<https://api.fal.ai/v1>).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
-use serde_json::Number;
+use serde_json::{Number, Value};
 
 use crate::domain::{Money, Timestamp};
-use crate::providers::bill::{Bill, BillingError, BillingEvent};
+use crate::providers::bill::{Bill, BillingError, BillingEvent, Bills, OddLine};
 
 /// How long one page may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ pub struct Billing {
 
 #[derive(Debug, Deserialize)]
 struct Page {
-    billing_events: Vec<WireEvent>,
+    billing_events: Vec<Value>,
     next_cursor: Option<String>,
     #[serde(default)]
     has_more: bool,
@@ -76,23 +76,35 @@ impl Billing {
         Ok(Self { client, address, keys: keys.iter().map(header).collect::<Result<_, BillingError>>()? })
     }
 
-    /// Every page with every key. Two keys of one account tell the same events, which count once.
-    async fn all(&self, parameters: &[(String, String)]) -> Result<Vec<BillingEvent>, BillingError> {
-        let mut events = BTreeSet::new();
+    /// Every page with every key. Two keys of one account tell the same lines: each counts as often as one key tells it.
+    async fn all(&self, parameters: &[(String, String)]) -> Result<Bills, BillingError> {
+        let mut lines = BTreeMap::<Result<BillingEvent, OddLine>, usize>::new();
         for key in &self.keys {
+            let mut told = BTreeMap::<_, usize>::new();
             let mut cursor = None;
             loop {
                 let page = self.page(key, parameters, cursor.as_deref()).await?;
-                for event in page.billing_events {
-                    events.insert(event.read()?);
+                for line in page.billing_events {
+                    *told.entry(read(line)).or_default() += 1;
                 }
                 match page.next_cursor.filter(|_| page.has_more) {
                     next if next.is_none() || next == cursor => break,
                     next => cursor = next,
                 }
             }
+            for (line, times) in told {
+                let most = lines.entry(line).or_default();
+                *most = times.max(*most);
+            }
         }
-        Ok(events.into_iter().collect())
+        let mut bills = Bills::default();
+        for (line, times) in lines {
+            match line {
+                Ok(event) => bills.events.extend(std::iter::repeat_n(event, times)),
+                Err(odd) => bills.odd.extend(std::iter::repeat_n(odd, times)),
+            }
+        }
+        Ok(bills)
     }
 
     async fn page(
@@ -131,19 +143,20 @@ impl Billing {
 
 #[async_trait]
 impl Bill for Billing {
-    async fn between(&self, from: Timestamp, before: Timestamp) -> Result<Vec<BillingEvent>, BillingError> {
+    async fn between(&self, from: Timestamp, before: Timestamp) -> Result<Bills, BillingError> {
         let window = [("start".to_owned(), from.rfc3339()), ("end".to_owned(), before.rfc3339())];
-        let events = self.all(&window).await?;
-        Ok(events.into_iter().filter(|event| event.at >= from && event.at < before).collect())
+        let mut bills = self.all(&window).await?;
+        bills.events.retain(|event| event.at >= from && event.at < before);
+        Ok(bills)
     }
 
-    async fn of_requests(&self, ids: &[String]) -> Result<Vec<BillingEvent>, BillingError> {
-        let mut events = Vec::new();
+    async fn of_requests(&self, ids: &[String]) -> Result<Bills, BillingError> {
+        let mut bills = Bills::default();
         for named in ids.chunks(MOST_NAMED) {
             let named: Vec<_> = named.iter().map(|id| ("request_id".to_owned(), id.clone())).collect();
-            events.extend(self.all(&named).await?);
+            bills.extend([self.all(&named).await?]);
         }
-        Ok(events)
+        Ok(bills)
     }
 }
 
@@ -152,20 +165,93 @@ fn away(fault: reqwest::Error) -> BillingError {
     BillingError::Away(fault.without_url().to_string())
 }
 
-impl WireEvent {
-    fn read(self) -> Result<BillingEvent, BillingError> {
-        let unreadable = |what: &str| BillingError::Unreadable(format!("`{what}` of request `{}`", self.request_id));
-        let at = chrono::DateTime::parse_from_rfc3339(&self.timestamp).map_err(|_| unreadable("timestamp"))?;
-        let cost = match (self.cost_estimate_nano_usd, &self.cost_total) {
-            (Some(nanos), _) => Money::from_nanos(nanos),
-            (None, Some(total)) => total.to_string().parse().map_err(|_| unreadable("cost_total"))?,
-            (None, None) => return Err(unreadable("cost_total")),
+/// One line of the bill.
+fn read(line: Value) -> Result<BillingEvent, OddLine> {
+    let request_id = line["request_id"].as_str().map(str::to_owned);
+    let odd = |problem: String| OddLine { request_id: request_id.clone(), problem };
+    let line = WireEvent::deserialize(line).map_err(|fault| odd(fault.to_string()))?;
+    let unreadable = |field: &str| odd(format!("`{field}` cannot be read"));
+    let at = chrono::DateTime::parse_from_rfc3339(&line.timestamp).map_err(|_| unreadable("timestamp"))?;
+    let cost = match (line.cost_estimate_nano_usd, &line.cost_total) {
+        (Some(nanos), _) => Money::from_nanos(nanos),
+        (None, Some(total)) => total.to_string().parse().map_err(|_| unreadable("cost_total"))?,
+        (None, None) => return Err(unreadable("cost_total")),
+    };
+    Ok(BillingEvent {
+        at: Timestamp::from_micros(at.timestamp_micros()),
+        cost,
+        request_id: line.request_id,
+        endpoint: line.endpoint_id,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::{App, HttpRequest, HttpServer, web};
+    use serde_json::json;
+
+    use super::*;
+
+    /// Two pages. Both keys belong to one account; the second one misses a line.
+    async fn pages(request: HttpRequest) -> web::Json<Value> {
+        let part = |id: &str, cost: f64| json!({"request_id": id, "endpoint_id": "fal-ai/flux/dev", "timestamp": "2026-11-21T10:00:00Z", "cost_total": cost});
+        let (first_key, second_page) = (
+            request.headers().get("authorization").is_some_and(|key| key == "Key one"),
+            request.query_string().contains("cursor=next"),
+        );
+        let lines = match (first_key, second_page) {
+            (_, false) => vec![part("in-parts", 0.01), part("in-parts", 0.01), part("in-parts", 0.02)],
+            (true, true) => vec![
+                part("in-parts", 0.01),
+                part("whole", 0.03),
+                json!({"request_id": "late", "endpoint_id": "e", "timestamp": "yesterday", "cost_total": 1}),
+                json!({"request_id": "free?", "endpoint_id": "e", "timestamp": "2026-11-21T10:00:00Z"}),
+                json!({"endpoint_id": "e"}),
+            ],
+            (false, true) => vec![part("whole", 0.03)],
         };
-        Ok(BillingEvent {
-            at: Timestamp::from_micros(at.timestamp_micros()),
-            cost,
-            request_id: self.request_id,
-            endpoint: self.endpoint_id,
-        })
+        let next = if second_page { Value::Null } else { json!("next") };
+        web::Json(json!({"billing_events": lines, "next_cursor": next, "has_more": !second_page}))
+    }
+
+    #[actix_web::test]
+    async fn equal_parts_count_as_often_as_they_are_billed_and_odd_lines_are_listed() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let server = HttpServer::new(|| App::new().default_service(web::to(pages))).workers(1).disable_signals();
+        let server = server.bind("127.0.0.1:0").unwrap();
+        let platform = format!("http://{}/v1", server.addrs()[0]);
+        let running = server.run();
+        let stopper = running.handle();
+        actix_web::rt::spawn(running);
+        let billing = Billing::new(&platform, &["one".to_owned(), "two".to_owned()]).unwrap();
+        for bills in [
+            billing.between(Timestamp::from_seconds(0), Timestamp::from_seconds(4_000_000_000)).await.unwrap(),
+            billing.of_requests(&["in-parts".to_owned()]).await.unwrap(),
+        ] {
+            let parts: Vec<_> =
+                bills.events.iter().map(|event| (event.request_id.as_str(), event.cost.to_string())).collect();
+            let part = |cost: &str| ("in-parts", cost.to_owned());
+            assert_eq!(
+                parts,
+                [
+                    part("0.010000000"),
+                    part("0.010000000"),
+                    part("0.010000000"),
+                    part("0.020000000"),
+                    ("whole", "0.030000000".to_owned()),
+                ]
+            );
+            let odd: Vec<_> =
+                bills.odd.iter().map(|line| (line.request_id.as_deref(), line.problem.as_str())).collect();
+            assert_eq!(
+                odd,
+                [
+                    (None, "missing field `request_id`"),
+                    (Some("free?"), "`cost_total` cannot be read"),
+                    (Some("late"), "`timestamp` cannot be read"),
+                ]
+            );
+        }
+        stopper.stop(false).await;
     }
 }
