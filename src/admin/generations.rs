@@ -162,5 +162,6 @@ pub async fn retrieve_generation(
         accounts.note(AuditEvent::PromptRead, Some(record.project_id), id.to_string(), &json!({})).await?;
     }
     let (attempts, entries) = (books.attempts(id).await?, books.entries(id).await?);
-    Ok(HttpResponse::Ok().json(GenerationHistory::of(&record, attempts, entries)))
+    let erasures = services.accounts.provider_erasures(id).await?;
+    Ok(HttpResponse::Ok().json(GenerationHistory::of(&record, attempts, entries, &erasures)))
 }

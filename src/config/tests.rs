@@ -35,6 +35,7 @@ fn a_bad_setting_names_the_variable_the_value_and_what_is_allowed() {
         ("IMAGEGATE_DEFAULT_REQUESTS_PER_MINUTE", "0"),
         ("IMAGEGATE_DEFAULT_IMAGES_PER_MINUTE", "-5"),
         ("IMAGEGATE_BODY_LIMIT", "big"),
+        ("IMAGEGATE_BODY_TIMEOUT", "0s"),
         ("IMAGEGATE_LOG_FORMAT", "xml"),
         ("FAL_QUEUE_URL", "queue.fal.run"),
         ("IMAGEGATE_PUBLIC_URL", "ftp://x"),

@@ -114,7 +114,7 @@ fn fuzz(base: &str, key: &str, paths: [&str; 2]) {
     let folder = tempfile::tempdir().unwrap();
     let said = run(schemathesis
         .args(["run", &format!("{base}/openapi.json"), "--phases", "coverage,fuzzing", "--checks", "all"])
-        .args(["--seed", &seed, "--generation-database", "none", "--continue-on-failure"])
+        .args(["--seed", &seed, "--generation-database", "none", "--continue-on-failure", "--request-timeout", "120"])
         .args(["--header", &format!("Authorization: Bearer {key}")])
         .args(bound)
         .args(paths)
