@@ -114,6 +114,8 @@ pub struct HttpSettings {
     pub public_url: Option<String>,
     /// `IMAGEGATE_BODY_LIMIT` in bytes: larger requests get 413.
     pub body_limit: usize,
+    /// `IMAGEGATE_BODY_TIMEOUT`: longest time that a request's body may take to arrive; slower ones get 408.
+    pub body_timeout: Duration,
     /// `IMAGEGATE_CORS_ORIGINS`: who may call from a browser; `None` is everybody.
     pub cors_origins: Option<Vec<String>>,
     /// `IMAGEGATE_WEBHOOK_ALLOW_PRIVATE`: whether customers' webhooks may go to private and loopback addresses.
@@ -246,6 +248,7 @@ const NAMES: &[&str] = &[
     "IMAGEGATE_DEFAULT_REQUESTS_PER_MINUTE",
     "IMAGEGATE_DEFAULT_IMAGES_PER_MINUTE",
     "IMAGEGATE_BODY_LIMIT",
+    "IMAGEGATE_BODY_TIMEOUT",
     "IMAGEGATE_CORS_ORIGINS",
     "IMAGEGATE_STORAGE",
     "IMAGEGATE_FILE_TTL",
@@ -313,6 +316,7 @@ impl Config {
                     None => None,
                 },
                 body_limit: read.size("IMAGEGATE_BODY_LIMIT", 32 * 1024 * 1024)?,
+                body_timeout: read.positive_duration("IMAGEGATE_BODY_TIMEOUT", Duration::from_mins(1))?,
                 cors_origins: read.origins("IMAGEGATE_CORS_ORIGINS")?,
                 webhook_allow_private: read.switch("IMAGEGATE_WEBHOOK_ALLOW_PRIVATE")?,
                 trusted_proxies: read.networks("IMAGEGATE_TRUSTED_PROXIES")?,

@@ -19,11 +19,11 @@ use crate::api::{Files, ModelTable, Published, Services, Upstream};
 use crate::catalogue::{Catalogue, CatalogueError};
 use crate::config::{Config, ProjectSettings, SalesSettings, StorageSettings};
 use crate::domain::{Clock, IdSource, SharedClock, SystemClock, SystemIds};
-use crate::gateway::{Eraser, Gateway, Keeper, Parts};
-use crate::http::{BODY_TIME, Edge, FrameTools, Stopping};
+use crate::gateway::{Eraser, Gateway, Keeper, Parts, erase_at_providers};
+use crate::http::{Edge, FrameTools, Stopping};
 use crate::ledger::{Books, LedgerError};
 use crate::meters::SharedMeters;
-use crate::providers::{Bill, BillingError, Media, Metered, Provider, Providers, fal};
+use crate::providers::{Bill, BillingError, Erase, Erasers, Media, Metered, Provider, Providers, fal};
 use crate::storage::{Links, Storage, StorageError};
 use crate::store::{Outage, Store, StoreError, StoreOptions, without_password};
 use crate::webhooks::Webhooks;
@@ -273,6 +273,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let files = config.storage.as_ref().map(open_storage).transpose()?;
     let eraser = Eraser::new(accounts.clone(), files.as_ref().map(|files| files.storage.clone()));
     eraser.watch(&tracker, &jobs);
+    erase_at_providers(accounts.clone(), fal_eraser(&config, &fal_settings, &upstream)?, &tracker, &jobs);
     let keeper = files.as_ref().map(|files| Keeper { storage: files.storage.clone(), media: media.clone() });
     let gateway = Gateway::start(Parts {
         catalogue: published.catalogue.clone(),
@@ -305,7 +306,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     });
     webhooks.start(Arc::new(api::Letters(services.clone().into_inner())), &tracker, &jobs);
     let closing = CancellationToken::new();
-    let edge = Edge { trusted: config.http.trusted_proxies.clone().into(), body_time: BODY_TIME };
+    let edge = Edge { trusted: config.http.trusted_proxies.clone().into(), body_time: config.http.body_timeout };
     let tools = web::Data::new(FrameTools { clock, ids, meters, stopping: stopping.clone(), edge });
     let reloader = Reloader { sales: config.sales, services: services.clone().into_inner() };
     let (address, servers) = listen(&config.http, sockets, &services, &tools, &closing)?;
@@ -428,6 +429,17 @@ async fn set_up_keys(accounts: &Accounts, config: &Config) -> Result<FirstKeys, 
 }
 
 /// fal, or the stand-in if there is no key and nobody said where fal is.
+/// Who deletes what fal has: at fal, or at the sandbox that stands in for it.
+fn fal_eraser(config: &Config, settings: &fal::Settings, upstream: &Upstream) -> Result<Erasers, fal::FalError> {
+    let platform = match upstream {
+        Upstream::Fal => config.fal.api_url.clone(),
+        Upstream::Sandbox(base) => format!("{base}/v1"),
+    };
+    let keys = settings.keys.iter().map(|(key, _)| key.as_str());
+    let eraser: Arc<dyn Erase> = Arc::new(fal::Payloads::new(&platform, keys)?);
+    Ok(BTreeMap::from([("fal".to_owned(), eraser)]))
+}
+
 fn upstream(
     config: &Config,
     clock: &Arc<dyn Clock>,

@@ -44,8 +44,8 @@ pub use sessions::{Client, SESSION_LIFE, SignIn};
 pub use crate::domain::{AdminAction, Role, Scope, Scopes, UnknownPermission};
 pub use crate::store::{
     ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, FileRecord, KeyFilter, KeyKind, KeyOrigin, KeyRecord,
-    Page, ProjectChange, ProjectErasure, ProjectRecord, RateLimit, Retention, ServiceAccountRecord, ServiceAccountRole,
-    SpendAlertRecord, Standing,
+    Page, ProjectChange, ProjectErasure, ProjectRecord, ProviderErasure, RateLimit, Retention, ServiceAccountRecord,
+    ServiceAccountRole, SpendAlertRecord, Standing,
 };
 
 /// Waits, in small steps, so that shutdown does not.

@@ -12,7 +12,7 @@ use super::Accounts;
 use super::audit::Change;
 use super::error::AccountsError;
 use crate::domain::{GenerationId, ProjectId};
-use crate::store::{AuditEvent, GenerationRecord, ProjectErasure, Remains};
+use crate::store::{AuditEvent, DueErasure, GenerationRecord, ProjectErasure, ProviderErasure, Remains};
 
 /// How often the database is searched for what is to be forgotten.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
@@ -169,6 +169,27 @@ impl Accounts {
             Ok(transaction.commit().await?)
         }))
         .await
+    }
+
+    /// Some of what providers are to be asked to delete now.
+    pub async fn due_erasures(&self, limit: u32) -> Result<Vec<DueErasure>, AccountsError> {
+        Ok(self.inner.store.due_erasures(self.inner.clock.now(), limit).await?)
+    }
+
+    /// Takes one on, unless another replica has; it is due again after `wait`.
+    pub async fn claim_erasure(&self, due: &DueErasure, wait: Duration) -> Result<bool, AccountsError> {
+        Ok(self.inner.store.claim_erasure(due, self.inner.clock.now().plus(wait)).await?)
+    }
+
+    /// Keeps what came of asking a provider: that it has deleted all, or why it has not.
+    pub async fn note_erasure(&self, due: &DueErasure, outcome: Result<(), String>) -> Result<(), AccountsError> {
+        let outcome = outcome.map(|()| self.inner.clock.now());
+        Ok(self.inner.store.note_erasure(due, outcome.as_ref().copied().map_err(String::as_str)).await?)
+    }
+
+    /// How far the deletion of a generation's content at its provider has come, by submits.
+    pub async fn provider_erasures(&self, id: GenerationId) -> Result<Vec<ProviderErasure>, AccountsError> {
+        Ok(self.inner.store.provider_erasures(id).await?)
     }
 
     /// An erasure is done.

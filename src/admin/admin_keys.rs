@@ -14,8 +14,8 @@ use super::shapes::{
 };
 use crate::accounts::{CallerKind, KeyFilter, KeyKind, KeyRecord, NewKey};
 use crate::api::access::{AdminCaller, action};
-use crate::api::{Services, fixed_body, query};
-use crate::domain::{ApiKeyId, Timestamp};
+use crate::api::{ListOrder, Services, Whole, fixed_body, query};
+use crate::domain::{ApiKeyId, Network, Timestamp};
 use crate::http::Problem;
 
 /// An admin key, without the key.
@@ -116,13 +116,14 @@ pub struct NewAdminApiKey {
     name: String,
     /// After how many seconds it ends; never if not given.
     #[validate(range(min = 1, max = LONGEST_LIFE, message = "must be from 1 second to 100 years"))]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 3_162_240_000_u64)]
+    #[serde(default, deserialize_with = "Whole::optional")]
     expires_in_seconds: Option<u64>,
     /// What it is trusted with; `owner` if not given.
-    #[schema(value_type = Option<RoleText>, nullable = false)]
+    #[schema(value_type = Option<RoleText>)]
     role: Option<String>,
     /// The addresses and networks that it may be used from; any if not given.
-    #[schema(nullable = false, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
+    #[schema(value_type = Option<Vec<Network>>, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
     allowed_addresses: Option<Vec<String>>,
 }
 
@@ -162,8 +163,8 @@ pub async fn create_admin_api_key(
     operation_id = "listAdminApiKeys",
     tag = "organization",
     params(
-        Paging,
-        ("order" = Option<String>, Query, description = "`desc`, newest first, if not given; or `asc`."),
+        Paging<ApiKeyId>,
+        ("order" = inline(Option<ListOrder>), Query, description = "`desc`, newest first, if not given; or `asc`."),
     ),
     responses((status = 200, description = "A page of admin keys.", body = AdminApiKeyList), Refusals),
 )]

@@ -17,8 +17,8 @@ use super::shapes::{
 use crate::accounts::{KeyChange, KeyFilter, KeyKind, KeyOrigin, KeyRecord, ServiceAccountRecord};
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
-use crate::api::{Services, fixed_body, query};
-use crate::domain::{ApiKeyId, ProjectId, ServiceAccountId, Timestamp};
+use crate::api::{Services, Whole, fixed_body, query};
+use crate::domain::{ApiKeyId, Network, ProjectId, ServiceAccountId, Timestamp};
 use crate::http::{Code, Problem};
 
 /// A key of a project, without the key.
@@ -141,6 +141,21 @@ pub fn redacted(key: &KeyRecord) -> String {
     format!("{}...", key.prefix)
 }
 
+/// Whether the holder of a key may use the project.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "describes the words of `owner_project_access` in the document")]
+pub enum OwnerAccessText {
+    /// May use it.
+    #[serde(rename = "active")]
+    Active,
+    /// May not; none is ever so.
+    #[serde(rename = "inactive")]
+    Inactive,
+    /// Either.
+    #[serde(rename = "any")]
+    Any,
+}
+
 /// List a project's keys
 #[utoipa::path(
     get,
@@ -149,8 +164,8 @@ pub fn redacted(key: &KeyRecord) -> String {
     tag = "organization",
     params(
         ("project_id" = String, Path, description = "The project's id."),
-        Paging,
-        ("owner_project_access" = Option<String>, Query, description = "`active`, `inactive` or `any`; none is ever inactive."),
+        Paging<ApiKeyId>,
+        ("owner_project_access" = inline(Option<OwnerAccessText>), Query, description = "`active`, `inactive` or `any`; none is ever inactive."),
     ),
     responses((status = 200, description = "A page of keys, newest first.", body = ProjectApiKeyList), RefusalsOfOne),
 )]
@@ -216,14 +231,15 @@ pub async fn retrieve_project_api_key(
 pub struct ProjectApiKeyUpdate {
     /// After how many seconds from now it ends; as before if not given.
     #[validate(range(min = 1, max = LONGEST_LIFE, message = "must be from 1 second to 100 years"))]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 3_162_240_000_u64)]
+    #[serde(default, deserialize_with = "Whole::optional")]
     expires_in_seconds: Option<u64>,
     /// What it may do, as `KeyScope` lists it; as before if not given or empty.
-    #[schema(example = json!(["images:generate"]))]
+    #[schema(value_type = Option<Vec<ScopeText>>, example = json!(["images:generate"]))]
     scopes: Option<Vec<String>>,
     /// The addresses and networks that it may be used from; null lets it come from anywhere.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
+    #[schema(value_type = Option<Vec<Network>>, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
     allowed_addresses: Option<Option<Vec<String>>>,
 }
 
@@ -316,10 +332,13 @@ fn one(path: &(String, String)) -> Result<KeyFilter, Problem> {
 pub struct KeyRotation {
     /// For how many seconds the old key works beside the new one; a day if not given, 0 ends it at once.
     #[validate(range(max = LONGEST_LIFE, message = "must be at most 100 years"))]
+    #[schema(maximum = 3_162_240_000_u64)]
+    #[serde(default, deserialize_with = "Whole::optional")]
     overlap_seconds: Option<u64>,
     /// After how many seconds the new key ends; never if not given.
     #[validate(range(min = 1, max = LONGEST_LIFE, message = "must be from 1 second to 100 years"))]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 3_162_240_000_u64)]
+    #[serde(default, deserialize_with = "Whole::optional")]
     expires_in_seconds: Option<u64>,
 }
 

@@ -12,7 +12,7 @@ use super::shapes::{Paging, Refusals, cursor, list};
 use crate::accounts::{ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor};
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
-use crate::api::{QueryPairs, Services, query};
+use crate::api::{QueryPairs, Services, query, time_filter};
 use crate::domain::{AuditLogId, ProjectId, Timestamp};
 use crate::http::Problem;
 
@@ -214,13 +214,13 @@ fn titled(mut fields: Map<String, Value>) -> Map<String, Value> {
     operation_id = "listAuditLogs",
     tag = "organization",
     params(
-        Paging,
-        ("before" = Option<String>, Query, description = "The id to end before: `first_id` of the page after."),
-        ("effective_at[gt]" = Option<i64>, Query, description = "Only later than this, in Unix seconds."),
-        ("effective_at[gte]" = Option<i64>, Query, description = "Only at this time or later, in Unix seconds."),
-        ("effective_at[lt]" = Option<i64>, Query, description = "Only earlier than this, in Unix seconds."),
-        ("effective_at[lte]" = Option<i64>, Query, description = "Only at this time or earlier, in Unix seconds."),
-        ("project_ids" = Option<Vec<String>>, Query, description = "Only about these projects."),
+        Paging<AuditLogId>,
+        ("before" = inline(Option<AuditLogId>), Query, description = "The id to end before: `first_id` of the page after."),
+        ("effective_at[gt]" = Option<i64>, Query, description = "Only later than this, in Unix seconds.", minimum = 0, maximum = 253_402_300_799_i64),
+        ("effective_at[gte]" = Option<i64>, Query, description = "Only at this time or later, in Unix seconds.", minimum = 0, maximum = 253_402_300_799_i64),
+        ("effective_at[lt]" = Option<i64>, Query, description = "Only earlier than this, in Unix seconds.", minimum = 0, maximum = 253_402_300_799_i64),
+        ("effective_at[lte]" = Option<i64>, Query, description = "Only at this time or earlier, in Unix seconds.", minimum = 0, maximum = 253_402_300_799_i64),
+        ("project_ids" = inline(Option<Vec<ProjectId>>), Query, description = "Only about these projects."),
         ("event_types" = Option<Vec<String>>, Query, description = "Only of these types, such as `api_key.created`."),
         ("actor_ids" = Option<Vec<String>>, Query, description = "Only done with these keys."),
         ("actor_emails" = Option<Vec<String>>, Query, description = "imagegate knows no people: matches nothing."),
@@ -266,11 +266,10 @@ fn read_query(pairs: &QueryPairs) -> Result<(Option<AuditFilter>, Cursor, bool),
         Some(id) => Cursor { after: Some(id.uuid()), oldest_first: true, limit: forwards.limit },
         None => forwards,
     };
-    let seconds = |name: &str| pairs.parsed::<i64>(name, "a time in Unix seconds");
-    let after = |bound: Option<i64>| bound.map(|bound| Timestamp::from_seconds(bound.saturating_add(1)));
-    let at = |bound: Option<i64>| bound.map(Timestamp::from_seconds);
-    let from = after(seconds("effective_at[gt]")?).max(at(seconds("effective_at[gte]")?));
-    let ends = [at(seconds("effective_at[lt]")?), after(seconds("effective_at[lte]")?)];
+    let at = |name: &str| time_filter(pairs, name);
+    let after = |bound: Option<Timestamp>| bound.map(|bound| Timestamp::from_seconds(bound.seconds() + 1));
+    let from = after(at("effective_at[gt]")?).max(at("effective_at[gte]")?);
+    let ends = [at("effective_at[lt]")?, after(at("effective_at[lte]")?)];
     let impossible =
         !pairs.list("actor_emails").is_empty() || pairs.parsed("tenant_only", "true or false")?.unwrap_or(false);
     // A type that OpenAI has and imagegate has not matches nothing; so does the id of a person.

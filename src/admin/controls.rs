@@ -10,7 +10,7 @@ use super::shapes::{Refusals, RefusalsOfOne, accounts_of, id_of, list, not_found
 use crate::accounts::{Policy, ProjectRecord, Retention};
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
-use crate::api::{Services, fixed_body, query};
+use crate::api::{Services, Whole, fixed_body, query};
 use crate::domain::ProjectId;
 use crate::http::Problem;
 use crate::ledger::ANY_MODEL;
@@ -50,11 +50,13 @@ list!(
 pub struct RateLimitUpdate {
     /// Requests in any minute.
     #[validate(range(min = 1, max = NO_LIMIT, message = "must be from 1 to 2147483647"))]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 2_147_483_647)]
+    #[serde(default, deserialize_with = "Whole::optional")]
     max_requests_per_1_minute: Option<u32>,
     /// Images in any minute.
     #[validate(range(min = 1, max = NO_LIMIT, message = "must be from 1 to 2147483647"))]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 2_147_483_647)]
+    #[serde(default, deserialize_with = "Whole::optional")]
     max_images_per_1_minute: Option<u32>,
 }
 
@@ -110,7 +112,7 @@ pub async fn list_project_rate_limits(
         let id = pairs.one(name)?;
         let found = id.map(|id| all.iter().position(|limit| limit.id == id));
         match found {
-            Some(None) => Err(invalid_field(name, "must be a rate limit's id")),
+            Some(None) => Err(not_found(id.unwrap_or_default(), "rate limit")),
             found => Ok(found.flatten()),
         }
     };
@@ -184,12 +186,25 @@ impl ModelPermissions {
     }
 }
 
+/// What a list of models means.
+#[derive(Debug, ToSchema)]
+#[schema(as = ModelPermissionsMode)]
+#[expect(dead_code, reason = "describes the words of `mode` in the document")]
+pub enum ModelPermissionsMode {
+    /// Only these.
+    #[serde(rename = "allow_list")]
+    AllowList,
+    /// All but these.
+    #[serde(rename = "deny_list")]
+    DenyList,
+}
+
 /// Which models a project is to be allowed.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelPermissionsUpdate {
     /// `allow_list` or `deny_list`.
-    #[schema(example = "allow_list")]
+    #[schema(value_type = ModelPermissionsMode, example = "allow_list")]
     mode: String,
     /// The models, by our ids or their aliases.
     model_ids: Vec<String>,
@@ -291,13 +306,67 @@ pub struct DataRetention {
     kind: Retention,
 }
 
+/// How long prompts of a project are kept.
+#[derive(Debug, ToSchema)]
+#[schema(as = ProjectRetentionType)]
+#[expect(dead_code, reason = "describes the words of `retention_type` in the document")]
+pub enum RetentionText {
+    /// As the organization says.
+    #[serde(rename = "organization_default")]
+    OrganizationDefault,
+    /// Thirty days.
+    #[serde(rename = "none")]
+    None,
+    /// Not at all.
+    #[serde(rename = "zero_data_retention")]
+    Zero,
+    /// Not at all.
+    #[serde(rename = "enhanced_zero_data_retention")]
+    EnhancedZero,
+    /// Thirty days.
+    #[serde(rename = "modified_abuse_monitoring")]
+    Modified,
+    /// Thirty days.
+    #[serde(rename = "enhanced_modified_abuse_monitoring")]
+    EnhancedModified,
+}
+
+/// How long prompts of projects that have not chosen are kept.
+#[derive(Debug, ToSchema)]
+#[schema(as = OrganizationRetentionType)]
+#[expect(dead_code, reason = "describes the words of `retention_type` in the document")]
+pub enum OrganizationRetentionText {
+    /// Not at all.
+    #[serde(rename = "zero_data_retention")]
+    Zero,
+    /// Not at all.
+    #[serde(rename = "enhanced_zero_data_retention")]
+    EnhancedZero,
+    /// Thirty days.
+    #[serde(rename = "modified_abuse_monitoring")]
+    Modified,
+    /// Thirty days.
+    #[serde(rename = "enhanced_modified_abuse_monitoring")]
+    EnhancedModified,
+}
+
 /// How long prompts are to be kept. A shorter time holds for those that are kept already, within a minute.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataRetentionUpdate {
     /// The control, as [`DataRetention`] explains it.
-    #[schema(example = "zero_data_retention")]
+    #[schema(value_type = RetentionText, example = "zero_data_retention")]
     retention_type: String,
+}
+
+/// How long prompts are to be kept where a project has not chosen.
+#[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes what `DataRetentionUpdate` may say of the organization")]
+pub struct OrganizationDataRetentionUpdate {
+    /// The control, as [`DataRetention`] explains it.
+    #[schema(example = "zero_data_retention")]
+    retention_type: OrganizationRetentionText,
 }
 
 impl DataRetentionUpdate {
@@ -377,7 +446,7 @@ pub async fn retrieve_data_retention(
     path = "/v1/organization/data_retention",
     operation_id = "updateDataRetention",
     tag = "organization",
-    request_body = DataRetentionUpdate,
+    request_body = OrganizationDataRetentionUpdate,
     responses((status = 200, description = "How long prompts are kept now.", body = DataRetention), Refusals),
 )]
 pub async fn update_data_retention(

@@ -5,10 +5,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::shapes::Refusals;
-use super::usage::{end_time, time};
+use super::usage::{end_time, page};
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
-use crate::api::{Services, query};
+use crate::api::{Services, query, time_filter};
+use crate::domain::{ApiKeyId, ProjectId};
 use crate::http::Problem;
 use crate::ledger::{BucketWidth, UsageDimension, UsageFilter, UsageQuery, UsageRow};
 
@@ -90,6 +91,36 @@ pub struct CostsAmount {
     currency: &'static str,
 }
 
+/// How long a bucket of costs is.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "describes the words of `bucket_width` in the document")]
+pub enum CostsWidthText {
+    /// A day in UTC.
+    #[serde(rename = "1d")]
+    Day,
+}
+
+/// What costs are grouped by.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "describes the words of `group_by` in the document")]
+pub enum CostsGroupText {
+    /// The project.
+    #[serde(rename = "project_id")]
+    Project,
+    /// The `user` of the requests.
+    #[serde(rename = "user_id")]
+    User,
+    /// The model.
+    #[serde(rename = "line_item")]
+    Model,
+    /// The key.
+    #[serde(rename = "api_key_id")]
+    Key,
+    /// Always `unlabeled`.
+    #[serde(rename = "api_source")]
+    Source,
+}
+
 /// Costs
 ///
 /// What the projects pay: settlements under the day on which they were settled, refunds under their own day, in UTC. A day
@@ -100,15 +131,15 @@ pub struct CostsAmount {
     operation_id = "listCosts",
     tag = "organization",
     params(
-        ("start_time" = i64, Query, description = "Start in Unix seconds."),
-        ("end_time" = Option<i64>, Query, description = "End in Unix seconds, not part of it; now if not given."),
-        ("bucket_width" = Option<String>, Query, description = "Only `1d`."),
-        ("group_by" = Option<Vec<String>>, Query, description = "Any of `project_id`, `user_id`, `line_item`, `api_key_id`, `api_source`."),
-        ("project_ids" = Option<Vec<String>>, Query, description = "Only these projects."),
-        ("api_key_ids" = Option<Vec<String>>, Query, description = "Only these keys."),
+        ("start_time" = i64, Query, description = "Start in Unix seconds.", minimum = 0, maximum = 253_402_300_799_i64),
+        ("end_time" = Option<i64>, Query, description = "End in Unix seconds, not part of it; now if not given.", minimum = 0, maximum = 253_402_300_799_i64),
+        ("bucket_width" = inline(Option<CostsWidthText>), Query, description = "Only `1d`."),
+        ("group_by" = inline(Option<Vec<CostsGroupText>>), Query, description = "Any of `project_id`, `user_id`, `line_item`, `api_key_id`, `api_source`."),
+        ("project_ids" = inline(Option<Vec<ProjectId>>), Query, description = "Only these projects."),
+        ("api_key_ids" = inline(Option<Vec<ApiKeyId>>), Query, description = "Only these keys."),
         ("line_items" = Option<Vec<String>>, Query, description = "Only these models."),
         ("limit" = Option<u32>, Query, description = "Days on a page, 1 to 180; 7 if not given.", minimum = 1, maximum = 180),
-        ("page" = Option<String>, Query, description = "`next_page` of the page before."),
+        ("page" = Option<String>, Query, description = "`next_page` of the page before.", pattern = "^[0-9]{1,12}$"),
     ),
     responses((status = 200, description = "A page of days.", body = CostsPage), Refusals),
 )]
@@ -118,7 +149,7 @@ pub async fn list_costs(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, FILTERS)?;
-    let from = time(&pairs, "start_time")?.ok_or_else(|| invalid_field("start_time", "is required"))?;
+    let from = time_filter(&pairs, "start_time")?.ok_or_else(|| invalid_field("start_time", "is required"))?;
     let before = end_time(&pairs, from, BucketWidth::Day, services.clock.now())?;
     if !matches!(pairs.one("bucket_width")?, None | Some("1d")) {
         return Err(invalid_field("bucket_width", "must be `1d`"));
@@ -143,7 +174,7 @@ pub async fn list_costs(
         before,
         bucket: BucketWidth::Day,
         group_by,
-        page: time(&pairs, "page")?,
+        page: page(&pairs)?,
         filter: UsageFilter {
             projects: pairs.parsed_list("project_ids", "a project's id")?,
             keys: pairs.parsed_list("api_key_ids", "a key's id")?,

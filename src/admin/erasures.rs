@@ -58,8 +58,9 @@ pub struct AskedProjectErasure {
 /// Erase a generation's content
 ///
 /// Prompt, parameters, answer, the details of its error and the images that `IMAGEGATE_STORAGE` keeps are gone for good;
-/// amounts, state, model and times stay. One that is still open is refused: cancel it or wait. Once more is fine. Copies
-/// that the provider, a cache or the customer has are theirs to delete.
+/// amounts, state, model and times stay. One that is still open is refused: cancel it or wait. Once more is fine. The
+/// provider is asked to delete what it has of it, until it has done so: `erasure_at_provider` of the generation tells. Input
+/// files at the provider, and copies that a cache or the customer has, are not reached.
 #[utoipa::path(
     delete,
     path = "/admin/v1/generations/{id}/content",

@@ -7,11 +7,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::shapes::{Refusals, note_export};
-use super::usage::time;
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
-use crate::api::{Services, query};
-use crate::domain::{Fixed, Money};
+use crate::api::{Services, query, time_filter};
+use crate::domain::{Fixed, Money, ProjectId};
 use crate::http::Problem;
 use crate::ledger::{Books, ChargeFilter, ChargeRecord, GenerationState, LedgerError, TransactionKind};
 
@@ -138,9 +137,9 @@ impl BillingEvent {
     operation_id = "exportBillingEvents",
     tag = "admin",
     params(
-        ("start_time" = i64, Query, description = "Settled or given back at this time or later, in Unix seconds."),
-        ("end_time" = Option<i64>, Query, description = "Before this time, in Unix seconds; now if not given."),
-        ("project_id" = Option<String>, Query, description = "Only those of this project."),
+        ("start_time" = i64, Query, description = "Settled or given back at this time or later, in Unix seconds.", minimum = 0, maximum = 253_402_300_799_i64),
+        ("end_time" = Option<i64>, Query, description = "Before this time, in Unix seconds; now if not given.", minimum = 0, maximum = 253_402_300_799_i64),
+        ("project_id" = inline(Option<ProjectId>), Query, description = "Only those of this project."),
     ),
     responses(
         (status = 200, description = "A stream of lines.", body = BillingEvent, content_type = "application/x-ndjson"),
@@ -153,8 +152,8 @@ pub async fn export_billing_events(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, &["start_time", "end_time", "project_id"])?;
-    let from = time(&pairs, "start_time")?.ok_or_else(|| invalid_field("start_time", "is required"))?;
-    let before = time(&pairs, "end_time")?.unwrap_or_else(|| services.clock.now());
+    let from = time_filter(&pairs, "start_time")?.ok_or_else(|| invalid_field("start_time", "is required"))?;
+    let before = time_filter(&pairs, "end_time")?.unwrap_or_else(|| services.clock.now());
     if before <= from {
         return Err(invalid_field("end_time", "must be later than `start_time`"));
     }

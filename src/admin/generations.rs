@@ -2,6 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
+use utoipa::ToSchema;
 
 use super::export::{Form, stream_generations};
 use super::history::GenerationHistory;
@@ -9,8 +10,8 @@ use super::shapes::{accounts_of, note_export};
 use crate::accounts::AuditEvent;
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
-use crate::api::{GenerationList, GenerationView, Services, query, state_filter, time_filter};
-use crate::domain::GenerationId;
+use crate::api::{GenerationList, GenerationView, Services, StateText, query, state_filter, time_filter};
+use crate::domain::{ApiKeyId, GenerationId, Money, ProjectId};
 use crate::http::{Code, Problem, ProblemBody};
 use crate::ledger::GenerationFilter;
 
@@ -35,6 +36,21 @@ const FILTERS: &[&str] = &[
     "format",
 ];
 
+/// How generations are listed.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "describes the words of `format` in the document")]
+pub enum ExportFormatText {
+    /// A page.
+    #[serde(rename = "json")]
+    Json,
+    /// One JSON object on each line.
+    #[serde(rename = "ndjson")]
+    Ndjson,
+    /// A table.
+    #[serde(rename = "csv")]
+    Csv,
+}
+
 /// List generations
 ///
 /// Every request that reserved, of all projects, newest first.
@@ -45,21 +61,21 @@ const FILTERS: &[&str] = &[
     tag = "admin",
     params(
         ("limit" = Option<u32>, Query, description = "How many, 1 to 1000; 20 if not given, and all that match in a stream.", minimum = 1, maximum = 1000),
-        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
-        ("state" = Option<String>, Query, description = "Only those in this state."),
+        ("after" = inline(Option<GenerationId>), Query, description = "The id to go on after: `last_id` of the page before."),
+        ("state" = Option<StateText>, Query, description = "Only those in this state."),
         ("model" = Option<String>, Query, description = "Only those of this model."),
         ("user" = Option<String>, Query, description = "Only those of this `user`."),
-        ("project_id" = Option<String>, Query, description = "Only those of this project."),
-        ("api_key_id" = Option<String>, Query, description = "Only those of this key."),
+        ("project_id" = inline(Option<ProjectId>), Query, description = "Only those of this project."),
+        ("api_key_id" = inline(Option<ApiKeyId>), Query, description = "Only those of this key."),
         ("fal_request_id" = Option<String>, Query, description = "Only the one with this id at fal."),
-        ("start_time" = Option<i64>, Query, description = "Only those reserved at this time or later, in Unix seconds."),
-        ("end_time" = Option<i64>, Query, description = "Only those reserved before this time, in Unix seconds."),
-        ("min_cost_usd" = Option<String>, Query, description = "Only those that cost us at least this, as a decimal string."),
-        ("max_cost_usd" = Option<String>, Query, description = "Only those that cost us at most this."),
-        ("min_price_usd" = Option<String>, Query, description = "Only those that were charged at least this."),
-        ("max_price_usd" = Option<String>, Query, description = "Only those that were charged at most this."),
+        ("start_time" = Option<i64>, Query, description = "Only those reserved at this time or later, in Unix seconds.", minimum = 0, maximum = 253_402_300_799_i64),
+        ("end_time" = Option<i64>, Query, description = "Only those reserved before this time, in Unix seconds.", minimum = 0, maximum = 253_402_300_799_i64),
+        ("min_cost_usd" = inline(Option<Money>), Query, description = "Only those that cost us at least this, as a decimal string."),
+        ("max_cost_usd" = inline(Option<Money>), Query, description = "Only those that cost us at most this."),
+        ("min_price_usd" = inline(Option<Money>), Query, description = "Only those that were charged at least this."),
+        ("max_price_usd" = inline(Option<Money>), Query, description = "Only those that were charged at most this."),
         ("drifted" = Option<bool>, Query, description = "Only those that fal billed another amount for than the catalogue computed."),
-        ("format" = Option<String>, Query, description = "`json`, a page, if not given. `ndjson` and `csv` stream every one that matches, or as many as `limit` says."),
+        ("format" = inline(Option<ExportFormatText>), Query, description = "`json`, a page, if not given. `ndjson` and `csv` stream every one that matches, or as many as `limit` says."),
     ),
     responses(
         (status = 200, description = "A page of generations, or a stream of lines.", content(
@@ -146,5 +162,6 @@ pub async fn retrieve_generation(
         accounts.note(AuditEvent::PromptRead, Some(record.project_id), id.to_string(), &json!({})).await?;
     }
     let (attempts, entries) = (books.attempts(id).await?, books.entries(id).await?);
-    Ok(HttpResponse::Ok().json(GenerationHistory::of(&record, attempts, entries)))
+    let erasures = services.accounts.provider_erasures(id).await?;
+    Ok(HttpResponse::Ok().json(GenerationHistory::of(&record, attempts, entries, &erasures)))
 }

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::accounts::ProviderErasure;
 use crate::api::GenerationView;
 use crate::domain::Timestamp;
 use crate::ledger::{AttemptRecord, GenerationRecord, LedgerEntry};
@@ -42,10 +43,39 @@ pub struct GenerationHistory {
     margin_usd: Option<String>,
     /// Why it ended so; null while it is open.
     reason: Option<String>,
+    /// How far the provider has deleted what it had of the erased content; null where it was not asked to.
+    #[schema(required = true)]
+    erasure_at_provider: Option<ProviderErasureView>,
     /// Each submit that the provider took, first to last.
     attempts: Vec<AttemptView>,
     /// What it moved in the ledger, oldest first.
     ledger: Vec<LedgerEntryView>,
+}
+
+/// How far a provider has deleted what it had of an erased generation.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ProviderErasure)]
+pub struct ProviderErasureView {
+    /// When it had deleted everything, in Unix seconds; null while it has not.
+    deleted_at: Option<i64>,
+    /// How often it was asked.
+    tries: i64,
+    /// Why it has not deleted everything yet; it is asked again, at least every six hours.
+    error: Option<String>,
+}
+
+impl ProviderErasureView {
+    /// From each submit's own.
+    fn of(erasures: &[ProviderErasure]) -> Option<Self> {
+        erasures.first()?;
+        let is_done = erasures.iter().all(|erasure| erasure.deleted_at().is_some());
+        let last = erasures.iter().filter_map(ProviderErasure::deleted_at).max().filter(|_| is_done);
+        Some(Self {
+            deleted_at: last.map(Timestamp::seconds),
+            tries: erasures.iter().map(|erasure| erasure.tries).sum(),
+            error: erasures.iter().rev().find_map(|erasure| erasure.error.clone()),
+        })
+    }
 }
 
 /// A submit that the provider took.
@@ -90,7 +120,12 @@ pub struct LedgerEntryView {
 
 impl GenerationHistory {
     /// From what the books hold of it.
-    pub fn of(record: &GenerationRecord, attempts: Vec<AttemptRecord>, entries: Vec<LedgerEntry>) -> Self {
+    pub fn of(
+        record: &GenerationRecord,
+        attempts: Vec<AttemptRecord>,
+        entries: Vec<LedgerEntry>,
+        erasures: &[ProviderErasure],
+    ) -> Self {
         let outcome = record.outcome.as_ref();
         Self {
             generation: GenerationView::for_operator(record),
@@ -109,6 +144,7 @@ impl GenerationHistory {
                 .and_then(|outcome| outcome.price.checked_sub(outcome.cost))
                 .map(|margin| margin.to_string()),
             reason: outcome.map(|outcome| outcome.reason.clone()),
+            erasure_at_provider: ProviderErasureView::of(erasures),
             attempts: attempts.into_iter().map(AttemptView::of).collect(),
             ledger: entries.into_iter().map(LedgerEntryView::of).collect(),
         }

@@ -15,8 +15,8 @@ use super::shapes::{accounts_of, id_of};
 use crate::accounts::{AdminAction, KeyChange, KeyKind, KeyRecord};
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
-use crate::api::{Services, fixed_body};
-use crate::domain::{ApiKeyId, Money, Timestamp};
+use crate::api::{Services, Whole, fixed_body};
+use crate::domain::{ApiKeyId, Money, Network, Timestamp};
 use crate::http::{Code, Problem, ProblemBody};
 
 /// The last moment that a key may expire at: the year 9999.
@@ -28,14 +28,15 @@ const LAST_MOMENT: i64 = 253_402_300_799;
 pub struct KeyPatch {
     /// What to call it.
     #[validate(length(min = 1, max = 200, message = "has 1 to 200 characters"))]
+    #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
     /// The most it may spend in its whole life, in US dollars as a decimal string.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>, example = "10.00")]
+    #[schema(value_type = Option<String>, pattern = "^([0-9]{1,9}|[0-8][0-9]{9})(\\.[0-9]{1,9})?$", example = "10.00")]
     budget_usd: Option<Option<Money>>,
     /// From when on it is no longer taken, in Unix seconds.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<i64>)]
+    #[serde(default, deserialize_with = "Whole::given")]
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 253_402_300_799_i64)]
     expires_at: Option<Option<i64>>,
     /// The models it may use.
     #[serde(default, deserialize_with = "given")]
@@ -47,14 +48,14 @@ pub struct KeyPatch {
     generates_for_project_id: Option<Option<String>>,
     /// For a project key: what it may do.
     #[validate(length(min = 1, message = "names at least one scope"))]
-    #[schema(value_type = Option<Vec<ScopeText>>, nullable = false, min_items = 1)]
+    #[schema(value_type = Option<Vec<ScopeText>>, min_items = 1)]
     scopes: Option<Vec<String>>,
     /// For an admin key: what it is trusted with.
-    #[schema(value_type = Option<RoleText>, nullable = false)]
+    #[schema(value_type = Option<RoleText>)]
     role: Option<String>,
     /// The addresses and networks that it may be used from; null lets it come from anywhere.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
+    #[schema(value_type = Option<Vec<Network>>, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
     allowed_addresses: Option<Option<Vec<String>>>,
 }
 

@@ -101,7 +101,7 @@ pub async fn create_project(
     operation_id = "listOrganizationProjects",
     tag = "organization",
     params(
-        Paging,
+        Paging<ProjectId>,
         ("include_archived" = Option<bool>, Query, description = "Whether archived projects are listed too."),
     ),
     responses((status = 200, description = "A page of projects, newest first.", body = OrganizationProjectList), Refusals),

@@ -15,7 +15,7 @@ use super::shapes::{accounts_of, not_blank};
 use crate::accounts::{AdminAction, AuditEvent, Policy, ProjectChange, ProjectRecord, RateLimit};
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
-use crate::api::{Services, fixed_body, idempotency_key};
+use crate::api::{Services, Whole, fixed_body, idempotency_key};
 use crate::domain::{Money, ProjectId, Timestamp};
 use crate::http::{Code, Problem, ProblemBody};
 use crate::ledger::{ANY_MODEL, Applied, Credit, CreditKind};
@@ -34,12 +34,13 @@ pub fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) ->
 pub struct ProjectPatch {
     /// Its name.
     #[validate(length(min = 1, max = 200, message = "has 1 to 200 characters"))]
+    #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
     /// Whether it may spend no more than its balance.
     prepaid: Option<bool>,
     /// The most that a calendar month (UTC) may cost, in US dollars as a decimal string; null lifts the limit.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>, example = "100.00")]
+    #[schema(value_type = Option<String>, pattern = "^([0-9]{1,9}|[0-8][0-9]{9})(\\.[0-9]{1,9})?$", example = "100.00")]
     spend_limit_usd: Option<Option<Money>>,
     /// What its callers may not change; null lifts it.
     #[serde(default, deserialize_with = "given")]
@@ -48,6 +49,8 @@ pub struct ProjectPatch {
     /// For how many seconds prompts are kept; zero keeps none. A shorter time holds for those that are kept already, within a
     /// minute.
     #[validate(range(max = 315_360_000, message = "is at most 315360000 (ten years)"))]
+    #[schema(maximum = 315_360_000)]
+    #[serde(default, deserialize_with = "Whole::optional")]
     prompt_retention_seconds: Option<u64>,
     /// How much may be asked for and be open at once.
     #[validate(nested)]
@@ -59,8 +62,8 @@ pub struct ProjectPatch {
 #[serde(deny_unknown_fields)]
 pub struct LimitsPatch {
     /// How many generations may be open at once; null lifts the limit.
-    #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[serde(default, deserialize_with = "Whole::given")]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 2_147_483_647)]
     concurrent_generations: Option<Option<u32>>,
     /// All rate limits, in place of those before.
     rates: Option<Vec<RateBody>>,
@@ -83,15 +86,18 @@ pub struct RateBody {
     #[schema(example = "*")]
     model: String,
     /// Requests, above zero.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 2_147_483_647)]
+    #[serde(default, deserialize_with = "Whole::optional")]
     requests_per_minute: Option<u32>,
     /// Images, above zero.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 2_147_483_647)]
+    #[serde(default, deserialize_with = "Whole::optional")]
     images_per_minute: Option<u32>,
 }
 
 /// What the callers of a project may not change.
 #[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = Policy)]
 #[expect(dead_code, reason = "the document's picture of accounts::Policy")]
 pub struct PolicyBody {
@@ -100,8 +106,10 @@ pub struct PolicyBody {
     /// The models it may not use.
     denied_models: Option<Vec<String>>,
     /// Whether no request may switch the safety checker off.
+    #[schema(nullable = false)]
     require_safety_checker: Option<bool>,
     /// The most that one request may cost, in US dollars as a decimal string.
+    #[schema(pattern = "^([0-9]{1,9}|[0-8][0-9]{9})(\\.[0-9]{1,9})?$")]
     max_price_usd: Option<String>,
 }
 
@@ -184,7 +192,7 @@ impl From<KindBody> for CreditKind {
 #[serde(deny_unknown_fields)]
 pub struct CreditBody {
     /// US dollars as a decimal string; not zero, and above zero unless it is a correction.
-    #[schema(value_type = String, example = "25.00")]
+    #[schema(value_type = String, pattern = "^(?!-?0+(\\.0+)?$)-?[0-9]{1,9}(\\.[0-9]{1,9})?$", example = "25.00")]
     amount_usd: Money,
     /// If not given, a top-up above zero and a correction below.
     #[serde(default)]
@@ -192,6 +200,7 @@ pub struct CreditBody {
     kind: Option<KindBody>,
     /// Why, for those who read the ledger later.
     #[validate(length(min = 1, max = 500, message = "has 1 to 500 characters"), custom(function = "not_blank"))]
+    #[schema(min_length = 1, max_length = 500)]
     reason: String,
 }
 
@@ -259,6 +268,7 @@ pub async fn retrieve_project(
         (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "No such project.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "The project is archived: its name stays.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
@@ -326,7 +336,7 @@ pub async fn update_project(
     tag = "admin",
     params(
         ("id" = String, Path, description = "The project's id, or `default`."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Same key: booked once, for ever."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Same key: booked once, for ever.", pattern = "^[!-~]([ -~]{0,253}[!-~])?$"),
     ),
     request_body(content = CreditBody, content_type = "application/json"),
     responses(
@@ -399,7 +409,7 @@ pub async fn create_project_credit(
 pub struct OrganizationPatch {
     /// The most that a calendar month (UTC) of all projects may cost, in US dollars as a decimal string; null lifts it.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>, example = "1000.00")]
+    #[schema(value_type = Option<String>, pattern = "^([0-9]{1,9}|[0-8][0-9]{9})(\\.[0-9]{1,9})?$", example = "1000.00")]
     spend_limit_usd: Option<Option<Money>>,
 }
 
@@ -475,7 +485,8 @@ pub fn known_models(services: &Services, models: &mut [String], field: &str) -> 
     let catalogue = services.gateway.catalogue();
     for name in models {
         let model = catalogue.model(name);
-        *name = model.ok_or_else(|| invalid_field(field, &format!("there is no model `{name}`")))?.id.clone();
+        let unknown = || Problem::new(Code::ModelNotFound, format!("there is no model `{name}`")).param(field);
+        *name = model.ok_or_else(unknown)?.id.clone();
     }
     Ok(())
 }

@@ -22,10 +22,11 @@ use crate::ledger::{Applied, LedgerError, Refund};
 #[serde(deny_unknown_fields)]
 pub struct RefundBody {
     /// US dollars as a decimal string, above zero and at most what the generation was charged, less earlier refunds.
-    #[schema(value_type = String, example = "0.035")]
+    #[schema(value_type = String, pattern = "^(?!0+(\\.0+)?$)([0-9]{1,9}|[0-8][0-9]{9})(\\.[0-9]{1,9})?$", example = "0.035")]
     amount_usd: Money,
     /// Why, for those who read the ledger later.
     #[validate(length(min = 1, max = 500, message = "has 1 to 500 characters"), custom(function = "not_blank"))]
+    #[schema(min_length = 1, max_length = 500)]
     reason: String,
 }
 
@@ -64,7 +65,7 @@ pub struct RefundView {
     tag = "admin",
     params(
         ("id" = String, Path, description = "The generation's id."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Same key: booked once, for ever."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Same key: booked once, for ever.", pattern = "^[!-~]([ -~]{0,253}[!-~])?$"),
     ),
     request_body(content = RefundBody, content_type = "application/json"),
     responses(

@@ -4,11 +4,11 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::shapes::Refusals;
-use super::usage::{end_time, time};
+use super::shapes::{LONGEST_LIFE, Refusals};
+use super::usage::end_time;
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
-use crate::api::{Services, query};
+use crate::api::{Services, query, time_filter};
 use crate::domain::Money;
 use crate::http::Problem;
 use crate::ledger::{BucketWidth, UsageDimension, UsageFilter, UsageQuery};
@@ -54,7 +54,7 @@ pub struct HoldView {
     tag = "admin",
     params(
         ("limit" = Option<u32>, Query, description = "How many, 1 to 1000; 100 if not given.", minimum = 1, maximum = 1000),
-        ("min_age_seconds" = Option<u64>, Query, description = "Only those that are at least so old."),
+        ("min_age_seconds" = Option<u64>, Query, description = "Only those that are at least so old.", maximum = 3_162_240_000_u64),
     ),
     responses((status = 200, description = "The holds.", body = HoldList), Refusals),
 )]
@@ -66,6 +66,9 @@ pub async fn list_holds(
     let pairs = query(&request, &["limit", "min_age_seconds"])?;
     let limit = pairs.limit(100, 1000)?;
     let least = pairs.parsed::<u64>("min_age_seconds", "a number of seconds")?.unwrap_or(0);
+    if least > LONGEST_LIFE {
+        return Err(invalid_field("min_age_seconds", "must be at most 3162240000 (a hundred years)"));
+    }
     let now = services.clock.now();
     let holds = services.gateway.books().open_holds(limit).await?;
     let views = holds.into_iter().map(|hold| HoldView {
@@ -124,8 +127,8 @@ pub struct MarginView {
     operation_id = "listMargins",
     tag = "admin",
     params(
-        ("start_time" = i64, Query, description = "Settled at this time or later, in Unix seconds."),
-        ("end_time" = Option<i64>, Query, description = "Settled before this time, in Unix seconds; now if not given."),
+        ("start_time" = i64, Query, description = "Settled at this time or later, in Unix seconds.", minimum = 0, maximum = 253_402_300_799_i64),
+        ("end_time" = Option<i64>, Query, description = "Settled before this time, in Unix seconds; now if not given.", minimum = 0, maximum = 253_402_300_799_i64),
     ),
     responses((status = 200, description = "A row for each model.", body = MarginList), Refusals),
 )]
@@ -135,7 +138,7 @@ pub async fn list_margins(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, &["start_time", "end_time"])?;
-    let from = time(&pairs, "start_time")?.ok_or_else(|| invalid_field("start_time", "is required"))?;
+    let from = time_filter(&pairs, "start_time")?.ok_or_else(|| invalid_field("start_time", "is required"))?;
     let before = end_time(&pairs, from, BucketWidth::Day, services.clock.now())?;
     let mut models = std::collections::BTreeMap::<String, (u64, u64, u64, Money, Money)>::new();
     let mut page = None;

@@ -14,8 +14,8 @@ use crate::accounts::{
 };
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
-use crate::api::{Services, fixed_body, query};
-use crate::domain::{ProjectId, ServiceAccountId, Timestamp};
+use crate::api::{Services, Whole, fixed_body, query};
+use crate::domain::{Network, ProjectId, ServiceAccountId, Timestamp};
 use crate::http::Problem;
 
 /// A service account.
@@ -114,14 +114,28 @@ pub struct NewServiceAccount {
     create_service_account_only: Option<bool>,
     /// After how many seconds its key ends; never if not given.
     #[validate(range(min = 1, max = LONGEST_LIFE, message = "must be from 1 second to 100 years"))]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 3_162_240_000_u64)]
+    #[serde(default, deserialize_with = "Whole::optional")]
     expires_in_seconds: Option<u64>,
     /// What its key may do; everything but the webhook secret if not given.
-    #[schema(value_type = Option<Vec<ScopeText>>, nullable = false, min_items = 1)]
+    #[schema(value_type = Option<Vec<ScopeText>>, min_items = 1)]
     scopes: Option<Vec<String>>,
     /// The addresses and networks that its key may be used from; any if not given.
-    #[schema(nullable = false, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
+    #[schema(value_type = Option<Vec<Network>>, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
     allowed_addresses: Option<Vec<String>>,
+}
+
+/// A role that a service account can be given; all may do the same here.
+#[derive(Debug, ToSchema)]
+#[schema(as = ServiceAccountRole)]
+#[expect(dead_code, reason = "describes the words of `role` in the document")]
+pub enum NewRoleText {
+    /// As OpenAI's clients name it.
+    #[serde(rename = "member")]
+    Member,
+    /// Likewise.
+    #[serde(rename = "owner")]
+    Owner,
 }
 
 /// What is to be different about a service account.
@@ -133,6 +147,7 @@ pub struct ServiceAccountUpdate {
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
     /// `member` or `owner`.
+    #[schema(value_type = Option<NewRoleText>)]
     role: Option<String>,
 }
 
@@ -146,13 +161,14 @@ pub struct NewServiceAccountKey {
     name: Option<String>,
     /// After how many seconds it ends; never if not given.
     #[validate(range(min = 1, max = LONGEST_LIFE, message = "must be from 1 second to 100 years"))]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 3_162_240_000_u64)]
+    #[serde(default, deserialize_with = "Whole::optional")]
     expires_in_seconds: Option<u64>,
     /// What it may do, as `KeyScope` lists it; everything but the webhook secret if not given or empty.
-    #[schema(example = json!(["images:generate"]))]
+    #[schema(value_type = Option<Vec<ScopeText>>, example = json!(["images:generate"]))]
     scopes: Option<Vec<String>>,
     /// The addresses and networks that it may be used from; any if not given.
-    #[schema(nullable = false, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
+    #[schema(value_type = Option<Vec<Network>>, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
     allowed_addresses: Option<Vec<String>>,
 }
 
@@ -202,7 +218,7 @@ pub async fn create_service_account(
     tag = "organization",
     params(
         ("project_id" = String, Path, description = "The project's id."),
-        Paging,
+        Paging<ServiceAccountId>,
     ),
     responses((status = 200, description = "A page of service accounts, newest first.", body = ServiceAccountList), RefusalsOfOne),
 )]

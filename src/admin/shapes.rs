@@ -1,14 +1,17 @@
 //! What the operators' answers and requests have in common: lists, cursors, refusals, who asks.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::str::FromStr;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
-use utoipa::{IntoParams, IntoResponses, ToSchema};
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Schema};
+use utoipa::{IntoParams, IntoResponses, PartialSchema, ToSchema};
 use uuid::Uuid;
 use validator::ValidationError;
 
@@ -114,17 +117,32 @@ impl IntoResponses for RefusalsOfOne {
     }
 }
 
-/// Which part of a list is asked for.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "only its description is used: the query is read with `cursor`")]
-pub struct Paging {
-    /// How many, 1 to 100; 20 if not given.
-    #[param(minimum = 1, maximum = 100, required = false, nullable = false)]
-    limit: Option<u32>,
-    /// The id to go on after: `last_id` of the page before.
-    #[param(required = false, nullable = false)]
-    after: Option<String>,
+/// Which part of a list of things with ids `I` is asked for, as the document describes it; the query is read with
+/// [`cursor`].
+pub struct Paging<I>(PhantomData<I>);
+
+impl<I: PartialSchema> IntoParams for Paging<I> {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let limit = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int32)))
+            .minimum(Some(1))
+            .maximum(Some(100));
+        [
+            ("limit", limit.into(), "How many, 1 to 100; 20 if not given."),
+            ("after", I::schema(), "The id to go on after: `last_id` of the page before."),
+        ]
+        .map(|(name, schema, description): (_, RefOr<Schema>, _)| {
+            ParameterBuilder::new()
+                .name(name)
+                .parameter_in(ParameterIn::Query)
+                .required(Required::False)
+                .description(Some(description))
+                .schema(Some(schema))
+                .build()
+        })
+        .into()
+    }
 }
 
 /// Writes into the audit log that rows of this kind are read in bulk, with the filters that say which.

@@ -6,11 +6,11 @@ use utoipa::ToSchema;
 use validator::Validate;
 
 use super::shapes::{Deletion, Paging, Refusals, RefusalsOfOne, accounts_of, cursor, id_of, list, not_found};
-use super::spend_limits::{MOST_CENTS, cents, check_unit, of_cents};
+use super::spend_limits::{Currency, Interval, MOST_CENTS, cents, of_cents};
 use crate::accounts::{Cursor, SpendAlert, SpendAlertRecord};
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
-use crate::api::{Services, fixed_body, query};
+use crate::api::{ListOrder, Services, Whole, fixed_body, query};
 use crate::domain::{ProjectId, SpendAlertId};
 use crate::http::Problem;
 
@@ -37,6 +37,15 @@ pub struct SpendAlertView {
     notification_channel: NotificationChannel,
 }
 
+/// How somebody is told.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = NotificationChannelType)]
+pub enum ChannelKind {
+    /// By mail, as OpenAI's clients name it.
+    Email,
+}
+
 /// Whom the operator's own tools shall tell. imagegate sends no mail: an alert that goes off is a warning in the log and a
 /// `spend_alert.triggered` in the audit log, with these recipients.
 #[derive(Debug, Serialize, Deserialize, Validate, ToSchema)]
@@ -44,14 +53,15 @@ pub struct SpendAlertView {
 pub struct NotificationChannel {
     /// Always `email`.
     #[serde(rename = "type")]
-    #[schema(example = "email")]
-    kind: String,
+    kind: ChannelKind,
     /// Addresses.
     #[validate(length(min = 1, max = 100, message = "must be 1 to 100 addresses"))]
+    #[schema(min_items = 1, max_items = 100)]
     recipients: Vec<String>,
     /// What the message's subject shall begin with.
     #[serde(default)]
     #[validate(length(max = 200, message = "must have at most 200 characters"))]
+    #[schema(max_length = 200)]
     subject_prefix: Option<String>,
 }
 
@@ -64,7 +74,7 @@ impl SpendAlertView {
             interval: "month",
             threshold_amount: cents(alert.threshold),
             notification_channel: NotificationChannel {
-                kind: "email".to_owned(),
+                kind: ChannelKind::Email,
                 recipients: alert.recipients.clone(),
                 subject_prefix: alert.subject_prefix.clone(),
             },
@@ -82,14 +92,15 @@ list!(
 #[serde(deny_unknown_fields)]
 pub struct SpendAlertBody {
     /// `USD`.
-    #[schema(example = "USD")]
-    currency: String,
+    #[expect(dead_code, reason = "there is only one")]
+    currency: Currency,
     /// `month`.
-    #[schema(example = "month")]
-    interval: String,
+    #[expect(dead_code, reason = "there is only one")]
+    interval: Interval,
     /// What a month is charged when it goes off, in cents.
     #[validate(range(min = 1, max = MOST_CENTS, message = "must be from 1 to 900000000000 cents"))]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 900_000_000_000_i64)]
+    #[serde(deserialize_with = "Whole::required")]
     threshold_amount: i64,
     /// Whom the operator's own tools shall tell.
     #[validate(nested)]
@@ -97,16 +108,12 @@ pub struct SpendAlertBody {
 }
 
 impl SpendAlertBody {
-    fn alert(self) -> Result<SpendAlert, Problem> {
-        check_unit(&self.currency, &self.interval)?;
-        if self.notification_channel.kind != "email" {
-            return Err(invalid_field("notification_channel.type", "must be `email`"));
-        }
-        Ok(SpendAlert {
+    fn alert(self) -> SpendAlert {
+        SpendAlert {
             threshold: of_cents(self.threshold_amount),
             recipients: self.notification_channel.recipients,
             subject_prefix: self.notification_channel.subject_prefix,
-        })
+        }
     }
 }
 
@@ -151,7 +158,7 @@ pub async fn create_project_spend_alert(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let project = id_of(&path, "project")?;
-    let new = fixed_body::<SpendAlertBody>(&request, &body)?.alert()?;
+    let new = fixed_body::<SpendAlertBody>(&request, &body)?.alert();
     let alert = accounts_of(&request, &caller, &services).create_spend_alert(Some(project), new).await?;
     Ok(HttpResponse::Ok().json(SpendAlertView::of(&alert)))
 }
@@ -164,9 +171,9 @@ pub async fn create_project_spend_alert(
     tag = "organization",
     params(
         ("project_id" = String, Path, description = "The project's id."),
-        Paging,
-        ("before" = Option<String>, Query, description = "The id to end before: `first_id` of the page after."),
-        ("order" = Option<String>, Query, description = "`desc`, newest first, if not given; or `asc`."),
+        Paging<SpendAlertId>,
+        ("before" = inline(Option<SpendAlertId>), Query, description = "The id to end before: `first_id` of the page after."),
+        ("order" = inline(Option<ListOrder>), Query, description = "`desc`, newest first, if not given; or `asc`."),
     ),
     responses((status = 200, description = "A page of alerts.", body = SpendAlertList), RefusalsOfOne),
 )]
@@ -225,7 +232,7 @@ pub async fn update_project_spend_alert(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let (project, id) = ids(&path)?;
-    let new = fixed_body::<SpendAlertBody>(&request, &body)?.alert()?;
+    let new = fixed_body::<SpendAlertBody>(&request, &body)?.alert();
     let alert = accounts_of(&request, &caller, &services).update_spend_alert(Some(project), id, new).await?;
     Ok(HttpResponse::Ok().json(SpendAlertView::of(&alert)))
 }
@@ -270,7 +277,7 @@ pub async fn create_spend_alert(
     body: web::Bytes,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let new = fixed_body::<SpendAlertBody>(&request, &body)?.alert()?;
+    let new = fixed_body::<SpendAlertBody>(&request, &body)?.alert();
     let alert = accounts_of(&request, &caller, &services).create_spend_alert(None, new).await?;
     Ok(HttpResponse::Ok().json(SpendAlertView::of(&alert)))
 }
@@ -284,9 +291,9 @@ pub async fn create_spend_alert(
     operation_id = "listSpendAlerts",
     tag = "organization",
     params(
-        Paging,
-        ("before" = Option<String>, Query, description = "The id to end before: `first_id` of the page after."),
-        ("order" = Option<String>, Query, description = "`desc`, newest first, if not given; or `asc`."),
+        Paging<SpendAlertId>,
+        ("before" = inline(Option<SpendAlertId>), Query, description = "The id to end before: `first_id` of the page after."),
+        ("order" = inline(Option<ListOrder>), Query, description = "`desc`, newest first, if not given; or `asc`."),
     ),
     responses((status = 200, description = "A page of alerts.", body = SpendAlertList), Refusals),
 )]
@@ -336,7 +343,7 @@ pub async fn update_spend_alert(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let id = id_of(&path, "spend alert")?;
-    let new = fixed_body::<SpendAlertBody>(&request, &body)?.alert()?;
+    let new = fixed_body::<SpendAlertBody>(&request, &body)?.alert();
     let alert = accounts_of(&request, &caller, &services).update_spend_alert(None, id, new).await?;
     Ok(HttpResponse::Ok().json(SpendAlertView::of(&alert)))
 }

@@ -8,8 +8,7 @@ use validator::Validate;
 use super::shapes::{Refusals, RefusalsOfOne, accounts_of, id_of, not_found};
 use crate::accounts::ProjectChange;
 use crate::api::access::{AdminCaller, action};
-use crate::api::errors::invalid_field;
-use crate::api::{Services, fixed_body};
+use crate::api::{Services, Whole, fixed_body};
 use crate::domain::{Money, ProjectId};
 use crate::http::{Code, Problem};
 
@@ -75,31 +74,37 @@ pub const fn of_cents(cents: i64) -> Money {
     Money::from_nanos(cents.saturating_mul(CENT))
 }
 
+/// The currency of limits and alerts.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+pub enum Currency {
+    /// US dollars.
+    #[serde(rename = "USD")]
+    Usd,
+}
+
+/// The time that limits and alerts are about.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Interval {
+    /// A calendar month in UTC.
+    Month,
+}
+
 /// A spend limit to be set.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SpendLimitUpdate {
     /// `USD`.
-    #[schema(example = "USD")]
-    currency: String,
+    #[expect(dead_code, reason = "there is only one")]
+    currency: Currency,
     /// `month`.
-    #[schema(example = "month")]
-    interval: String,
+    #[expect(dead_code, reason = "there is only one")]
+    interval: Interval,
     /// The limit in cents; zero lets nothing through.
     #[validate(range(min = 0, max = MOST_CENTS, message = "must be from 0 to 900000000000 cents"))]
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, maximum = 900_000_000_000_i64)]
+    #[serde(deserialize_with = "Whole::required")]
     threshold_amount: i64,
-}
-
-/// Nothing but dollars and months is known.
-pub fn check_unit(currency: &str, interval: &str) -> Result<(), Problem> {
-    if currency != "USD" {
-        return Err(invalid_field("currency", "must be `USD`"));
-    }
-    if interval != "month" {
-        return Err(invalid_field("interval", "must be `month`"));
-    }
-    Ok(())
 }
 
 /// A spend limit that is lifted.
@@ -167,7 +172,6 @@ pub async fn update_project_spend_limit(
 ) -> Result<HttpResponse, Problem> {
     let id = id_of(&path, "project")?;
     let update: SpendLimitUpdate = fixed_body(&request, &body)?;
-    check_unit(&update.currency, &update.interval)?;
     let limit = Some(of_cents(update.threshold_amount));
     let change = ProjectChange { spend_limit: Some(limit), ..ProjectChange::default() };
     accounts_of(&request, &caller, &services).update_project(id, change).await?;
@@ -229,7 +233,6 @@ pub async fn update_spend_limit(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let update: SpendLimitUpdate = fixed_body(&request, &body)?;
-    check_unit(&update.currency, &update.interval)?;
     let limit = Some(of_cents(update.threshold_amount));
     accounts_of(&request, &caller, &services).set_organization_limit(limit).await?;
     Ok(HttpResponse::Ok().json(organization_limit(&services).await?))

@@ -6,8 +6,8 @@ use utoipa::ToSchema;
 
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
-use crate::api::{QueryPairs, Services, query};
-use crate::domain::Timestamp;
+use crate::api::{QueryPairs, Services, query, time_filter};
+use crate::domain::{ApiKeyId, ProjectId, Timestamp};
 use crate::http::{Problem, ProblemBody};
 use crate::ledger::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsageQuery, UsageRow};
 
@@ -85,6 +85,45 @@ pub struct UsageResult {
     megapixels: String,
 }
 
+/// How long a bucket of usage is.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "describes the words of `bucket_width` in the document")]
+pub enum UsageWidthText {
+    /// A minute.
+    #[serde(rename = "1m")]
+    Minute,
+    /// An hour.
+    #[serde(rename = "1h")]
+    Hour,
+    /// A day in UTC.
+    #[serde(rename = "1d")]
+    Day,
+}
+
+/// What usage is grouped by.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "describes the words of `group_by` in the document")]
+pub enum UsageGroupText {
+    /// The project.
+    #[serde(rename = "project_id")]
+    Project,
+    /// The `user` of the requests.
+    #[serde(rename = "user_id")]
+    User,
+    /// The key.
+    #[serde(rename = "api_key_id")]
+    Key,
+    /// The model.
+    #[serde(rename = "model")]
+    Model,
+    /// The size.
+    #[serde(rename = "size")]
+    Size,
+    /// The kind of request.
+    #[serde(rename = "source")]
+    Source,
+}
+
 /// Image usage
 ///
 /// What was settled, in buckets of a minute, an hour or a day in UTC. A bucket that has closed never changes.
@@ -94,18 +133,18 @@ pub struct UsageResult {
     operation_id = "listImageUsage",
     tag = "organization",
     params(
-        ("start_time" = i64, Query, description = "Start in Unix seconds; the first bucket has what was settled from then on."),
-        ("end_time" = Option<i64>, Query, description = "End in Unix seconds, not part of it; now if not given."),
-        ("bucket_width" = Option<String>, Query, description = "`1m`, `1h` or `1d`; `1d` if not given."),
-        ("group_by" = Option<Vec<String>>, Query, description = "Any of `project_id`, `user_id`, `api_key_id`, `model`, `size`, `source`."),
-        ("project_ids" = Option<Vec<String>>, Query, description = "Only these projects."),
+        ("start_time" = i64, Query, description = "Start in Unix seconds; the first bucket has what was settled from then on.", minimum = 0, maximum = 253_402_300_799_i64),
+        ("end_time" = Option<i64>, Query, description = "End in Unix seconds, not part of it; now if not given.", minimum = 0, maximum = 253_402_300_799_i64),
+        ("bucket_width" = inline(Option<UsageWidthText>), Query, description = "`1m`, `1h` or `1d`; `1d` if not given."),
+        ("group_by" = inline(Option<Vec<UsageGroupText>>), Query, description = "Any of `project_id`, `user_id`, `api_key_id`, `model`, `size`, `source`."),
+        ("project_ids" = inline(Option<Vec<ProjectId>>), Query, description = "Only these projects."),
         ("user_ids" = Option<Vec<String>>, Query, description = "Only these users."),
-        ("api_key_ids" = Option<Vec<String>>, Query, description = "Only these keys."),
+        ("api_key_ids" = inline(Option<Vec<ApiKeyId>>), Query, description = "Only these keys."),
         ("models" = Option<Vec<String>>, Query, description = "Only these models."),
         ("sizes" = Option<Vec<String>>, Query, description = "Only these sizes."),
         ("sources" = Option<Vec<String>>, Query, description = "Only these sources."),
         ("limit" = Option<u32>, Query, description = "Buckets on a page: 7 of 31 days, 24 of 168 hours, 60 of 1440 minutes if not given, and at most.", minimum = 1, maximum = 1440),
-        ("page" = Option<String>, Query, description = "`next_page` of the page before."),
+        ("page" = Option<String>, Query, description = "`next_page` of the page before.", pattern = "^[0-9]{1,12}$"),
     ),
     responses(
         (status = 200, description = "A page of buckets.", body = UsagePage),
@@ -131,20 +170,20 @@ pub async fn list_image_usage(
     Ok(HttpResponse::Ok().json(body))
 }
 
-/// A time of the query, in Unix seconds.
-pub fn time(pairs: &QueryPairs, name: &str) -> Result<Option<Timestamp>, Problem> {
-    match pairs.parsed::<i64>(name, "a time in Unix seconds")? {
-        Some(seconds) if !(0..=253_402_300_799).contains(&seconds) => {
-            Err(invalid_field(name, "must be a time in Unix seconds before the year 10000"))
-        }
-        seconds => Ok(seconds.map(Timestamp::from_seconds)),
-    }
+/// `page`: the start of its first bucket, as `next_page` told it.
+pub fn page(pairs: &QueryPairs) -> Result<Option<Timestamp>, Problem> {
+    let Some(text) = pairs.one("page")? else { return Ok(None) };
+    let is_ours = text.len() <= 12 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds = text.parse::<i64>().ok().filter(|_| is_ours);
+    seconds
+        .map(|seconds| Some(Timestamp::from_seconds(seconds)))
+        .ok_or_else(|| invalid_field("page", "must be the `next_page` of an answer"))
 }
 
 /// `end_time`, later than `from`; now if it is not given. What is settled is settled by now, so that the bucket of now is asked
 /// for whole.
 pub fn end_time(pairs: &QueryPairs, from: Timestamp, width: BucketWidth, now: Timestamp) -> Result<Timestamp, Problem> {
-    let end = time(pairs, "end_time")?.unwrap_or(now);
+    let end = time_filter(pairs, "end_time")?.unwrap_or(now);
     if end <= from {
         return Err(invalid_field("end_time", "must be later than `start_time`"));
     }
@@ -153,7 +192,7 @@ pub fn end_time(pairs: &QueryPairs, from: Timestamp, width: BucketWidth, now: Ti
 
 fn read_query(request: &HttpRequest, now: Timestamp) -> Result<UsageQuery, Problem> {
     let pairs = query(request, FILTERS)?;
-    let start = time(&pairs, "start_time")?.ok_or_else(|| invalid_field("start_time", "is required"))?;
+    let start = time_filter(&pairs, "start_time")?.ok_or_else(|| invalid_field("start_time", "is required"))?;
     let (width, default, most) = match pairs.one("bucket_width")?.unwrap_or("1d") {
         "1m" => (BucketWidth::Minute, 60, 1440),
         "1h" => (BucketWidth::Hour, 24, 168),
@@ -179,7 +218,7 @@ fn read_query(request: &HttpRequest, now: Timestamp) -> Result<UsageQuery, Probl
         before: end,
         bucket: width,
         group_by,
-        page: time(&pairs, "page")?,
+        page: page(&pairs)?,
         filter: UsageFilter {
             projects: pairs.parsed_list("project_ids", "a project's id")?,
             keys: pairs.parsed_list("api_key_ids", "a key's id")?,

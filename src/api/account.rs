@@ -291,9 +291,9 @@ pub async fn retrieve_key(caller: AnyProjectCaller, services: web::Data<Services
     operation_id = "retrieveKeyUsage",
     tag = "billing",
     params(
-        ("period" = Option<String>, Query, description = "A whole number followed by `h` or `d`, such as `24h`."),
-        ("start" = Option<String>, Query, description = "ISO 8601; UTC where it names no offset."),
-        ("end" = Option<String>, Query, description = "ISO 8601, not part of the window."),
+        ("period" = Option<String>, Query, description = "A whole number followed by `h` or `d`, such as `24h`.", pattern = "^0*([1-9][0-9]{0,2}|1[0-9]{3}|2[01][0-9]{2}|220[0-8])h$|^0*([1-9]|[1-8][0-9]|9[0-2])d$"),
+        ("start" = Option<String>, Query, description = "ISO 8601; UTC where it names no offset.", format = DateTime),
+        ("end" = Option<String>, Query, description = "ISO 8601, not part of the window.", format = DateTime),
         ("key_prefix" = Option<String>, Query, description = "How the key that asks begins; others cannot be asked about."),
     ),
     responses(
@@ -324,6 +324,18 @@ pub async fn retrieve_key_usage(
     }))
 }
 
+/// How a request ended.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "describes the words of `status` in the document")]
+pub enum LogStatusText {
+    /// With images.
+    #[serde(rename = "succeeded")]
+    Succeeded,
+    /// Without.
+    #[serde(rename = "failed")]
+    Failed,
+}
+
 /// List the key's requests
 ///
 /// Those that have ended, made with the key that asks in a window of at most 92 days, newest first.
@@ -333,12 +345,12 @@ pub async fn retrieve_key_usage(
     operation_id = "listKeyLogs",
     tag = "billing",
     params(
-        ("period" = Option<String>, Query, description = "A whole number followed by `h` or `d`, such as `7d`."),
-        ("start" = Option<String>, Query, description = "ISO 8601; UTC where it names no offset."),
-        ("end" = Option<String>, Query, description = "ISO 8601, not part of the window."),
+        ("period" = Option<String>, Query, description = "A whole number followed by `h` or `d`, such as `7d`.", pattern = "^0*([1-9][0-9]{0,2}|1[0-9]{3}|2[01][0-9]{2}|220[0-8])h$|^0*([1-9]|[1-8][0-9]|9[0-2])d$"),
+        ("start" = Option<String>, Query, description = "ISO 8601; UTC where it names no offset.", format = DateTime),
+        ("end" = Option<String>, Query, description = "ISO 8601, not part of the window.", format = DateTime),
         ("key_prefix" = Option<String>, Query, description = "How the key that asks begins; others cannot be asked about."),
-        ("model" = Option<Vec<String>>, Query, description = "Only those of these models; at most 50."),
-        ("status" = Option<Vec<String>>, Query, description = "`succeeded` or `failed`; both if not given."),
+        ("model" = Option<Vec<String>>, Query, description = "Only those of these models; at most 50.", max_items = 50),
+        ("status" = inline(Option<Vec<LogStatusText>>), Query, description = "`succeeded` or `failed`; both if not given."),
         ("limit" = Option<u32>, Query, description = "How many, 1 to 100; 50 if not given.", minimum = 1, maximum = 100),
         ("offset" = Option<u32>, Query, description = "How many to pass over; at most 1000000.", minimum = 0, maximum = 1_000_000),
     ),
@@ -501,7 +513,7 @@ fn read_period(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(number * hours * 3600))
 }
 
-/// A moment in ISO 8601, with or without an offset, or a day; from 1970 to 9999.
+/// A moment in ISO 8601, with or without an offset, or a day; up to the year 9999.
 fn read_moment(text: &str) -> Option<Timestamp> {
     let micros = DateTime::parse_from_rfc3339(text).map(|moment| moment.timestamp_micros()).ok().or_else(|| {
         let naive = NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok();
@@ -509,7 +521,7 @@ fn read_moment(text: &str) -> Option<Timestamp> {
             naive.or_else(|| NaiveDateTime::parse_from_str(&format!("{text}T00:00:00"), "%Y-%m-%dT%H:%M:%S").ok());
         naive.map(|naive| naive.and_utc().timestamp_micros())
     })?;
-    (0..253_402_300_800_000_000).contains(&micros).then(|| Timestamp::from_micros(micros))
+    (micros < 253_402_300_800_000_000).then(|| Timestamp::from_micros(micros))
 }
 
 #[cfg(test)]
@@ -537,7 +549,7 @@ mod tests {
         ] {
             assert_eq!(read_moment(text), expected, "{text}");
         }
-        for wrong in ["", "yesterday", "2026-13-01", "1969-12-31T23:59:59Z", "2026-07-01T00:00"] {
+        for wrong in ["", "yesterday", "2026-13-01", "9999-12-31T23:59:59-01:00", "2026-07-01T00:00"] {
             assert_eq!(read_moment(wrong), None, "{wrong}");
         }
     }

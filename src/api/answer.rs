@@ -287,7 +287,6 @@ impl From<LogLine> for LogLineView {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = GenerationState)]
-#[expect(dead_code, reason = "describes the words of `State` in the document")]
 pub enum StateText {
     /// Waits at the provider.
     Queued,

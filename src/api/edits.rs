@@ -21,6 +21,19 @@ use super::images::{Asked, accept, make_images};
 use crate::catalogue::{Json, Kind, Model, Parameter, parse};
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
 
+/// How the images come.
+#[derive(Debug, ToSchema)]
+#[schema(as = ImageResponseFormat)]
+#[expect(dead_code, reason = "describes the words of `response_format` in the document")]
+pub enum FormatText {
+    /// As links.
+    #[serde(rename = "url")]
+    Url,
+    /// Embedded in base64.
+    #[serde(rename = "b64_json")]
+    B64Json,
+}
+
 /// A form with one or several images. Further fields are the model's parameters, as in a JSON request.
 #[derive(Debug, ToSchema)]
 #[schema(as = ImageEditRequest)]
@@ -39,16 +52,16 @@ pub struct EditForm {
     #[schema(value_type = Option<String>, format = Binary, nullable = false, content_media_type = "application/octet-stream")]
     mask: Option<Vec<u8>>,
     /// How many images.
-    #[schema(nullable = false)]
+    #[schema(nullable = false, minimum = 1)]
     n: Option<u32>,
     /// `1024x1024`, or `auto`.
-    #[schema(nullable = false)]
+    #[schema(nullable = false, pattern = "^([1-9][0-9]{1,3}x[1-9][0-9]{1,3}|auto)$")]
     size: Option<String>,
     /// `url` or `b64_json`.
-    #[schema(nullable = false)]
+    #[schema(value_type = Option<FormatText>, nullable = false)]
     response_format: Option<String>,
     /// Who asks, in your own words.
-    #[schema(nullable = false)]
+    #[schema(nullable = false, max_length = 512)]
     user: Option<String>,
 }
 
@@ -61,9 +74,9 @@ pub struct EditForm {
     path = "/v1/images/edits",
     operation_id = "createImageEdit",
     tag = "images",
-    request_body(content = EditForm, content_type = "multipart/form-data"),
+    request_body(content = EditForm, content_type = "multipart/form-data", encoding(("image" = (content_type = "image/png, image/jpeg, image/webp, image/gif")), ("mask" = (content_type = "image/png, image/jpeg, image/webp, image/gif")))),
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "Same key and form: one image, one charge, the same answer. Kept 24 hours."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Same key and form: one image, one charge, the same answer. Kept 24 hours.", pattern = "^[!-~]([ -~]{0,253}[!-~])?$"),
         ("x-imagegate-strict" = Option<bool>, Header, description = "`true`: fields that the model does not have are errors."),
     ),
     responses(

@@ -19,7 +19,7 @@ use super::errors::{invalid_field, upload_problem};
 use super::fal_clients::PROVIDER;
 use super::forms::{Part, expect_form, read_parts};
 use super::generations::project_of;
-use super::{Services, query};
+use super::{ListOrder, Services, query};
 use crate::accounts::{Cursor, FileRecord, NewFile};
 use crate::domain::{FileId, Timestamp};
 use crate::gateway::check_file;
@@ -177,8 +177,25 @@ fn wanted_part(request: &HttpRequest, tag: &EntityTag) -> Option<ByteRangeSpec> 
     }
 }
 
+/// What an uploaded file is for.
+#[derive(Debug, ToSchema)]
+#[schema(as = FilePurpose)]
+#[expect(dead_code, reason = "describes the words of `purpose` in the document")]
+pub enum PurposeText {
+    /// An input of requests.
+    #[serde(rename = "vision")]
+    Vision,
+    /// The same.
+    #[serde(rename = "user_data")]
+    UserData,
+    /// The same.
+    #[serde(rename = "assistants")]
+    Assistants,
+}
+
 /// A form with one image.
 #[derive(Debug, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[schema(as = FileUpload)]
 #[expect(dead_code, reason = "describes the form in the document")]
 pub struct UploadForm {
@@ -186,7 +203,7 @@ pub struct UploadForm {
     #[schema(value_type = String, format = Binary, content_media_type = "application/octet-stream")]
     file: Vec<u8>,
     /// `vision` if not given; `user_data` and `assistants` mean the same.
-    #[schema(nullable = false, example = "vision")]
+    #[schema(value_type = Option<PurposeText>, nullable = false, example = "vision")]
     purpose: Option<String>,
 }
 
@@ -277,7 +294,7 @@ pub struct FileDeletion {
     path = "/v1/files",
     operation_id = "uploadFile",
     tag = "images",
-    request_body(content = UploadForm, content_type = "multipart/form-data"),
+    request_body(content = UploadForm, content_type = "multipart/form-data", encoding(("file" = (content_type = "image/png, image/jpeg, image/webp, image/gif")))),
     responses(
         (status = 200, description = "The file.", body = FileView),
         (status = 400, description = "It is not an image that can be used.", body = ProblemBody, content_type = "application/problem+json"),
@@ -354,9 +371,9 @@ fn check_purpose(purpose: &str) -> Result<(), Problem> {
     tag = "images",
     params(
         ("limit" = Option<u32>, Query, description = "How many, 1 to 1000; 20 if not given.", minimum = 1, maximum = 1000),
-        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
-        ("order" = Option<String>, Query, description = "`desc`, newest first, if not given; or `asc`."),
-        ("purpose" = Option<String>, Query, description = "Only those for this: `vision`, `user_data` or `assistants`."),
+        ("after" = inline(Option<FileId>), Query, description = "The id to go on after: `last_id` of the page before."),
+        ("order" = inline(Option<ListOrder>), Query, description = "`desc`, newest first, if not given; or `asc`."),
+        ("purpose" = inline(Option<PurposeText>), Query, description = "Only those for this: `vision`, `user_data` or `assistants`."),
     ),
     responses(
         (status = 200, description = "A page of files.", body = FileList),

@@ -7,6 +7,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::access::{ProjectCaller, scope};
+use super::answer::StateText;
+use super::errors::invalid_field;
 use super::places::public_base;
 use super::{GenerationView, Services, query};
 use crate::accounts::{Caller, CallerKind, Scope};
@@ -55,8 +57,8 @@ impl GenerationList {
     tag = "images",
     params(
         ("limit" = Option<u32>, Query, description = "How many, 1 to 1000; 20 if not given.", minimum = 1, maximum = 1000),
-        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
-        ("state" = Option<String>, Query, description = "Only those in this state."),
+        ("after" = inline(Option<GenerationId>), Query, description = "The id to go on after: `last_id` of the page before."),
+        ("state" = Option<StateText>, Query, description = "Only those in this state."),
         ("model" = Option<String>, Query, description = "Only those of this model."),
         ("user" = Option<String>, Query, description = "Only those of this `user`."),
     ),
@@ -222,5 +224,10 @@ pub(super) fn project_of(caller: &Caller) -> Result<ProjectId, Problem> {
 
 /// Unix seconds of a query parameter.
 pub fn time_filter(pairs: &super::QueryPairs, name: &str) -> Result<Option<Timestamp>, Problem> {
-    Ok(pairs.parsed::<i64>(name, "a time in Unix seconds")?.map(Timestamp::from_seconds))
+    match pairs.parsed::<i64>(name, "a time in Unix seconds")? {
+        Some(seconds) if !(0..=253_402_300_799).contains(&seconds) => {
+            Err(invalid_field(name, "must be a time in Unix seconds before the year 10000"))
+        }
+        seconds => Ok(seconds.map(Timestamp::from_seconds)),
+    }
 }

@@ -54,7 +54,7 @@ pub struct ImageRequest(Map<String, Value>);
     tag = "images",
     request_body(content = ImageRequest, content_type = "application/json"),
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "Same key and body: one image, one charge, the same answer. Kept 24 hours."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Same key and body: one image, one charge, the same answer. Kept 24 hours.", pattern = "^[!-~]([ -~]{0,253}[!-~])?$"),
         ("x-imagegate-strict" = Option<bool>, Header, description = "`true`: fields that the model does not have are errors."),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once, as with `background: true`."),
     ),
@@ -234,8 +234,8 @@ pub(super) fn project_of(caller: &Caller) -> Result<ProjectId, Problem> {
 
 fn strictness(headers: &HeaderMap) -> Result<Strictness, Problem> {
     match headers.get("x-imagegate-strict").map(|value| value.to_str().unwrap_or_default().trim()) {
-        None | Some("false" | "0" | "") => Ok(Strictness::Lenient),
-        Some("true" | "1") => Ok(Strictness::Strict),
+        None | Some("false") => Ok(Strictness::Lenient),
+        Some("true") => Ok(Strictness::Strict),
         Some(_) => {
             Err(Problem::new(Code::InvalidRequest, "`x-imagegate-strict` is `true` or `false`")
                 .param("x-imagegate-strict"))
@@ -253,8 +253,9 @@ fn prefers_async(headers: &HeaderMap) -> bool {
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().unwrap_or_default().trim();
-    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_LIMIT {
-        let message = format!("`Idempotency-Key` has 1 to {IDEMPOTENCY_KEY_LIMIT} visible ASCII characters");
+    let is_printable = key.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_LIMIT || !is_printable {
+        let message = format!("`Idempotency-Key` has 1 to {IDEMPOTENCY_KEY_LIMIT} printable ASCII characters");
         return Err(Problem::new(Code::InvalidRequest, message).param("Idempotency-Key"));
     }
     Ok(Some(key.to_owned()))

@@ -152,7 +152,8 @@ fn dotted(path: &Value) -> String {
 /// A query string as its pairs; a list is a repeated name, `name[]`, or values with commas.
 pub struct QueryPairs(BTreeMap<String, Vec<String>>);
 
-/// Reads a request's query; names that are not in `known` are errors, so that a misspelt filter never means "all".
+/// Reads a request's query; names that are not in `known` and empty values are errors, so that a misspelt or forgotten
+/// filter never means "all". So is U+0000, which PostgreSQL's texts cannot hold.
 pub fn query(request: &HttpRequest, known: &[&str]) -> Result<QueryPairs, Problem> {
     let mut pairs: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in url::form_urlencoded::parse(request.query_string().as_bytes()) {
@@ -160,6 +161,12 @@ pub fn query(request: &HttpRequest, known: &[&str]) -> Result<QueryPairs, Proble
         if !known.contains(&name.as_str()) {
             let message = format!("unknown query parameter; allowed: {}", known.join(", "));
             return Err(super::errors::invalid_field(&name, &message));
+        }
+        if value.trim_matches(',').is_empty() {
+            return Err(super::errors::invalid_field(&name, "is empty; give a value or leave the parameter out"));
+        }
+        if value.contains('\0') {
+            return Err(super::errors::invalid_field(&name, "must not contain the character U+0000"));
         }
         pairs.entry(name).or_default().push(value.into_owned());
     }
@@ -171,7 +178,7 @@ impl QueryPairs {
     pub fn one(&self, name: &str) -> Result<Option<&str>, Problem> {
         match self.0.get(name).map(Vec::as_slice) {
             None | Some([]) => Ok(None),
-            Some([value]) => Ok(Some(value.as_str()).filter(|value| !value.is_empty())),
+            Some([value]) => Ok(Some(value.as_str())),
             Some(_) => Err(super::errors::invalid_field(name, "given more than once")),
         }
     }
@@ -264,6 +271,30 @@ mod tests {
         assert_eq!((&entry("count")["minimum"], &entry("count")["maximum"]), (&json!(1), &json!(9)));
         assert_eq!((&entry("inner")["path"], &entry("inner")["maximum"]), (&json!(["inner", "depth"]), &json!(3)));
         assert!(error["message"].as_str().unwrap().contains("`count` must be from 1 to 9"), "{error}");
+    }
+
+    #[test]
+    fn a_query_has_no_unknown_names_and_no_empty_or_unstorable_values() {
+        let read = |text: &str| {
+            let request = TestRequest::with_uri(&format!("/?{text}")).to_http_request();
+            query(&request, &["state", "models"])
+        };
+        let pairs = read("state=failed&models=a,b&models[]=c").unwrap();
+        assert_eq!(
+            (pairs.one("state").unwrap(), pairs.list("models")),
+            (Some("failed"), ["a", "b", "c"].map(str::to_owned).to_vec())
+        );
+        assert!(read("").unwrap().one("state").unwrap().is_none());
+        for (text, param) in [
+            ("stat=failed", "stat"),
+            ("state=", "state"),
+            ("state", "state"),
+            ("models=a&models=", "models"),
+            ("models=,", "models"),
+            ("state=a%00b", "state"),
+        ] {
+            assert_eq!(read(text).err().unwrap().error()["param"], param, "{text}");
+        }
     }
 
     #[test]

@@ -24,7 +24,9 @@ mod places;
 mod quote;
 mod rates;
 mod stream;
+mod texts;
 mod webhooks;
+mod whole;
 
 use std::sync::Arc;
 
@@ -43,7 +45,7 @@ use crate::webhooks::Webhooks;
 
 pub use access::Endpoint;
 use access::{endpoint, page};
-pub use answer::{GenerationView, ImageAnswer, image_views};
+pub use answer::{GenerationView, ImageAnswer, StateText, image_views};
 pub use author::accounts_of;
 pub use files::Files;
 pub use generations::{GenerationList, state_filter, time_filter};
@@ -52,7 +54,9 @@ pub use input::{QueryPairs, fixed_body, query};
 pub use models::ModelTable;
 pub use openapi::{docs_page, openapi_document, render_document};
 pub use places::{fetch, public_base};
+pub use texts::ListOrder;
 pub use webhooks::Letters;
+pub use whole::Whole;
 
 /// What every handler may use.
 pub struct Services {

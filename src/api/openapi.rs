@@ -14,7 +14,7 @@ use utoipa::openapi::{Info, License, OpenApi, Server, Tag};
 use super::Services;
 use super::access::{Endpoint, Open, add_to_document};
 use super::fal_clients::FalError;
-use crate::catalogue::{Catalogue, Components};
+use crate::catalogue::{Catalogue, Components, MODEL_ID};
 use crate::http::{Code, Problem, ProblemBody};
 
 /// The document of these routes, without the models: title, licence, server, tags, keys, operations.
@@ -84,6 +84,7 @@ pub fn render_document(api: &OpenApi, catalogue: &Catalogue) -> Result<String, s
             mapping.insert(id.clone(), reference.clone());
         }
     }
+    let ids: Vec<String> = mapping.keys().cloned().collect();
     if let Some(components) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         components.insert(
             "ImageGenerationRequest".into(),
@@ -92,6 +93,10 @@ pub fn render_document(api: &OpenApi, catalogue: &Catalogue) -> Result<String, s
                 "oneOf": choices,
                 "discriminator": {"propertyName": "model", "mapping": mapping},
             }),
+        );
+        components.insert(
+            MODEL_ID.to_owned(),
+            json!({ "type": "string", "enum": ids, "description": "A model on offer, by its id or another name of it." }),
         );
         components.extend(added);
         for schema in components.values_mut().filter(|schema| schema.get("allOf").is_some()) {

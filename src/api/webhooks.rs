@@ -242,10 +242,10 @@ pub async fn rotate_webhook_secret(
     operation_id = "listWebhookDeliveries",
     tag = "webhooks",
     params(
-        ("generation_id" = Option<String>, Query, description = "Only those of this generation."),
+        ("generation_id" = inline(Option<GenerationId>), Query, description = "Only those of this generation."),
         ("state" = Option<DeliveryStateText>, Query, description = "Only those that stand so."),
         ("limit" = Option<u32>, Query, description = "How many at most.", minimum = 1, maximum = 1000),
-        ("after" = Option<String>, Query, description = "The page after this id."),
+        ("after" = inline(Option<WebhookDeliveryId>), Query, description = "The page after this id."),
     ),
     responses(
         (status = 200, description = "The page.", body = DeliveryList),

@@ -12,6 +12,8 @@ use super::rules::{CustomSize, Kind, Preset, SizeRule};
 use super::schema::{kind_schema, pixels_schema, size_pattern};
 use super::switches::Switch;
 
+/// The component that lists the ids of all models on offer.
+pub const MODEL_ID: &str = "ModelId";
 /// Components by their names.
 pub type Components = BTreeMap<String, Json>;
 
@@ -30,7 +32,12 @@ impl Model {
         let model = writer.name("Model", json!({ "type": "string", "enum": ids, "description": self.description }));
         properties.insert("model".to_owned(), with(model, "The model, by its id or another name of it.", None));
         for parameter in &self.parameters {
-            properties.insert(parameter.name.as_ref().to_owned(), writer.parameter(parameter, ""));
+            let mut schema = writer.parameter(parameter, "");
+            let switch = Switch::ALL.into_iter().find(|(name, _)| *name == parameter.name.as_ref());
+            if let Some((_, switch @ Switch::Background)) = switch {
+                schema = writer.or_switch(&schema, switch);
+            }
+            properties.insert(parameter.name.as_ref().to_owned(), schema);
         }
         for (name, switch) in Switch::ALL {
             // A model's own parameter of that name, such as a colour of the background, comes first.
@@ -91,6 +98,7 @@ impl Writer<'_> {
     fn parameter(&mut self, parameter: &Parameter, above: &str) -> Json {
         let name = format!("{above}{}", pascal(&parameter.name));
         let schema = self.kind(&parameter.kind, &name, &pascal(&parameter.name));
+        let schema = if parameter.is_never_blank() { not_blank(schema) } else { schema };
         let default = parameter.default.as_ref().map(super::value::Value::to_json);
         let mut description = parameter.description.clone();
         let others: Vec<String> = parameter.accepts.iter().map(|name| format!("`{name}`")).collect();
@@ -130,7 +138,8 @@ impl Writer<'_> {
                 }
                 self.name(name, schema)
             }
-            Kind::Text(_) | Kind::Integer(_) | Kind::Seed(_) | Kind::Number(_) | Kind::Boolean => kind_schema(kind),
+            Kind::Text(_) => storable(kind_schema(kind)),
+            Kind::Integer(_) | Kind::Seed(_) | Kind::Number(_) | Kind::Boolean => kind_schema(kind),
         }
     }
 
@@ -184,6 +193,15 @@ impl Writer<'_> {
         self.name(&format!("{name}Pixels"), schema)
     }
 
+    /// A parameter of the model whose name is a switch's too: a boolean is the switch.
+    fn or_switch(&mut self, parameter: &Json, switch: Switch) -> Json {
+        let description = parameter["description"].clone();
+        let switch = self.switch(switch);
+        let mut either = self.name("BackgroundOrSwitch", json!({ "anyOf": [parameter, switch] }));
+        either["description"] = description;
+        either
+    }
+
     /// What may be asked of the gateway itself.
     fn switch(&mut self, switch: Switch) -> Json {
         let boolean = || json!({ "type": "boolean" });
@@ -194,7 +212,7 @@ impl Writer<'_> {
                 (formats, "How the images come: as links, or embedded in base64.", Some(json!("url")))
             }
             Switch::User => (
-                json!({ "type": "string", "maxLength": 512 }),
+                storable(json!({ "type": "string", "maxLength": 512 })),
                 "Your own name for your user; kept with the generation.",
                 None,
             ),
@@ -211,7 +229,7 @@ impl Writer<'_> {
                 (json!({ "type": "string", "format": "uri" }), "An `http(s)` URL to call when it is done.", None)
             }
             Switch::Fallbacks => (
-                json!({ "type": "array", "items": { "type": "string" }, "maxItems": 8 }),
+                json!({ "type": "array", "items": { "$ref": format!("#/components/schemas/{MODEL_ID}") }, "maxItems": 8 }),
                 "Models to try, in this order, when this one is proven to refuse. The dearest of them is held. An empty list switches off those that the model has by itself.",
                 None,
             ),
@@ -223,6 +241,20 @@ impl Writer<'_> {
         };
         with(schema, description, default)
     }
+}
+
+/// A text that every database can hold, if nothing narrower is said of it.
+fn storable(mut schema: Json) -> Json {
+    if schema.get("pattern").is_none() && schema.get("format").is_none() {
+        schema["pattern"] = json!(r"^[^\x00]*$");
+    }
+    schema
+}
+
+/// A text with something to read in it.
+fn not_blank(mut schema: Json) -> Json {
+    schema["pattern"] = json!(r"^[^\x00]*[^\s\x00][^\x00]*$");
+    schema
 }
 
 /// The schema, described, with its default in words: generators take a field with a `default` for one that is always
@@ -282,7 +314,10 @@ mod tests {
     fn a_parameter_that_shares_a_switch_s_name_comes_first() {
         let (_, components) = components("gpt-image-1.5");
         let background = &components["GptImage15Request"]["properties"]["background"];
-        assert!(background["$ref"].is_string(), "{background}");
+        let name = background["$ref"].as_str().unwrap().rsplit('/').next().unwrap();
+        let either = components[name]["anyOf"].as_array().unwrap();
+        assert!(either[0]["$ref"].is_string(), "{either:?}");
+        assert_eq!(either[1]["type"], "boolean", "{either:?}");
     }
 
     #[test]
@@ -301,7 +336,7 @@ mod tests {
             }
             for reference in text.split("#/components/schemas/").skip(1) {
                 let named = reference.split('"').next().unwrap();
-                assert!(components.contains_key(named), "{name} → {named}");
+                assert!(components.contains_key(named) || named == MODEL_ID, "{name} → {named}");
             }
         }
     }

@@ -27,7 +27,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use document::Components;
+pub use document::{Components, MODEL_ID};
 pub use error::CatalogueError;
 pub use file::check_file;
 pub use import::{ImportError, import};

@@ -129,6 +129,14 @@ pub struct Parameter {
     pub no_default_with: Vec<String>,
 }
 
+impl Parameter {
+    /// Whether its text must have something to read: it is a prompt without which there is no image.
+    pub(super) fn is_never_blank(&self) -> bool {
+        let is_free = matches!(&self.kind, Kind::Text(rule) if rule.pattern.is_none() && rule.format.is_none());
+        is_free && self.required && self.role == Some(Role::Prompt)
+    }
+}
+
 /// When a parameter is sent to the provider.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

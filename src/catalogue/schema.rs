@@ -97,6 +97,9 @@ fn any_name(parameter: &Parameter) -> Json {
 
 fn parameter_schema(parameter: &Parameter) -> Json {
     let mut schema = kind_schema(&parameter.kind);
+    if parameter.is_never_blank() {
+        schema["pattern"] = json!(r"\S");
+    }
     if !parameter.required || has_choice_of_name(parameter) {
         schema = nullable(schema);
     }

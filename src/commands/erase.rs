@@ -16,7 +16,7 @@ use super::{Failure, Output, find_project, open_accounts};
   imagegate erase project \"Web shop\"
 
 Prompts, parameters, answers and the images in IMAGEGATE_STORAGE are gone for good; amounts, models and times stay in
-the books. Copies that fal, a cache or a customer has are theirs to delete.")]
+the books. A running gateway has fal delete its copies; those in caches and at customers are not reached.")]
 pub enum Action {
     /// Erase the content of one generation that has ended
     Generation {

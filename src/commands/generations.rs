@@ -176,7 +176,8 @@ async fn show(accounts: &Accounts, books: &Books, text: &str) -> Result<(), Fail
     if record.prompt.is_some() {
         accounts.note(AuditEvent::PromptRead, Some(record.project_id), id.to_string(), &json!({})).await?;
     }
-    let history = GenerationHistory::of(&record, books.attempts(id).await?, books.entries(id).await?);
+    let erasures = accounts.provider_erasures(id).await?;
+    let history = GenerationHistory::of(&record, books.attempts(id).await?, books.entries(id).await?, &erasures);
     // A history is a tree: the same for people and programs.
     print(&format!("{:#}\n", serde_json::to_value(history)?))
 }

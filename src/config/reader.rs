@@ -261,10 +261,10 @@ const EXAMPLES: [&str; 2] = ["at-least-sixteen-characters", "replace-me-by-32-ra
 const PREFIXES: [&str; 2] = ["sk-ig-admin-", "sk-ig-"];
 
 /// Whether a secret takes fewer than ten thousand million guesses (zxcvbn's score below 4), or what follows a prefix of ours
-/// fewer than a million (below 2), or it is one of our examples.
+/// fewer than a hundred million (below 3), or it is one of our examples.
 fn is_easily_guessed(value: &str) -> bool {
     let secret = PREFIXES.iter().find_map(|prefix| value.strip_prefix(prefix)).unwrap_or(value);
     EXAMPLES.contains(&value)
         || zxcvbn::zxcvbn(value, &[]).score() < zxcvbn::Score::Four
-        || zxcvbn::zxcvbn(secret, &[]).score() < zxcvbn::Score::Two
+        || zxcvbn::zxcvbn(secret, &[]).score() < zxcvbn::Score::Three
 }

@@ -50,7 +50,7 @@ pub async fn list(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Pr
             }
         }
     };
-    Ok(page::show("Generations", "/console/generations", &content))
+    Ok(page::show(&visit, "Generations", "/console/generations", &content))
 }
 
 /// Where what was searched for is shown.
@@ -166,7 +166,7 @@ pub async fn show(visit: Visit, request: HttpRequest, path: web::Path<String>) -
             }
         }
     };
-    Ok(page::show("Generation", "/console/generations", &content))
+    Ok(page::show(&visit, "Generation", "/console/generations", &content))
 }
 
 /// `POST /console/generations/{id}/erase`.

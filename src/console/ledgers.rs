@@ -34,7 +34,7 @@ pub async fn holds(visit: Visit) -> Result<HttpResponse, Problem> {
             }
         }
     };
-    Ok(page::show("Open holds", "/console/holds", &content))
+    Ok(page::show(&visit, "Open holds", "/console/holds", &content))
 }
 
 /// `GET /console/drift`.
@@ -53,7 +53,7 @@ pub async fn drift(visit: Visit, request: HttpRequest) -> Result<HttpResponse, P
             }
         }
     };
-    Ok(page::show("Drift", "/console/drift", &content))
+    Ok(page::show(&visit, "Drift", "/console/drift", &content))
 }
 
 /// `GET /console/audit`.
@@ -77,7 +77,7 @@ pub async fn audit(visit: Visit, request: HttpRequest) -> Result<HttpResponse, P
             }
         }
     };
-    Ok(page::show("Audit log", "/console/audit", &content))
+    Ok(page::show(&visit, "Audit log", "/console/audit", &content))
 }
 
 fn audit_row(entry: &Value) -> Markup {

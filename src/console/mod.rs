@@ -1,6 +1,7 @@
 //! The console: pages for operators, made on the server. It is a client of the API inside the same process, so that a
 //! page can show nothing else than what the API says, and can do nothing else.
 
+mod admin_keys;
 mod chart;
 mod form;
 mod generations;
@@ -53,6 +54,9 @@ pub fn routes(config: &mut web::ServiceConfig) {
         page!(GET "/console/projects/{id}" => projects::show),
         page!(POST "/console/projects/{id}/{action}" => projects::change),
         page!(POST "/console/projects/{id}/keys/{key}/{action}" => projects::change_key),
+        page!(GET "/console/admin-keys" => admin_keys::list),
+        page!(POST "/console/admin-keys" => admin_keys::create),
+        page!(POST "/console/admin-keys/{id}/revoke" => admin_keys::revoke),
         page!(GET "/console/models" => models::list),
         page!(GET "/console/holds" => ledgers::holds),
         page!(GET "/console/drift" => ledgers::drift),

@@ -38,7 +38,7 @@ pub async fn list(visit: Visit) -> Result<HttpResponse, Problem> {
             }
         }
     };
-    Ok(page::show("Models", "/console/models", &content))
+    Ok(page::show(&visit, "Models", "/console/models", &content))
 }
 
 fn row(model: &Value, endpoint: &str, rests: bool) -> Markup {

@@ -83,7 +83,7 @@ pub async fn show(visit: Visit) -> Result<HttpResponse, Problem> {
         }
         (top(&by_key, &projects))
     };
-    Ok(page::show("Overview", "/console", &content))
+    Ok(page::show(&visit, "Overview", "/console", &content))
 }
 
 /// An amount of nano-dollars on an axis.

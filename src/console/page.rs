@@ -4,6 +4,9 @@ use actix_web::HttpResponse;
 use maud::{DOCTYPE, Markup, html};
 use serde_json::Value;
 
+use super::admin_keys;
+use super::inside::Visit;
+use crate::accounts::AdminAction;
 use crate::domain::{Money, Timestamp};
 
 const PAGES: &[(&str, &str)] = &[
@@ -11,6 +14,7 @@ const PAGES: &[(&str, &str)] = &[
     ("/console/usage", "Usage"),
     ("/console/generations", "Generations"),
     ("/console/projects", "Projects and keys"),
+    (admin_keys::ADDRESS, "Admin keys"),
     ("/console/models", "Models"),
     ("/console/playground", "Playground"),
     ("/console/holds", "Open holds"),
@@ -19,16 +23,18 @@ const PAGES: &[(&str, &str)] = &[
 ];
 
 /// A page of the console; `here` is the address of its entry in the menu.
-pub fn show(title: &str, here: &str, content: &Markup) -> HttpResponse {
-    HttpResponse::Ok().content_type("text/html; charset=utf-8").body(frame(title, here, content).into_string())
+pub fn show(visit: &Visit, title: &str, here: &str, content: &Markup) -> HttpResponse {
+    let page = frame(Some(visit), title, here, content);
+    HttpResponse::Ok().content_type("text/html; charset=utf-8").body(page.into_string())
 }
 
-/// A page with the menu around it.
-pub fn frame(title: &str, here: &str, content: &Markup) -> Markup {
+/// A page with the menu of the visitor's role around it.
+pub fn frame(visit: Option<&Visit>, title: &str, here: &str, content: &Markup) -> Markup {
+    let is_owner = visit.is_some_and(|visit| visit.caller.role.may(AdminAction::Own));
     let menu = html! {
         nav aria-label="Console" {
             ul {
-                @for (address, name) in PAGES {
+                @for (address, name) in PAGES.iter().filter(|(address, _)| is_owner || *address != admin_keys::ADDRESS) {
                     li { a href=(address) aria-current=[(*address == here).then_some("page")] { (name) } }
                 }
             }
@@ -151,6 +157,21 @@ pub fn state(word: &Value) -> Markup {
         _ => ("state", "○"),
     };
     html! { span class=(class) { span aria-hidden="true" { (mark) " " } (word) } }
+}
+
+/// A new key, shown once; `back` is the address of the page that lists it.
+pub fn new_key(visit: &Visit, back: &str, back_label: &str, key: &Value, said: &str) -> HttpResponse {
+    let content = html! {
+        h1 { "A new key" }
+        div .notice.good role="status" {
+            p { (said) " It is shown only this once: put it where it is used before you leave this page." }
+            p { code #secret { (text(&key["value"])) } " " button .quiet type="button" data-copy="secret" { "Copy" } }
+            p .hint { code { (text(&key["id"])) } }
+        }
+        p { a href=(back) { (back_label) } }
+    };
+    let here = PAGES.iter().find(|(address, _)| *address != "/console" && back.starts_with(address));
+    show(visit, "A new key", here.map_or("", |(address, _)| address), &content)
 }
 
 /// What was just done, from the address that a form was sent back to.

@@ -35,7 +35,7 @@ pub async fn show(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Pr
         let model = visit.get(&format!("/v1/models/{}", path_of(id))).await?;
         whole_page(&visit, &models, &projects, &model)
     };
-    Ok(page::show("Playground", "/console/playground", &content))
+    Ok(page::show(&visit, "Playground", "/console/playground", &content))
 }
 
 /// A model's id in a path: its slashes stay.
@@ -207,7 +207,7 @@ pub async fn quote(visit: Visit, request: HttpRequest, body: web::Bytes) -> Resu
         Err(problem) if problem.code().status().is_client_error() => problems(&problem),
         Err(problem) => return Err(problem),
     };
-    Ok(piece_or_page(&request, &piece))
+    Ok(piece_or_page(&visit, &request, &piece))
 }
 
 fn problems(problem: &Problem) -> Markup {
@@ -223,12 +223,12 @@ fn problems(problem: &Problem) -> Markup {
 }
 
 /// A script takes the piece alone; without scripts it is a page.
-fn piece_or_page(request: &HttpRequest, piece: &Markup) -> HttpResponse {
+fn piece_or_page(visit: &Visit, request: &HttpRequest, piece: &Markup) -> HttpResponse {
     if request.headers().contains_key("x-console-piece") {
         return HttpResponse::Ok().content_type("text/html; charset=utf-8").body(piece.clone().into_string());
     }
     let content = html! { h1 { "Playground" } (piece) p { a href="/console/playground" { "Back to the form" } } };
-    page::show("Playground", "/console/playground", &content)
+    page::show(visit, "Playground", "/console/playground", &content)
 }
 
 /// `POST /console/playground/run`: makes the image in the background; its progress is asked for by its id.
@@ -237,10 +237,12 @@ pub async fn run(visit: Visit, request: HttpRequest, body: web::Bytes) -> Result
     wish.insert("background".to_owned(), Value::Bool(true));
     match visit.send_as(project, "/v1/images/generations", &Value::Object(wish)).await {
         Ok(taken) if request.headers().contains_key("x-console-piece") => {
-            Ok(piece_or_page(&request, &progress_piece(&taken)))
+            Ok(piece_or_page(&visit, &request, &progress_piece(&taken)))
         }
         Ok(taken) => Ok(redirect(&format!("/console/generations/{}", text(&taken["id"])))),
-        Err(problem) if problem.code().status().is_client_error() => Ok(piece_or_page(&request, &problems(&problem))),
+        Err(problem) if problem.code().status().is_client_error() => {
+            Ok(piece_or_page(&visit, &request, &problems(&problem)))
+        }
         Err(problem) => Err(problem),
     }
 }

@@ -49,7 +49,7 @@ pub async fn list(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Pr
             }
         }
     };
-    Ok(page::show("Projects and keys", "/console/projects", &content))
+    Ok(page::show(&visit, "Projects and keys", "/console/projects", &content))
 }
 
 /// `POST /console/projects`.
@@ -67,7 +67,7 @@ pub async fn show(visit: Visit, request: HttpRequest, path: web::Path<String>) -
     let mut keys = keys;
     add_budgets(&visit, &project, &mut keys).await?;
     let above = notice(request.query_string());
-    Ok(page::show(text(&project["name"]), "/console/projects", &project_page(&project, &keys, &above)))
+    Ok(page::show(&visit, text(&project["name"]), "/console/projects", &project_page(&project, &keys, &above)))
 }
 
 /// Writes beside each key what it may spend and has spent, for which OpenAI's list of keys has no words.
@@ -350,7 +350,7 @@ async fn create_key(visit: &Visit, project: &str, form: &Form) -> Result<HttpRes
         visit.send(Method::DELETE, &format!("{path}/{}", text(&made["id"])), &Value::Null).await?;
         return Err(problem);
     }
-    Ok(key_page(project, text(&key["id"]), text(&key["value"]), "The key was made."))
+    Ok(key_page(visit, project, key, "The key was made."))
 }
 
 async fn set_terms(visit: &Visit, key: &str, terms: Map<String, Value>) -> Result<(), Problem> {
@@ -361,17 +361,8 @@ async fn set_terms(visit: &Visit, key: &str, terms: Map<String, Value>) -> Resul
 }
 
 /// Shows a key, once.
-fn key_page(project: &str, id: &str, value: &str, said: &str) -> HttpResponse {
-    let content = html! {
-        h1 { "A new key" }
-        div .notice.good role="status" {
-            p { (said) " It is shown only this once: put it where it is used before you leave this page." }
-            p { code #secret { (value) } " " button .quiet type="button" data-copy="secret" { "Copy" } }
-            p .hint { code { (id) } }
-        }
-        p { a href=(format!("/console/projects/{project}")) { "Back to the project" } }
-    };
-    page::show("A new key", "/console/projects", &content)
+fn key_page(visit: &Visit, project: &str, key: &Value, said: &str) -> HttpResponse {
+    page::new_key(visit, &format!("/console/projects/{project}"), "Back to the project", key, said)
 }
 
 /// `POST /console/projects/{id}/keys/{key}/{deed}`.
@@ -389,7 +380,7 @@ pub async fn change_key(
         "rotate" => {
             let rotated = visit.send(Method::POST, &format!("/admin/v1/keys/{key}/rotate"), &json!({})).await?;
             let said = "The key was rotated; the old one works for another day.";
-            Ok(key_page(&project, text(&rotated["id"]), text(&rotated["value"]), said))
+            Ok(key_page(&visit, &project, &rotated, said))
         }
         "delete" => {
             visit.send(Method::DELETE, &path, &Value::Null).await?;

@@ -90,13 +90,11 @@ fn sign_in_address(request: &ServiceRequest) -> String {
 /// Puts on every answer what a browser must know, and makes a page of an error.
 fn dress(response: ServiceResponse<BoxBody>) -> ServiceResponse<BoxBody> {
     response.request().extensions_mut().insert(Verbatim);
-    let problem = response
-        .response()
-        .error()
-        .map(|fault| fault.as_error::<Problem>().cloned().unwrap_or_else(|| Problem::from_status(response.status())));
+    let problem = response.response().error().map(Problem::of);
     let mut response = match problem {
         Some(problem) => {
-            let page = error_page(&problem, response.status());
+            let visit = response.request().extensions().get::<Visit>().cloned();
+            let page = error_page(visit.as_ref(), &problem);
             response.into_response(page)
         }
         None => response,
@@ -119,7 +117,7 @@ fn put_headers(headers: &mut HeaderMap) {
     put("cache-control", "no-store");
 }
 
-fn error_page(problem: &Problem, status: StatusCode) -> HttpResponse {
+fn error_page(visit: Option<&Visit>, problem: &Problem) -> HttpResponse {
     let content = html! {
         div .notice.bad role="alert" {
             h1 { "That did not work" }
@@ -130,8 +128,8 @@ fn error_page(problem: &Problem, status: StatusCode) -> HttpResponse {
         }
         p { a href="/console" { "To the overview" } }
     };
-    let body = page::frame("Error", "", &content);
-    HttpResponse::build(status).content_type("text/html; charset=utf-8").body(body.into_string())
+    let body = page::frame(visit, "Error", "", &content);
+    HttpResponse::build(problem.code().status()).content_type("text/html; charset=utf-8").body(body.into_string())
 }
 
 /// Sends the browser on with `GET`.

@@ -113,7 +113,7 @@ pub async fn show(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Pr
             (table(&question.group, &rows))
         }
     };
-    Ok(page::show("Usage", "/console/usage", &content))
+    Ok(page::show(&visit, "Usage", "/console/usage", &content))
 }
 
 fn filters(question: &Question) -> Markup {

@@ -18,6 +18,13 @@ macro_rules! id {
         pub struct $name(Uuid);
 
         impl $name {
+            /// A regular expression of its texts.
+            pub const PATTERN: &'static str = if $prefix.is_empty() {
+                "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+            } else {
+                concat!("^", $prefix, "[0-9a-fA-F]{32}$")
+            };
+
             /// From the `UUIDv7` that an [`IdSource`](super::IdSource) made or a database holds.
             #[must_use]
             pub const fn from_uuid(uuid: Uuid) -> Self {
@@ -45,7 +52,10 @@ macro_rules! id {
             type Err = IdError;
 
             fn from_str(text: &str) -> Result<Self, Self::Err> {
+                // Written in one way only: a bare id with hyphens, one with a prefix without.
+                let length = if $prefix.is_empty() { 36 } else { 32 };
                 text.strip_prefix($prefix)
+                    .filter(|rest| rest.len() == length)
                     .and_then(|rest| Uuid::parse_str(rest).ok())
                     .map(Self)
                     .ok_or_else(|| IdError(text.to_owned()))

@@ -4,6 +4,7 @@ mod attempt;
 mod call;
 mod clock;
 mod erase;
+mod erase_at_providers;
 mod generate;
 mod generation;
 mod inputs;
@@ -38,6 +39,7 @@ use crate::providers::{Failure, FailureKind, FileWish, Health, Prepared, Provide
 pub use call::CallError;
 pub use clock::ClockSkew;
 pub use erase::{EraseError, Eraser};
+pub use erase_at_providers::watch as erase_at_providers;
 pub use generate::{Accepted, GenerateError, Request};
 pub use generation::{Cancellation, Finished, Job, Preview, Progress};
 pub use inputs::check_file;

@@ -21,8 +21,6 @@ const FORWARDED_HEADERS: [HeaderName; 4] = [
     HeaderName::from_static("x-forwarded-host"),
     HeaderName::from_static("x-forwarded-proto"),
 ];
-/// Longest time that a whole body may take to arrive.
-pub const BODY_TIME: Duration = Duration::from_mins(1);
 
 /// Whom to believe.
 #[derive(Debug, Clone, Default)]

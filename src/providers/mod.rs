@@ -1,6 +1,7 @@
 //! The seam to whoever makes the images: a trait, a neutral outcome and a neutral error. `fal` is behind it.
 
 mod bill;
+mod erase;
 pub mod fal;
 mod health;
 mod hook;
@@ -20,6 +21,7 @@ use crate::catalogue::Order;
 use crate::domain::GenerationId;
 
 pub use bill::{Bill, BillingError, BillingEvent, Bills, OddLine};
+pub use erase::{Erase, EraseError, Erasers};
 pub use health::{BreakerHealth, Health, KeyHealth, KeyState};
 pub use hook::{HookCall, HookError, HookHint};
 pub use media::{Media, MediaError};

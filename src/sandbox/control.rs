@@ -26,6 +26,7 @@ pub async fn reset(sandbox: web::Data<Sandbox>) -> HttpResponse {
     sandbox.jobs.clear();
     sandbox.tally.clear();
     sandbox.uploads.clear();
+    sandbox.deleted.clear();
     sandbox.rules.clear();
     HttpResponse::NoContent().finish()
 }

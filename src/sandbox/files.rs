@@ -17,6 +17,9 @@ pub async fn get_file(
     sandbox: web::Data<Sandbox>,
 ) -> HttpResponse {
     let name = path.into_inner().1;
+    if sandbox.deleted.has(&name) {
+        return answers::json(404, &json!({"detail": "Not Found"}));
+    }
     let picture = Picture::from_file_name(&name);
     let words = picture.as_ref().map(Picture::words).unwrap_or_default();
     let action = sandbox.rules.take(Stage::File, None, words);

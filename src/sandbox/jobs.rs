@@ -237,6 +237,11 @@ impl Jobs {
         table.by_id.get(&id).filter(|job| job.prefix == prefix && !job.fate.forget).cloned()
     }
 
+    /// The request of that id, whatever its owner and alias.
+    pub fn of_any(&self, id: Uuid) -> Option<Arc<Job>> {
+        self.table().by_id.get(&id).filter(|job| !job.fate.forget).cloned()
+    }
+
     /// How many pictures have been made up to `now`, read or not.
     pub fn pictures_made(&self, now: Timestamp) -> u64 {
         let table = self.table();

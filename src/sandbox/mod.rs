@@ -8,7 +8,7 @@
 //! | `queue.fal.run` | `/`, as in `POST /fal-ai/flux/dev` |
 //! | `fal.run` | `/run/`, as in `POST /run/fal-ai/flux/dev`, and `…/stream`; or `/` on a port of its own |
 //! | `rest.fal.ai` | `/storage/…`, `/.well-known/jwks.json` |
-//! | `api.fal.ai` | `/v1/models`, `/v1/models/pricing`, `/v1/models/billing-events` |
+//! | `api.fal.ai` | `/v1/models`, `/v1/models/pricing`, `/v1/models/billing-events`, `/v1/models/requests/…/payloads` |
 //! | `v3.fal.media`, `v3b.fal.media` | `/files/b/…`, `/files/upload` |
 //! | – | `/__sandbox/…`: what was counted, and how to misbehave |
 //!
@@ -28,6 +28,7 @@ mod inputs;
 mod jobs;
 mod misbehave;
 mod paths;
+mod payloads;
 mod picture;
 mod plan;
 mod platform;
@@ -54,6 +55,7 @@ pub use running::{Running, start};
 use crate::domain::{Clock, IdSource};
 use behaviour::Rules;
 use jobs::Jobs;
+use payloads::Deleted;
 use schema::Schemas;
 use storage::Uploads;
 use tally::Tally;
@@ -130,6 +132,7 @@ struct Sandbox {
     tally: Tally,
     rules: Rules,
     uploads: Uploads,
+    deleted: Deleted,
     webhooks: Sender,
     /// The port of synchronous runs, once it is known.
     run_port: OnceLock<u16>,
@@ -150,6 +153,7 @@ impl Sandbox {
             tally: Tally::default(),
             rules: Rules::default(),
             uploads: Uploads::default(),
+            deleted: Deleted::default(),
             webhooks: Sender::new(ids.as_ref())?,
             run_port: OnceLock::new(),
             clock,

@@ -32,6 +32,7 @@ pub async fn answer(request: HttpRequest, payload: web::Payload, sandbox: web::D
             if let Some(refused) = answers::refuses_to_read(&request) {
                 return refused;
             }
+            let id = id.filter(|id| !sandbox.deleted.has(&id.to_string()));
             let job = id.and_then(|id| sandbox.jobs.find(&prefix, id));
             match job {
                 Some(job) => about(&request, &sandbox, &job, verb).await,

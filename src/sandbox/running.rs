@@ -12,8 +12,8 @@ use actix_web::{App, Error, HttpResponse, HttpServer, web};
 use tokio::sync::oneshot;
 
 use super::{
-    BODY_LIMIT, Sandbox, SandboxError, Settings, billing, control, files, misbehave, platform, queue, run, storage,
-    webhooks,
+    BODY_LIMIT, Sandbox, SandboxError, Settings, billing, control, files, misbehave, payloads, platform, queue, run,
+    storage, webhooks,
 };
 use crate::domain::{Clock, IdSource};
 
@@ -116,6 +116,7 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/v1/models", web::get().to(platform::list_models))
         .route("/v1/models/pricing", web::get().to(platform::get_pricing))
         .route("/v1/models/billing-events", web::get().to(billing::list_events))
+        .route("/v1/models/requests/{id}/payloads", web::delete().to(payloads::delete))
         .route("/run/{path:.*}", web::to(run::answer))
         .default_service(web::to(queue::answer));
 }

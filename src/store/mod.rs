@@ -24,6 +24,7 @@ mod months;
 mod open;
 mod privacy;
 mod projects;
+mod provider_erasures;
 mod resends;
 mod reserving;
 mod rows;
@@ -55,6 +56,7 @@ pub use maintenance::Purged;
 pub use open::{StoreOptions, without_password};
 pub use privacy::ProjectErasure;
 pub use projects::{ANY_MODEL, ProjectChange, ProjectRecord, RateLimit};
+pub use provider_erasures::{DueErasure, ProviderErasure};
 pub use rows::{
     AttemptRecord, Balance, Cursor, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, Late,
     LedgerEntry, OpenHold, Outcome, Page, Reservation, Submitted,

@@ -69,17 +69,22 @@ impl WriteTransaction {
         must_touch("projects", touched, 1)
     }
 
-    /// Erases the content of generations that have ended and are not erased yet. How many those were.
+    /// Erases the content of generations that have ended and are not erased yet, and has their providers asked to delete what
+    /// they have of them. How many those were.
     pub(crate) async fn erase_generations(&mut self, rows: &[Remains], now: Timestamp) -> Result<u64, StoreError> {
         let mut erased = 0;
         for row in rows {
-            erased += on_both!(self.connection(), connection =>
+            let touched = on_both!(self.connection(), connection =>
                 sqlx::query("UPDATE generations SET prompt = NULL, prompt_expires_at = NULL, parameters = '{}',
                                  answer = $2, error = $3, reason = $4, erased_at = $5
                              WHERE id = $1 AND settled_at IS NOT NULL AND erased_at IS NULL")
                     .bind(row.id.uuid()).bind(row.answer.as_deref()).bind(row.error.as_deref())
                     .bind(row.reason.as_str()).bind(now.micros())
                     .execute(connection).await.map(|done| done.rows_affected()))?;
+            if touched > 0 {
+                self.ask_providers_to_erase(row.id, now).await?;
+            }
+            erased += touched;
         }
         Ok(erased)
     }

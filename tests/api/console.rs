@@ -21,6 +21,7 @@ on_both_databases!(
     the_console_is_where_the_operators_face_is,
     a_page_tells_the_browser_what_it_may_load,
     a_picture_that_we_keep_is_shown_as_well,
+    admin_keys_are_made_and_revoked_by_owners_only,
     a_person_can_use_every_page,
 );
 
@@ -34,6 +35,7 @@ const PAGES: &[&str] = &[
     "/generations/x/images/0",
     "/projects",
     "/projects/x",
+    "/admin-keys",
     "/models",
     "/holds",
     "/drift",
@@ -204,6 +206,79 @@ async fn a_picture_that_we_keep_is_shown_as_well(kind: Database) {
     let picture = get(&house.gateway, &path, &cookie).await;
     assert_eq!(picture.status(), StatusCode::OK);
     assert_eq!(image::load_from_memory(&picture.bytes().await.unwrap()).unwrap().width(), 1472);
+}
+
+async fn admin_keys_are_made_and_revoked_by_owners_only(kind: Database) {
+    let House { gateway, fal: _fal, database: _database } = House::new(kind).await;
+    let owner = session(&gateway, ADMIN_KEY).await;
+    let post = |path: &str, cookie: &str, fields: &[(&str, &str)]| {
+        form(gateway.request(Method::POST, &format!("/console/admin-keys{path}")).header(COOKIE, cookie), fields)
+    };
+    let list = async |cookie: &str| {
+        let page = get(&gateway, "/admin-keys", cookie).await;
+        assert_eq!(page.status(), StatusCode::OK);
+        page.text().await.unwrap()
+    };
+    assert!(list(&owner).await.contains("Set by a setting"));
+    let fields = [("name", "Reader"), ("role", "read_only"), ("allowed_addresses", "127.0.0.0/8")];
+    let foreign = post("", &owner, &fields).header("sec-fetch-site", "cross-site").send().await.unwrap();
+    assert_eq!(foreign.status(), StatusCode::FORBIDDEN);
+    let without_role = from_a_page(post("", &owner, &[("name", "Reader")])).send().await.unwrap();
+    assert_eq!(without_role.status(), StatusCode::BAD_REQUEST);
+    assert!(!list(&owner).await.contains("Reader"));
+
+    // Its value is shown once; it has the role that was chosen.
+    let make = async |name: &str, role: &str| {
+        let fields = [("name", name), ("role", role), ("allowed_addresses", "127.0.0.0/8")];
+        let made = from_a_page(post("", &owner, &fields)).send().await.unwrap();
+        assert_eq!(made.status(), StatusCode::OK);
+        let page = made.text().await.unwrap();
+        let between = |before: &str| page.split(before).nth(1).unwrap().split('<').next().unwrap().to_owned();
+        (between("<code id=\"secret\">"), format!("key_{}", between("<code>key_")))
+    };
+    let (reader_key, reader_id) = make("Reader", "read_only").await;
+    let shown = list(&owner).await;
+    for text in ["Reader", "read_only", "127.0.0.0/8", reader_id.as_str()] {
+        assert!(shown.contains(text), "{text}");
+    }
+    assert!(!shown.contains(&reader_key));
+
+    // Who is no owner neither sees the page, nor its entry in the menu, nor can do anything.
+    let reader = session(&gateway, &reader_key).await;
+    assert_eq!(get(&gateway, "/admin-keys", &reader).await.status(), StatusCode::FORBIDDEN);
+    let revoke = |id: &str, cookie: &str| from_a_page(post(&format!("/{id}/revoke"), cookie, &[])).send();
+    for refused in [from_a_page(post("", &reader, &fields)).send().await, revoke(&reader_id, &reader).await] {
+        assert_eq!(refused.unwrap().status(), StatusCode::FORBIDDEN);
+    }
+    let entry = "href=\"/console/admin-keys\"";
+    assert!(!get(&gateway, "", &reader).await.text().await.unwrap().contains(entry));
+    assert!(get(&gateway, "", &owner).await.text().await.unwrap().contains(entry));
+
+    // The last owner stays; others go, and their sessions with them.
+    let (second_key, second_id) = make("Second", "owner").await;
+    let second = session(&gateway, &second_key).await;
+    let keys = gateway.admin(Method::GET, "/v1/organization/admin_api_keys?limit=100").send().await.unwrap();
+    let keys = read(keys, StatusCode::OK).await;
+    let setting = keys["data"].as_array().unwrap().iter().find(|key| key["owner"]["name"] == "setting").unwrap();
+    let setting = setting["id"].as_str().unwrap();
+    let unrevokable = revoke(setting, &second).await.unwrap();
+    assert!(unrevokable.status().is_client_error(), "{}", unrevokable.status());
+    let demoted = gateway.request(Method::PATCH, &format!("/admin/v1/keys/{setting}")).bearer_auth(&second_key);
+    read(demoted.json(&json!({"role": "billing"})).send().await.unwrap(), StatusCode::OK).await;
+    let refused = revoke(&second_id, &second).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::CONFLICT);
+    assert!(refused.text().await.unwrap().contains("last admin key with the role `owner`"));
+    let gone = revoke(&reader_id, &second).await.unwrap();
+    assert_eq!(
+        (gone.status(), &gone.headers()["location"]),
+        (StatusCode::SEE_OTHER, &"/console/admin-keys?done=deleted".parse().unwrap())
+    );
+    let shown = list(&second).await;
+    assert!(shown.contains(&second_id) && !shown.contains(&reader_id));
+    eventually(Duration::from_secs(20), || async {
+        (get(&gateway, "", &reader).await.status() == StatusCode::SEE_OTHER).then_some(())
+    })
+    .await;
 }
 
 /// `tests/console/look.cjs` in headless Chromium; its pictures stay in the target folder.

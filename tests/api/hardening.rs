@@ -10,7 +10,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::raw::RawClient;
-use crate::support::{Database, House, PROJECT_KEY, client, eventually, free_port, on_both_databases, read, t_rex};
+use crate::support::{
+    ADMIN_KEY, Database, House, PROJECT_KEY, client, eventually, free_port, on_both_databases, read, t_rex,
+};
 
 on_both_databases!(
     ambiguous_headers_and_unreadable_bodies_are_refused_at_once,
@@ -18,6 +20,7 @@ on_both_databases!(
     what_a_key_opens_is_kept_by_no_cache,
     long_names_are_cut_in_answers,
     blank_and_invisible_texts_are_refused,
+    a_body_that_arrives_too_slowly_is_answered_408,
 );
 
 async fn ambiguous_headers_and_unreadable_bodies_are_refused_at_once(kind: Database) {
@@ -163,6 +166,54 @@ async fn long_names_are_cut_in_answers(kind: Database) {
         let length = answer.text().await.unwrap().len();
         assert!(length < 20_000, "an error of {length} bytes");
     }
+}
+
+async fn a_body_that_arrives_too_slowly_is_answered_408(kind: Database) {
+    let house = House::with(kind, Duration::ZERO, &[("IMAGEGATE_BODY_TIMEOUT", "1s")]).await;
+    let sign_in = house.gateway.request(Method::POST, "/console/sign-in").header("sec-fetch-site", "same-origin");
+    let signed_in = sign_in.body(format!("key={ADMIN_KEY}&next=/console")).send().await.unwrap();
+    let session = signed_in.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let (project, admin) =
+        (format!("authorization: Bearer {PROJECT_KEY}"), format!("authorization: Bearer {ADMIN_KEY}"));
+    let console = format!("sec-fetch-site: same-origin\r\ncookie: {session}");
+    let (json, form) = ("application/json", "application/x-www-form-urlencoded");
+    let parts = "multipart/form-data; boundary=b";
+    let slow = [
+        ("POST", "/v1/images/generations", json, &project, "\"code\":\"request_timeout\""),
+        ("POST", "/v1/images/edits", parts, &project, "\"code\":\"request_timeout\""),
+        ("POST", "/v1/files", parts, &project, "\"code\":\"request_timeout\""),
+        ("POST", "/fal/run/fal-ai/flux/dev", json, &project, "did not arrive in time"),
+        ("PATCH", "/admin/v1/projects/default", json, &admin, "\"code\":\"request_timeout\""),
+        ("POST", "/v1/organization/projects", json, &admin, "\"code\":\"request_timeout\""),
+        ("POST", "/console/projects", form, &console, "did not arrive in time"),
+        ("POST", "/console/sign-in", form, &console, "did not arrive in time"),
+    ];
+    let address = house.gateway.base.trim_start_matches("http://").to_owned();
+    let asked = slow.map(|(method, path, content_type, headers, expected)| {
+        let start = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {address}\r\n{headers}\r\ncontent-type: {content_type}\r\ncontent-length: 1000\r\n\r\n"
+        );
+        let address = address.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut connection = TcpStream::connect(&address).unwrap();
+            connection.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
+            connection.write_all(format!("{start}{{").as_bytes()).unwrap();
+            let mut answer = String::new();
+            let mut piece = [0; 4096];
+            while !answer.contains(expected) {
+                match connection.read(&mut piece) {
+                    Ok(length) if length > 0 => answer.push_str(&String::from_utf8_lossy(&piece[..length])),
+                    ended => panic!("{method} {path}: {ended:?} after {answer}"),
+                }
+            }
+            assert!(answer.starts_with("HTTP/1.1 408 "), "{method} {path}: {answer}");
+        })
+    });
+    for ask in asked {
+        ask.await.unwrap();
+    }
+    assert_eq!(house.gateway.generations().await.len(), 0);
+    assert_eq!(house.ask(&t_rex()).await.0, 201);
 }
 
 #[tokio::test]

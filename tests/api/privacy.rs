@@ -15,6 +15,7 @@ on_both_databases!(
     a_generations_content_is_erased_and_its_money_stays,
     what_is_open_is_erased_only_once_it_has_ended,
     a_projects_content_is_erased_and_no_other_projects,
+    what_fal_has_is_deleted_too_as_soon_as_fal_can,
 );
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -190,6 +191,49 @@ async fn a_generations_content_is_erased_and_its_money_stays(kind: Database) {
     assert!(done.status.success(), "{done:?}");
     assert!(history(gateway, other).await["erased_at"].is_i64());
     assert_eq!(files_below(folder.path()), 0);
+}
+
+async fn what_fal_has_is_deleted_too_as_soon_as_fal_can(kind: Database) {
+    let house = House::new(kind).await;
+    let gateway = &house.gateway;
+    let ask = async |seed: u32| {
+        let mut body = t_rex();
+        body["seed"] = json!(seed);
+        let made = read(gateway.generate(&body).send().await.unwrap(), StatusCode::CREATED).await;
+        (made["id"].as_str().unwrap().to_owned(), made["data"][0]["url"].as_str().unwrap().to_owned())
+    };
+    let status = async |url: &str| client().get(url).send().await.unwrap().status();
+    let ((id, url), (other, others)) = (ask(1).await, ask(2).await);
+    assert_eq!(history(gateway, &id).await["erasure_at_provider"], Value::Null);
+
+    // fal is broken, then refuses the key, then does it. The erasure itself waits for none of that.
+    house
+        .misbehave(json!([
+            {"at": "platform", "times": 1, "do": {"status": 503}},
+            {"at": "platform", "times": 1, "do": {"status": 403}},
+        ]))
+        .await;
+    let path = format!("/admin/v1/generations/{id}/content");
+    admin(gateway, Method::DELETE, &path, Value::Null, StatusCode::OK).await;
+    let erased = eventually(MINUTE, || async {
+        let erasure = history(gateway, &id).await["erasure_at_provider"].clone();
+        erasure["deleted_at"].is_i64().then_some(erasure)
+    })
+    .await;
+    assert_eq!((&erased["tries"], &erased["error"]), (&json!(3), &Value::Null));
+    assert_eq!((status(&url).await, status(&others).await), (StatusCode::NOT_FOUND, StatusCode::OK));
+    let log = gateway.log();
+    for words in ["it is tried again", "requires a key with the scope `ADMIN`", "has deleted erased content"] {
+        assert!(log.contains(words), "{words}");
+    }
+
+    // All of a project's, too.
+    admin(gateway, Method::DELETE, "/admin/v1/projects/default/content", Value::Null, StatusCode::ACCEPTED).await;
+    eventually(MINUTE, || async {
+        history(gateway, &other).await["erasure_at_provider"]["deleted_at"].is_i64().then_some(())
+    })
+    .await;
+    assert_eq!(status(&others).await, StatusCode::NOT_FOUND);
 }
 
 async fn what_is_open_is_erased_only_once_it_has_ended(kind: Database) {

@@ -205,6 +205,7 @@ impl<'a> Start<'a> {
             ("FAL_REST_URL", queue_url.to_owned()),
             // Where the stand-in has what is another host at fal.
             ("FAL_RUN_URL", format!("{queue_url}/run")),
+            ("FAL_API_URL", format!("{queue_url}/v1")),
             ("FAL_KEY", "test:test".to_owned()),
         ];
         Self { database_url, settings }

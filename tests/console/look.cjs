@@ -176,6 +176,23 @@ const main = async () => {
   await page.goto(`${base}/console/usage?model=there-is-no-such-model`);
   await page.waitForSelector(".empty");
 
+  // An admin key is shown once, and revoked after a question.
+  await page.goto(`${base}/console/admin-keys`);
+  await look(page, "admin-keys");
+  await page.fill("#name", "a colleague");
+  await page.selectOption("#role", "operator");
+  await page.click("text=Make the key");
+  assert.match(await page.textContent("#secret"), /^sk-ig-admin-/);
+  await look(page, "admin-key-made");
+  await page.click("text=Back to the admin keys");
+  page.once("dialog", (dialog) => dialog.dismiss());
+  await page.click("[aria-label='Revoke a colleague']");
+  await page.waitForTimeout(300);
+  page.once("dialog", (dialog) => dialog.accept());
+  await page.click("[aria-label='Revoke a colleague']");
+  await page.waitForSelector("text=The key no longer works.");
+  assert.equal(await page.locator("[aria-label='Revoke a colleague']").count(), 0);
+
   for (const name of ["holds", "drift", "audit"]) {
     await page.goto(`${base}/console/${name}`);
     await look(page, name);
@@ -194,7 +211,7 @@ const main = async () => {
     viewport: { width: 360, height: 740 }, colorScheme: "dark", storageState: await context.storageState(),
   })).newPage();
   watch(phone);
-  for (const [name, where] of [["overview", ""], ["generation", `/generations/${id}`], ["playground", "/playground"], ["usage", "/usage"], ["project", `/projects/${project}`], ["models", "/models"]]) {
+  for (const [name, where] of [["overview", ""], ["generation", `/generations/${id}`], ["playground", "/playground"], ["usage", "/usage"], ["project", `/projects/${project}`], ["models", "/models"], ["admin-keys", "/admin-keys"]]) {
     await phone.goto(`${base}/console${where}`);
     await look(phone, `phone-dark-${name}`);
   }

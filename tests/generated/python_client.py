@@ -19,6 +19,7 @@ from imagegate_client.models import (
     IdeogramV2Model,
     IdeogramV2Request,
     ImageAnswer,
+    ListImageUsageBucketWidth,
     NamedSize,
     Problem,
 )
@@ -61,7 +62,7 @@ assert any(model.id == "flux/dev" for model in list_models.sync(client=project).
 
 # Usage and costs, to the nano-dollar.
 day = started - started % 86400
-usage = list_image_usage.sync(client=admin, start_time=day, bucket_width="1d")
+usage = list_image_usage.sync(client=admin, start_time=day, bucket_width=ListImageUsageBucketWidth("1d"))
 assert sum(result.images for bucket in usage.data for result in bucket.results) == 3, usage
 costs = list_costs.sync(client=admin, start_time=day)
 assert any(bucket.results for bucket in costs.data), costs

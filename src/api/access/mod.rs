@@ -2,6 +2,7 @@
 //! [`Endpoint`], so that it does not compile.
 
 mod callers;
+mod parameters;
 mod routes;
 
 use actix_web::FromRequest;

@@ -7,6 +7,7 @@ use utoipa::openapi::path::{HttpMethod, Operation, Paths};
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Content, OpenApi, PathItem, Ref, RefOr, Response, Schema};
 
+use super::parameters::describe_parameters;
 use super::{Access, Open, StatesCaller};
 use crate::accounts::AdminAction;
 use crate::http::{Code, Problem};
@@ -116,6 +117,7 @@ pub fn add_to_document(endpoints: &[Endpoint], document: &mut OpenApi) {
     for endpoint in endpoints {
         let Some(documented) = &endpoint.document else { continue };
         let mut operation = (documented.operation)();
+        describe_parameters(&mut operation, &endpoint.pattern);
         describe_refusals(&mut operation, endpoint.access);
         let tags = (documented.tags)().into_iter().map(str::to_owned);
         operation.tags.get_or_insert_default().extend(tags);
@@ -205,7 +207,11 @@ pub fn resources(prefix: &str, endpoints: Vec<Endpoint>, wrong_method: WrongMeth
         }
     }
     let resource = |(pattern, group): (String, Vec<Endpoint>)| {
-        let allowed: Vec<&str> = group.iter().map(|endpoint| endpoint.method.as_str()).collect();
+        let mut allowed: Vec<&str> = group.iter().map(|endpoint| endpoint.method.as_str()).collect();
+        // Whatever answers `GET` answers `HEAD`, without the body.
+        if let Some(get) = allowed.iter().position(|method| *method == "GET") {
+            allowed.insert(get + 1, "HEAD");
+        }
         let allowed = allowed.join(", ");
         let below = pattern.strip_prefix(prefix).unwrap_or(&pattern);
         let resource =

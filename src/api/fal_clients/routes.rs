@@ -165,7 +165,7 @@ impl FalCall {
     path = "/fal/proxy",
     operation_id = "readThroughFalProxy",
     tag = "fal",
-    params(("x-fal-target-url" = String, Header, description = "The address at fal: `https://queue.fal.run/fal-ai/flux/requests/{id}/status`.")),
+    params(("x-fal-target-url" = String, Header, description = "The address at fal: `https://queue.fal.run/fal-ai/flux/requests/{id}/status`.", pattern = "^(https://)?(queue\\.fal\\.run|queue\\.falrun\\.com)/[A-Za-z0-9_-]+(/[A-Za-z0-9._-]+)+/requests/[A-Za-z0-9-]+(/response|/status(/stream)?)?(\\?[!-~]*)?$")),
     responses(
         (status = 200, description = "The output, or the status of a request that has ended.", body = Object),
         (status = 202, description = "The status of a request that has not ended.", body = Object),
@@ -186,7 +186,7 @@ pub async fn read_through_fal_proxy(call: FalCall) -> HttpResponse {
     operation_id = "sendThroughFalProxy",
     tag = "fal",
     request_body(content = Object, content_type = "application/json", description = "The model's input in fal's words."),
-    params(("x-fal-target-url" = String, Header, description = "The address at fal: `https://queue.fal.run/fal-ai/flux/dev`.")),
+    params(("x-fal-target-url" = String, Header, description = "The address at fal: `https://queue.fal.run/fal-ai/flux/dev`.", pattern = "^(https://)?((queue\\.)?(fal\\.run|falrun\\.com)/[A-Za-z0-9_-]+(/[A-Za-z0-9._-]+)+|rest(\\.alpha)?\\.fal\\.ai/storage/upload/initiate)(\\?[!-~]*)?$")),
     responses(
         (status = 200, description = "The queued request, the output, or a place for a file.", body = Object),
         FalErrors,
@@ -204,7 +204,7 @@ pub async fn send_through_fal_proxy(call: FalCall) -> HttpResponse {
     path = "/fal/proxy",
     operation_id = "cancelThroughFalProxy",
     tag = "fal",
-    params(("x-fal-target-url" = String, Header, description = "The address at fal: `https://queue.fal.run/fal-ai/flux/requests/{id}/cancel`.")),
+    params(("x-fal-target-url" = String, Header, description = "The address at fal: `https://queue.fal.run/fal-ai/flux/requests/{id}/cancel`.", pattern = "^(https://)?(queue\\.fal\\.run|queue\\.falrun\\.com)/[A-Za-z0-9_-]+(/[A-Za-z0-9._-]+)+/requests/[A-Za-z0-9-]+/cancel(\\?[!-~]*)?$")),
     responses((status = 202, description = "It is asked for.", body = Object), FalErrors),
 )]
 pub async fn cancel_through_fal_proxy(call: FalCall) -> HttpResponse {

@@ -10,7 +10,7 @@ mod words;
 use std::sync::Arc;
 
 use super::json::{Json, Object};
-use super::model::{Field, Model, Parameter, Role};
+use super::model::{Field, Model, Parameter};
 use super::order::{Order, Slot};
 use super::problem::{Code, Problem, Rejection};
 use super::rules::Kind;
@@ -151,8 +151,8 @@ impl<'j> Reading<'j> {
         let value = findings.within(key, |findings| {
             let value = check(&parameter.kind, json, findings)?;
             let is_blank = matches!(&value, Value::Text(text) if text.trim().is_empty());
-            if is_blank && parameter.required && parameter.role == Some(Role::Prompt) {
-                findings.note(Code::Custom, format!("{} must not be blank", findings.here()));
+            if is_blank && parameter.is_never_blank() {
+                findings.note(Code::InvalidString, format!("{} must not be blank", findings.here()));
                 return None;
             }
             Some(value)

@@ -21,19 +21,20 @@ fn quick() -> StoreOptions {
     }
 }
 
-/// A desk with a direct line to its database, and one by a wire that can be made to misbehave.
-async fn over_a_wire() -> (Desk, Proxy, Desk) {
+/// A desk with a direct line to its database, and one by a wire that can be made to misbehave. The database goes away when it
+/// is dropped.
+async fn over_a_wire() -> (TestDatabase, Desk, Proxy, Desk) {
     let mut database = TestDatabase::postgres().await;
     let direct = Desk::open(&database).await;
     let wire = Proxy::to(&database.address).await;
     database.address = wire.address(&database.address);
     let desk = Desk::with(database.open_with(quick()).await, direct.project, direct.key);
-    (direct, wire, desk)
+    (database, direct, wire, desk)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_whose_answer_is_lost_is_found_by_the_second_try() {
-    let (direct, wire, desk) = over_a_wire().await;
+    let (_database, direct, wire, desk) = over_a_wire().await;
     let key = Some(Idempotency { key: "k".to_owned(), digest: [1; 32], expires_at: NOW.plus(Duration::from_mins(1)) });
     let reservation = Reservation { idempotency: key, ..desk.reservation(dollars("0.1")) };
     let id = reservation.id;
@@ -53,7 +54,7 @@ async fn a_commit_whose_answer_is_lost_is_found_by_the_second_try() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reservation_of_which_nobody_knows_whether_it_was_made_says_so() {
-    let (direct, wire, desk) = over_a_wire().await;
+    let (_database, direct, wire, desk) = over_a_wire().await;
     let reservation = desk.reservation(dollars("0.1"));
     let id = reservation.id;
     wire.lose_commit(1, Mode::Refusing);
@@ -73,7 +74,7 @@ async fn a_reservation_of_which_nobody_knows_whether_it_was_made_says_so() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_falls_silent_refuses_everybody_in_time_and_comes_back_by_itself() {
-    let (direct, wire, desk) = over_a_wire().await;
+    let (_database, direct, wire, desk) = over_a_wire().await;
     let id = desk.reserve(dollars("0.1")).await;
     assert!(desk.books.healthy().await);
 

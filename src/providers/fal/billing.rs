@@ -9,11 +9,10 @@ use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::{Number, Value};
 
+use super::platform;
 use crate::domain::{Money, Timestamp};
 use crate::providers::bill::{Bill, BillingError, BillingEvent, Bills, OddLine};
 
-/// How long one page may take.
-const TIMEOUT: Duration = Duration::from_secs(30);
 /// Events on one page; fal gives no more.
 const PAGE: &str = "100";
 /// Most requests that one question may name.
@@ -48,32 +47,13 @@ struct WireEvent {
     cost_total: Option<Number>,
 }
 
-#[derive(Debug, Deserialize)]
-struct WireError {
-    error: WireErrorBody,
-}
-
-#[derive(Debug, Deserialize)]
-struct WireErrorBody {
-    message: String,
-}
-
 impl Billing {
-    /// `platform` stands for `https://api.fal.ai/v1`. Connects to nobody yet.
-    pub fn new(platform: &str, keys: &[String]) -> Result<Self, BillingError> {
-        let address = Url::parse(&format!("{platform}/models/billing-events")).map_err(|_| BillingError::Settings)?;
-        let header = |key: &String| {
-            let mut value = HeaderValue::from_str(&format!("Key {key}")).map_err(|_| BillingError::Settings)?;
-            value.set_sensitive(true);
-            Ok(value)
-        };
-        let client = Client::builder()
-            .user_agent(concat!("imagegate/", env!("CARGO_PKG_VERSION")))
-            .timeout(TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(away)?;
-        Ok(Self { client, address, keys: keys.iter().map(header).collect::<Result<_, BillingError>>()? })
+    /// `base` stands for `https://api.fal.ai/v1`. Connects to nobody yet.
+    pub fn new(base: &str, keys: &[String]) -> Result<Self, BillingError> {
+        let address = Url::parse(&format!("{base}/models/billing-events")).map_err(|_| BillingError::Settings)?;
+        let client = platform::client().map_err(away)?;
+        let keys = keys.iter().map(|key| platform::header(key).ok_or(BillingError::Settings));
+        Ok(Self { client, address, keys: keys.collect::<Result<_, _>>()? })
     }
 
     /// Every page with every key. Two keys of one account tell the same lines: each counts as often as one key tells it.
@@ -135,8 +115,7 @@ impl Billing {
             if status.is_success() {
                 return serde_json::from_slice(&body).map_err(|fault| BillingError::Unreadable(fault.to_string()));
             }
-            let message = serde_json::from_slice::<WireError>(&body).map(|body| body.error.message).unwrap_or_default();
-            return Err(BillingError::Refused { status: status.as_u16(), message });
+            return Err(BillingError::Refused { status: status.as_u16(), message: platform::message(&body) });
         }
     }
 }

@@ -6,6 +6,8 @@ mod client;
 mod failure;
 mod hooks;
 mod keys;
+mod payloads;
+mod platform;
 mod queue;
 mod stream;
 mod submit;
@@ -15,4 +17,5 @@ mod wire;
 
 pub use billing::Billing;
 pub use client::{Fal, FalError, Settings};
+pub use payloads::Payloads;
 pub use uploads::UPLOADED_ABOVE;
