@@ -85,6 +85,8 @@ pub struct Config {
     pub http: HttpSettings,
     /// Where the books are: `sqlite://…` or `postgres://…`.
     pub database_url: String,
+    /// `IMAGEGATE_DATABASE_DIRECT_URL`: past a transaction pooler, for migrations and the books' writer.
+    pub database_direct_url: Option<String>,
     /// `IMAGEGATE_JOURNAL`: the folder that keeps what cannot be written to the books while the database is away.
     pub journal: PathBuf,
     /// The provider fal.
@@ -210,6 +212,7 @@ const NAMES: &[&str] = &[
     "IMAGEGATE_BIND",
     "IMAGEGATE_ADMIN_BIND",
     "DATABASE_URL",
+    "IMAGEGATE_DATABASE_DIRECT_URL",
     "IMAGEGATE_JOURNAL",
     "FAL_KEY",
     "FAL_KEY_CONCURRENCY",
@@ -308,6 +311,7 @@ impl Config {
                 success_status,
             },
             database_url: read.database_url()?,
+            database_direct_url: read.postgres_url("IMAGEGATE_DATABASE_DIRECT_URL")?,
             journal: PathBuf::from(read.text("IMAGEGATE_JOURNAL").unwrap_or("data/journal")),
             fal: FalSettings {
                 keys: read.fal_keys()?,

@@ -149,7 +149,8 @@ pub struct Running {
 /// Opens the database with its migrations applied.
 pub async fn open_store(config: &Config) -> Result<Store, StartError> {
     let named = |source| StartError::Database { address: without_password(&config.database_url), source };
-    let store = Store::connect(&config.database_url, StoreOptions::default()).await.map_err(named)?;
+    let options = StoreOptions { direct: config.database_direct_url.clone(), ..StoreOptions::default() };
+    let store = Store::connect(&config.database_url, options).await.map_err(named)?;
     store.migrate().await.map_err(named)?;
     Ok(store)
 }

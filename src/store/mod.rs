@@ -24,6 +24,7 @@ mod resends;
 mod reserving;
 mod rows;
 mod service_accounts;
+mod session;
 mod sessions;
 #[cfg(test)]
 mod statements;

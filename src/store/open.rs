@@ -10,9 +10,11 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 use tokio::runtime::Handle;
+use url::Url;
 
 use super::connection::{Either, within};
 use super::error::Unreachable;
+use super::session::{Route, is_pooled, session_limits};
 use super::{Outage, Store, StoreError};
 
 /// How patient the store is, and how many connections it keeps.
@@ -30,6 +32,8 @@ pub struct StoreOptions {
     pub readers: u32,
     /// Connections for writing; SQLite always has one.
     pub writers: u32,
+    /// An address past a transaction pooler that stands before the database: for migrations and the books' writer.
+    pub direct: Option<String>,
 }
 
 impl Default for StoreOptions {
@@ -41,6 +45,7 @@ impl Default for StoreOptions {
             report_timeout: Duration::from_mins(1),
             readers: 8,
             writers: 4,
+            direct: None,
         }
     }
 }
@@ -117,6 +122,8 @@ pub(super) struct Pools<P, O> {
     pub(super) writers: P,
     pub(super) readers: P,
     pub(super) connect: O,
+    /// PostgreSQL's.
+    pub(super) route: Route,
 }
 
 /// What a connection is lent for.
@@ -143,7 +150,7 @@ impl Store {
     pub async fn connect(address: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let scheme = address.split(':').next().unwrap_or_default();
         let (pools, file) = match scheme {
-            "postgres" | "postgresql" => (Either::Postgres(open_postgres(address, &options)?), None),
+            "postgres" | "postgresql" => (Either::Postgres(open_postgres(address, &options).await?), None),
             "sqlite" => {
                 let pools = open_sqlite(address, &options).await?;
                 let file = make_file(&pools.connect, &options).await?;
@@ -214,14 +221,36 @@ pub fn without_password(address: &str) -> String {
     }
 }
 
-fn open_postgres(address: &str, options: &StoreOptions) -> Result<Pools<PgPool, PgConnectOptions>, StoreError> {
-    let connect = PgConnectOptions::from_str(address)
+/// How a server is connected to, and whether its address says that it is behind a transaction pooler (`pgbouncer=true`).
+fn postgres_options(address: &str) -> Result<(PgConnectOptions, bool), StoreError> {
+    let mut url = Url::parse(address).map_err(|error| bad_address(address, &error))?;
+    let (ours, theirs): (Vec<_>, Vec<_>) = url.query_pairs().into_owned().partition(|(name, _)| name == "pgbouncer");
+    if !ours.is_empty() {
+        url.set_query(None);
+        url.query_pairs_mut().extend_pairs(&theirs);
+    }
+    let connect = PgConnectOptions::from_str(url.as_str())
         .map_err(|error| bad_address(address, &error))?
         .application_name("imagegate")
+        // No number of ours is a float, and poolers refuse what they do not know.
+        .extra_float_digits(None)
         // Slow ones are told; a line for each would be made from its text even where nobody wants it.
         .log_statements(log::LevelFilter::Off);
+    Ok((connect, ours.iter().any(|(_, value)| value == "true" || value == "1")))
+}
+
+async fn open_postgres(address: &str, options: &StoreOptions) -> Result<Pools<PgPool, PgConnectOptions>, StoreError> {
+    let (connect, stated) = postgres_options(address)?;
+    let direct = options.direct.as_deref().map(postgres_options).transpose()?;
+    let direct = direct.map(|(direct, _)| direct.statement_cache_capacity(LANE_STATEMENTS));
+    let pooled =
+        stated || within(options.acquire_timeout.mul_f32(1.1), async { Ok(is_pooled(&connect).await?) }).await?;
+    if pooled {
+        tracing::info!(direct = direct.is_some(), "a transaction pooler stands before the database");
+    }
+    let kept = if pooled { 0 } else { LANE_STATEMENTS };
     let pool = |connections: u32, longest: Duration| {
-        let limits = session_limits(longest);
+        let limits = if pooled { String::new() } else { session_limits(longest) };
         PgPoolOptions::new()
             .max_connections(connections.max(1))
             .acquire_timeout(options.acquire_timeout)
@@ -232,27 +261,18 @@ fn open_postgres(address: &str, options: &StoreOptions) -> Result<Pools<PgPool, 
                     Ok(())
                 })
             })
-            .connect_lazy_with(connect.clone())
+            .connect_lazy_with(if pooled { connect.clone().statement_cache_capacity(0) } else { connect.clone() })
     };
     Ok(Pools {
         writers: pool(options.writers, options.write_timeout),
         readers: pool(options.readers, options.report_timeout),
-        connect: connect.clone().statement_cache_capacity(LANE_STATEMENTS),
+        connect: connect.clone().statement_cache_capacity(kept),
+        route: Route { pooled, direct },
     })
 }
 
 /// How many statements a lane keeps prepared: a batch of the books is one statement, whose text depends on what is in it.
 const LANE_STATEMENTS: usize = 256;
-
-/// Says how long a statement may take. To be run after connecting, since poolers refuse unknown startup parameters. A
-/// replica that is stopped in the middle of a transaction must not keep its locks.
-pub(super) fn session_limits(longest: Duration) -> String {
-    format!(
-        "SET statement_timeout = {millis}; SET lock_timeout = {millis}; \
-         SET idle_in_transaction_session_timeout = {millis}",
-        millis = longest.as_millis(),
-    )
-}
 
 /// Makes the file if it is missing, in the form that all connections want. Later ones never make it: an empty file would take
 /// the place of one that is gone.
@@ -299,5 +319,6 @@ async fn open_sqlite(
         writers: pool(1, connect.clone()),
         readers: pool(options.readers, connect.clone().pragma("query_only", "ON").optimize_on_close(false, None)),
         connect,
+        route: Route::default(),
     })
 }

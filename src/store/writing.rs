@@ -1,11 +1,12 @@
 //! What a batch of the books writes: on PostgreSQL all of it in one statement, since each statement is a round trip.
 
-use sqlx::{Encode, PgConnection, Postgres, QueryBuilder, Row, Type};
+use sqlx::{Encode, Postgres, QueryBuilder, Row, Type};
 
 use super::connection::{Either, WriteTransaction};
 use super::credits::NewTransaction;
 use super::error::must_touch;
 use super::rows::{Finish, Idempotency, Reservation, Submitted};
+use super::session::PgSession;
 use super::sums::SumChanges;
 use super::{StoreError, Webhook, finishing, resends, reserving, sums, webhooks};
 use crate::domain::{Fixed, GenerationId, Timestamp};
@@ -124,7 +125,7 @@ impl Statement {
     }
 }
 
-async fn write_postgres(connection: &mut PgConnection, batch: &Batch<'_>) -> Result<(), StoreError> {
+async fn write_postgres(connection: &mut PgSession, batch: &Batch<'_>) -> Result<(), StoreError> {
     let mut statement = compose(batch, false);
     let row = statement.query.build().fetch_one(connection).await?;
     for (at, (table, wanted)) in statement.parts.iter().enumerate() {

@@ -36,6 +36,7 @@ mod ledger;
 mod limits;
 mod metrics;
 mod operations;
+mod pooler;
 mod readme;
 mod recovery;
 mod replicas;

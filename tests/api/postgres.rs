@@ -20,7 +20,7 @@ fn program(name: &str) -> PathBuf {
     versions.pop().unwrap().join("bin").join(name)
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     String::from_utf8(Command::new("id").arg("-u").output().unwrap().stdout).unwrap().trim() == "0"
 }
 
