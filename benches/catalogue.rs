@@ -49,7 +49,7 @@ const LARGE: &str = r#"{
 fn serve(catalogue: &Catalogue, request: &str) -> usize {
     let wish = parse(request.as_bytes()).unwrap();
     let order = catalogue.order(&wish, Strictness::Lenient).unwrap();
-    let quote = order.quote(Fixed::ONE).unwrap();
+    let quote = order.terms(Fixed::ONE).unwrap().quote().unwrap();
     black_box(quote);
     translate::body(&order).len()
 }

@@ -99,6 +99,8 @@ pub struct Config {
     pub storage: Option<StorageSettings>,
     /// What is sold and for how much.
     pub sales: SalesSettings,
+    /// What new projects begin with.
+    pub projects: ProjectSettings,
     /// What the log looks like.
     pub log: LogSettings,
 }
@@ -196,6 +198,15 @@ pub struct SalesSettings {
     pub deadline: Duration,
 }
 
+/// What new projects begin with; those that are there stay as they are.
+#[derive(Debug, Clone, Copy)]
+pub struct ProjectSettings {
+    /// `IMAGEGATE_DEFAULT_REQUESTS_PER_MINUTE`: requests for one model; `None` is any number.
+    pub requests_per_minute: Option<u32>,
+    /// `IMAGEGATE_DEFAULT_IMAGES_PER_MINUTE`: images of one model; `None` is any number.
+    pub images_per_minute: Option<u32>,
+}
+
 /// What the log looks like.
 #[derive(Debug, Clone)]
 pub struct LogSettings {
@@ -235,6 +246,8 @@ const NAMES: &[&str] = &[
     "IMAGEGATE_SANDBOX_BIND",
     "IMAGEGATE_SANDBOX_DELAY",
     "IMAGEGATE_DEADLINE",
+    "IMAGEGATE_DEFAULT_REQUESTS_PER_MINUTE",
+    "IMAGEGATE_DEFAULT_IMAGES_PER_MINUTE",
     "IMAGEGATE_BODY_LIMIT",
     "IMAGEGATE_CORS_ORIGINS",
     "IMAGEGATE_STORAGE",
@@ -333,6 +346,10 @@ impl Config {
                 models_dir: read.text("IMAGEGATE_MODELS_DIR").map(PathBuf::from),
                 markup,
                 deadline: read.positive_duration("IMAGEGATE_DEADLINE", Duration::from_mins(5))?,
+            },
+            projects: ProjectSettings {
+                requests_per_minute: read.rate("IMAGEGATE_DEFAULT_REQUESTS_PER_MINUTE", 600)?,
+                images_per_minute: read.rate("IMAGEGATE_DEFAULT_IMAGES_PER_MINUTE", 1200)?,
             },
             log: LogSettings {
                 filter: read.text("IMAGEGATE_LOG").unwrap_or("info").to_owned(),

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use commands::{
-    Failure, Output, audit, costs, credits, generate, generations, keys, ledger, limits, models, projects, reconcile,
-    retention, serve, usage,
+    Failure, Output, audit, costs, credits, erase, generate, generations, keys, ledger, limits, models, projects,
+    reconcile, retention, serve, usage,
 };
 use imagegate::config::Config;
 
@@ -81,6 +81,11 @@ enum Command {
         #[command(subcommand)]
         action: credits::Action,
     },
+    /// Erase prompts, parameters and images of a generation or of a whole project
+    Erase {
+        #[command(subcommand)]
+        action: erase::Action,
+    },
     /// Print who changed what, when and from where
     Audit(audit::Arguments),
     /// Compare our cost with fal's billing events
@@ -124,6 +129,10 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
         return commands::print(&String::from_utf8(script)?);
     }
     let config = Config::load()?;
+    if !matches!(command, Command::Generate(_)) {
+        // Whatever the gateway writes (database, journal, images, keys) is its user's alone.
+        rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    }
     match command {
         Command::Serve => serve::serve(config),
         Command::Sandbox => serve::sandbox(&config),
@@ -138,6 +147,7 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Costs(arguments) => commands::block_on(costs::run(&config, &arguments, output)),
         Command::Generations { action } => commands::block_on(generations::run(&config, action, output)),
         Command::Credits { action } => commands::block_on(credits::run(&config, action, output)),
+        Command::Erase { action } => commands::block_on(erase::run(&config, action, output)),
         Command::Audit(arguments) => commands::block_on(audit::run(&config, &arguments, output)),
         Command::Reconcile(arguments) => commands::block_on(reconcile::run(&config, &arguments, output)),
         Command::Retention { action } => commands::block_on(retention::run(&config, action, output)),

@@ -9,16 +9,18 @@ use std::time::{Duration, Instant};
 use actix_web::dev::{Server, ServerHandle};
 use actix_web::web;
 use arc_swap::ArcSwap;
+use futures_util::future::{join_all, try_join_all};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use crate::accounts::{Accounts, AccountsError, FirstKeys, KeyKind};
+use crate::accounts::{Accounts, AccountsError, DefaultRates, FirstKeys, KeyKind};
 use crate::api::{Files, ModelTable, Published, Services, Upstream};
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::config::{Config, SalesSettings, StorageSettings};
-use crate::domain::{Clock, IdSource, SystemClock, SystemIds};
-use crate::gateway::{Gateway, Keeper, Parts};
-use crate::http::{FrameTools, Stopping};
+use crate::config::{Config, ProjectSettings, SalesSettings, StorageSettings};
+use crate::domain::{Clock, IdSource, SharedClock, SystemClock, SystemIds};
+use crate::gateway::{Eraser, Gateway, Keeper, Parts};
+use crate::http::{BODY_TIME, Edge, FrameTools, Stopping};
 use crate::ledger::{Books, LedgerError};
 use crate::meters::SharedMeters;
 use crate::providers::{Bill, BillingError, Media, Metered, Provider, Providers, fal};
@@ -27,8 +29,8 @@ use crate::store::{Outage, Store, StoreError, StoreOptions, without_password};
 use crate::webhooks::Webhooks;
 use crate::{api, sandbox};
 
-mod known;
 mod listen;
+mod server;
 mod tls;
 
 use listen::{Sockets, listen};
@@ -139,10 +141,11 @@ pub struct Running {
     pub upstream: Upstream,
     /// Reads the model files anew.
     pub reloader: Reloader,
-    server: Server,
+    servers: Vec<Server>,
     stop: StopSignal,
     tracker: TaskTracker,
     gateway: Arc<Gateway>,
+    accounts: Accounts,
     sandbox: Option<sandbox::Running>,
 }
 
@@ -180,6 +183,22 @@ pub fn clock_and_ids() -> (Arc<dyn Clock>, Arc<dyn IdSource>) {
     (Arc::new(SystemClock), Arc::new(SystemIds))
 }
 
+/// What new projects may ask for in any minute.
+#[must_use]
+pub fn default_rates(config: &Config) -> DefaultRates {
+    let ProjectSettings { requests_per_minute, images_per_minute } = config.projects;
+    DefaultRates { requests_per_minute, images_per_minute }
+}
+
+/// The clock that all replicas share, as the database shows it now.
+pub async fn shared_clock(store: &Store) -> Result<Arc<SharedClock>, StoreError> {
+    let clock = SharedClock::default();
+    if let Some((now, tolerance)) = store.time().await? {
+        clock.set(now, tolerance);
+    }
+    Ok(Arc::new(clock))
+}
+
 /// What is sold.
 pub fn load_catalogue(settings: &SalesSettings) -> Result<Catalogue, StartError> {
     match &settings.models_dir {
@@ -200,23 +219,27 @@ pub fn bill(config: &Config) -> Result<Option<Box<dyn Bill>>, BillingError> {
 
 /// Builds every room and starts listening. Needs an actix system with a tokio runtime beside it for the jobs.
 pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Running, StartError> {
-    let (clock, ids) = clock_and_ids();
     let (meters, stopping) = (SharedMeters::default(), Stopping::default());
     // What stops the start is found out before anything runs.
     let published = publish(&config.sales)?;
     let sockets = Sockets::bind(&config.http)?;
-    let (store, accounts, first_keys) = patiently(async || {
+    let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
+    let (store, shared_clock, accounts, first_keys) = patiently(async || {
         let store = open_store(&config).await?;
-        let accounts = Accounts::load(store.clone(), clock.clone(), ids.clone()).await?;
+        let shared_clock = shared_clock(&store).await?;
+        let accounts = Accounts::load(store.clone(), shared_clock.clone(), ids.clone()).await?;
+        let accounts = accounts.with_default_rates(default_rates(&config));
         let first_keys = Box::pin(set_up_keys(&accounts, &config)).await?;
-        Ok((store, accounts, first_keys))
+        Ok((store, shared_clock, accounts, first_keys))
     })
     .await?;
+    let clock: Arc<dyn Clock> = shared_clock.clone();
 
     let (fal_settings, sandbox, upstream) = upstream(&config, &clock, &ids)?;
     let tracker = TaskTracker::new();
     accounts.watch(&tracker, &jobs);
     accounts.watch_spending(&tracker, &jobs);
+    accounts.watch_retention(&tracker, &jobs);
     let webhooks =
         Webhooks::new(store.clone(), clock.clone(), ids.clone(), config.http.webhook_allow_private, meters.clone())?;
     let books = Books::start_metered(store, &tracker, &jobs, meters.clone()).with_journal(config.journal.clone());
@@ -234,12 +257,14 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     }
     let media = Media::new(media_hosts)?;
     let files = config.storage.as_ref().map(open_storage).transpose()?;
+    let eraser = Eraser::new(accounts.clone(), files.as_ref().map(|files| files.storage.clone()));
+    eraser.watch(&tracker, &jobs);
     let keeper = files.as_ref().map(|files| Keeper { storage: files.storage.clone(), media: media.clone() });
     let gateway = Gateway::start(Parts {
         catalogue: published.catalogue.clone(),
         books,
         providers,
-        clock: clock.clone(),
+        clock: shared_clock,
         ids: ids.clone(),
         runtime: jobs.clone(),
         tracker: tracker.clone(),
@@ -251,7 +276,8 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     .await?;
     let services = web::Data::new(Services {
         gateway: gateway.clone(),
-        accounts,
+        accounts: accounts.clone(),
+        eraser,
         webhooks: webhooks.clone(),
         media,
         files,
@@ -264,15 +290,18 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         published: ArcSwap::from_pointee(published),
     });
     webhooks.start(Arc::new(api::Letters(services.clone().into_inner())), &tracker, &jobs);
-    let tools = web::Data::new(FrameTools { clock, ids, meters, stopping: stopping.clone() });
+    let closing = CancellationToken::new();
+    let edge = Edge { trusted: config.http.trusted_proxies.clone().into(), body_time: BODY_TIME };
+    let tools = web::Data::new(FrameTools { clock, ids, meters, stopping: stopping.clone(), edge });
     let reloader = Reloader { sales: config.sales, services: services.clone().into_inner() };
-    let (address, server) = listen(&config.http, sockets, services, tools)?;
-    let stop = StopSignal { server: server.handle(), stopping, delay: config.http.shutdown_delay };
-    Ok(Running { address, first_keys, upstream, reloader, server, stop, tracker, gateway, sandbox })
+    let (address, servers) = listen(&config.http, sockets, &services, &tools, &closing)?;
+    let handles = servers.iter().map(Server::handle).collect();
+    let stop = StopSignal { servers: handles, closing, stopping, delay: config.http.shutdown_delay };
+    Ok(Running { address, first_keys, upstream, reloader, servers, stop, tracker, gateway, accounts, sandbox })
 }
 
 /// The place for delivered images, and the links to them.
-fn open_storage(settings: &StorageSettings) -> Result<Files, StorageError> {
+pub fn open_storage(settings: &StorageSettings) -> Result<Files, StorageError> {
     let storage = Arc::new(Storage::open(&settings.url, &settings.options)?);
     let links = settings.links.as_ref().map(|(ttl, secret)| Links::new(secret.expose(), *ttl));
     Ok(Files { storage, links })
@@ -313,7 +342,8 @@ impl Reloader {
 /// Stops a gateway that listens.
 #[derive(Clone)]
 pub struct StopSignal {
-    server: ServerHandle,
+    servers: Vec<ServerHandle>,
+    closing: CancellationToken,
     stopping: Stopping,
     delay: Duration,
 }
@@ -330,7 +360,8 @@ impl StopSignal {
     /// Takes no new requests and finishes those that have begun.
     pub async fn at_once(&self) {
         self.stopping.begin();
-        self.server.stop(true).await;
+        self.closing.cancel();
+        join_all(self.servers.iter().map(|server| server.stop(true))).await;
     }
 }
 
@@ -343,7 +374,7 @@ impl Running {
 
     /// Serves until the process is told to stop, then waits for open generations.
     pub async fn run(self) -> Result<(), StartError> {
-        self.server.await?;
+        try_join_all(self.servers).await?;
         self.tracker.close();
         let open = self.gateway.open_jobs();
         if open > 0 {
@@ -362,6 +393,7 @@ impl Running {
                 "stopping with open generations; the next start takes them up again"
             );
         }
+        self.accounts.write_uses().await;
         self.gateway.retire().await;
         if let Some(sandbox) = self.sandbox {
             sandbox.stop().await;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what Debian has to have before anything is built and tested: PostgreSQL's programs, PgBouncer, a C compiler and make, curl,
-# Node.js, Chromium, Python's venv. Nothing to do where they are there.
+# Node.js, Chromium, Python's venv, libfaketime. Nothing to do where they are there.
 set -euo pipefail
 
 fail() { printf 'tests/install.sh: %s\n' "$*" >&2; exit 1; }
@@ -17,6 +17,7 @@ command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
 command -v chromium >/dev/null || missing+=(chromium)
 [ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
+ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing+=(libfaketime)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then
   command -v apt-get >/dev/null || fail "missing: ${missing[*]}, and there is no apt-get to install them with"

@@ -128,11 +128,7 @@ impl Accounts {
                 if let Err(error) = accounts.check_spending().await {
                     tracing::warn!(%error, "spend alerts cannot be checked now");
                 }
-                // In small steps, so that shutdown does not wait.
-                let until = tokio::time::Instant::now() + CHECK_EVERY;
-                while !closing.is_closed() && tokio::time::Instant::now() < until {
-                    tokio::time::sleep(Duration::from_millis(250)).await;
-                }
+                super::pause(&closing, CHECK_EVERY).await;
             }
         };
         tracker.spawn_on(watch, runtime);

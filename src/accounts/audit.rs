@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::Accounts;
 use super::error::AccountsError;
-use crate::domain::{ApiKeyId, AuditLogId, ProjectId, Timestamp};
+use crate::domain::{ApiKeyId, AuditLogId, Network, ProjectId, Scope, Timestamp};
 use crate::store::{
-    ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyRecord, Page, ProjectRecord, RateLimit,
+    ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyKind, KeyRecord, Page, ProjectRecord, RateLimit,
     ServiceAccountRecord, WriteTransaction,
 };
 
@@ -19,10 +19,17 @@ const LONGEST_USER_AGENT: usize = 300;
 /// Who makes a change. [`Accounts::by`] takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Author {
-    /// An operator over HTTP.
+    /// A caller over HTTP.
     Key {
         /// With this key.
         api_key_id: ApiKeyId,
+        /// From this address.
+        ip: Option<String>,
+        /// With this client.
+        user_agent: Option<String>,
+    },
+    /// Somebody over HTTP who has shown no key that is good.
+    Visitor {
         /// From this address.
         ip: Option<String>,
         /// With this client.
@@ -47,7 +54,7 @@ impl Accounts {
     /// The same accounts; what is changed through them is recorded as this author's.
     #[must_use]
     pub fn by(&self, author: Author) -> Self {
-        Self { inner: Arc::clone(&self.inner), author: Arc::new(author) }
+        Self { author: Arc::new(author), ..self.clone() }
     }
 
     /// A page of the audit log.
@@ -67,9 +74,28 @@ impl Accounts {
         Ok(transaction.insert_audit(&self.entry(change)).await?)
     }
 
-    /// The entry for money that this author moves. The books write it with what they book, or not at all.
+    /// Writes an entry about something that changes nothing in the database, such as a reading. It is durable when this
+    /// returns: what must not happen unseen is done after it.
+    pub async fn note(
+        &self,
+        event: AuditEvent,
+        project_id: Option<ProjectId>,
+        resource_id: String,
+        details: &Value,
+    ) -> Result<(), AccountsError> {
+        self.in_time(Box::pin(async {
+            let mut transaction = self.inner.store.begin().await?;
+            self.record(&mut transaction, Change { event, project_id, resource_id, before: None, after: details })
+                .await?;
+            Ok(transaction.commit().await?)
+        }))
+        .await
+    }
+
+    /// The entry for what this author changes in another module, such as money that it moves. That module writes it with the
+    /// change, or not at all.
     #[must_use]
-    pub fn entry_of_money(
+    pub fn entry_of(
         &self,
         event: AuditEvent,
         project_id: ProjectId,
@@ -87,11 +113,13 @@ impl Accounts {
     }
 
     fn entry(&self, change: Change<'_>) -> AuditRecord {
+        let short = |text: &Option<String>| text.as_ref().map(|text| text.chars().take(LONGEST_USER_AGENT).collect());
         let (actor, actor_api_key_id, ip, user_agent) = match self.author.as_ref() {
             Author::Key { api_key_id, ip, user_agent } => {
-                let user_agent = user_agent.as_ref().map(|text| text.chars().take(LONGEST_USER_AGENT).collect());
-                (ActorKind::ApiKey, Some(*api_key_id), ip.clone(), user_agent)
+                (ActorKind::ApiKey, Some(*api_key_id), ip.clone(), short(user_agent))
             }
+            // It is the gateway that has written it down; the address tells whom it is about.
+            Author::Visitor { ip, user_agent } => (ActorKind::System, None, ip.clone(), short(user_agent)),
             Author::Command => (ActorKind::Command, None, None, None),
             Author::System => (ActorKind::System, None, None, None),
         };
@@ -238,6 +266,9 @@ impl Accounts {
 
 /// What the audit log keeps of a key: its terms, never the key.
 fn key_state(key: &KeyRecord) -> Value {
+    let is_admin = key.kind == KeyKind::Admin;
+    let scopes = (!is_admin).then(|| key.scopes.iter().map(Scope::name).collect::<Vec<_>>());
+    let networks = key.allowed_addresses.as_ref();
     json!({
         "name": key.name,
         "kind": key.kind,
@@ -246,6 +277,9 @@ fn key_state(key: &KeyRecord) -> Value {
         "service_account_id": key.service_account_id,
         "budget_usd": key.budget,
         "allowed_models": key.allowed_models,
+        "scopes": scopes,
+        "role": is_admin.then(|| key.role.name()),
+        "allowed_addresses": networks.map(|networks| networks.iter().map(Network::to_string).collect::<Vec<_>>()),
         "generates_for_project_id": key.generates_for,
         "expires_at": key.expires_at.map(Timestamp::seconds),
         "revoked_at": key.revoked_at.map(Timestamp::seconds),
@@ -262,6 +296,8 @@ fn project_state(project: &ProjectRecord) -> Value {
         "policy": policy,
         "prompt_retention_seconds": project.prompt_retention / 1_000_000,
         "concurrent_generations": project.concurrency_limit,
+        "upload_bytes_per_day": project.upload_bytes_a_day,
+        "kept_files": project.kept_files,
         "archived_at": project.archived_at.map(Timestamp::seconds),
     })
 }

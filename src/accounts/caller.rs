@@ -1,9 +1,11 @@
 //! Who presents a key.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::policy::Policy;
-use crate::domain::{ApiKeyId, ProjectId};
+use crate::domain::{ApiKeyId, Network, ProjectId, Role, Scopes};
 
 /// Who has presented a key that is good.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,12 @@ pub struct Caller {
     pub policy: Option<Arc<Policy>>,
     /// The project that an admin key may also make images for; none as a rule.
     pub generates_for: Option<ProjectId>,
+    /// What a project key may do; every scope for an admin key that makes images for a project.
+    pub scopes: Scopes,
+    /// What an admin key is trusted with; without effect for a project key.
+    pub role: Role,
+    /// The networks that the key may be used from; any address when `None`.
+    pub allowed_addresses: Option<Arc<[Network]>>,
 }
 
 impl Caller {
@@ -37,6 +45,12 @@ impl Caller {
             .as_ref()
             .is_none_or(|models| models.iter().any(|allowed| allowed.eq_ignore_ascii_case(model)))
     }
+
+    /// Whether the key may be used from this address.
+    #[must_use]
+    pub fn may_come_from(&self, address: IpAddr) -> bool {
+        self.allowed_addresses.as_ref().is_none_or(|networks| networks.iter().any(|network| network.contains(address)))
+    }
 }
 
 /// What a key opens.
@@ -48,12 +62,16 @@ pub enum CallerKind {
     Project(ProjectId),
 }
 
-/// Why a key is not good. Told apart in logs only: to the outside all are the same.
+/// Why a key is not good. Distinguished in logs only: to the outside all are the same, except a mistyped one, which says
+/// nothing about the keys that exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// Nobody has this key.
     #[error("the key is unknown")]
     Unknown,
+    /// Nobody has this key, and its checksum is wrong.
+    #[error("the key is mistyped: its checksum is wrong")]
+    Mistyped,
     /// It was revoked.
     #[error("key `{0}` is revoked")]
     Revoked(ApiKeyId),
@@ -63,4 +81,18 @@ pub enum AuthError {
     /// Its project is archived.
     #[error("the project of key `{0}` is archived")]
     ProjectArchived(ApiKeyId),
+}
+
+/// Why a caller is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AdmitError {
+    /// The key is not valid.
+    #[error("{0}")]
+    Key(#[from] AuthError),
+    /// The address has sent too many unknown keys.
+    #[error("too many wrong keys from this address; paused for another {} s", .0.as_secs())]
+    TooManyFailures(Duration),
+    /// The key is good, but not from this address.
+    #[error("key `{0}` may not be used from this address")]
+    AddressNotAllowed(ApiKeyId),
 }

@@ -1,5 +1,6 @@
 //! Why the accounts refuse a change.
 
+use super::files::UploadLimit;
 use crate::store::StoreError;
 
 /// Why a project or key was not changed. Nothing was written.
@@ -17,9 +18,18 @@ pub enum AccountsError {
     /// There is no such spend alert.
     #[error("the spend alert is unknown")]
     UnknownSpendAlert,
+    /// There is no such file.
+    #[error("this project has no such file")]
+    UnknownFile,
+    /// An upload would pass a limit of the project.
+    #[error(transparent)]
+    UploadLimit(#[from] UploadLimit),
     /// A key that a setting gives is changed by changing the setting.
     #[error("this key is given by the setting {0}: change the setting instead")]
     GivenBySetting(&'static str),
+    /// Somebody must be able to make admin keys.
+    #[error("this is the last admin key with the role `owner`: make another one first")]
+    LastOwner,
     /// An archived project takes no new keys and no new name.
     #[error("the project is archived: it takes no new keys and no new name")]
     ProjectArchived,

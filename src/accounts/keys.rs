@@ -6,13 +6,15 @@ use super::Accounts;
 use super::caller::CallerKind;
 use super::error::AccountsError;
 use super::secret::{Secret, digest, foreign_prefix, is_usable};
-use crate::domain::{ApiKeyId, Money, ProjectId, ServiceAccountId, Timestamp};
+use crate::domain::{ApiKeyId, Money, Network, ProjectId, Role, Scopes, ServiceAccountId, Timestamp};
 use crate::store::{
     Cursor, KeyFilter, KeyKind, KeyOrigin, KeyRecord, NewKeyRow, Page, StoreError, StoredKey, WriteTransaction,
 };
 
 /// The longest name.
 pub(super) const LONGEST_NAME: usize = 200;
+/// The most networks that one key may name.
+const MOST_NETWORKS: usize = 100;
 
 /// A key to be made.
 #[derive(Debug, Clone)]
@@ -27,6 +29,29 @@ pub struct NewKey {
     pub budget: Option<Money>,
     /// The models it may use, by our ids; every model when `None`.
     pub allowed_models: Option<Vec<String>>,
+    /// What a project key may do; [`Scopes::DEFAULT`] when `None`.
+    pub scopes: Option<Scopes>,
+    /// What an admin key is trusted with; [`Role::Owner`] when `None`.
+    pub role: Option<Role>,
+    /// The networks that it may be used from; any address when `None`.
+    pub allowed_addresses: Option<Vec<Network>>,
+}
+
+impl NewKey {
+    /// A key without limits, and with the permissions that are usual for its kind.
+    #[must_use]
+    pub const fn new(kind: CallerKind, name: String) -> Self {
+        Self {
+            kind,
+            name,
+            expires_at: None,
+            budget: None,
+            allowed_models: None,
+            scopes: None,
+            role: None,
+            allowed_addresses: None,
+        }
+    }
 }
 
 /// What is to be different about a key; `None` leaves it, `Some(None)` lifts it.
@@ -42,6 +67,12 @@ pub struct KeyChange {
     pub allowed_models: Option<Option<Vec<String>>>,
     /// The project that an admin key may also make images for.
     pub generates_for: Option<Option<ProjectId>>,
+    /// What a project key may do.
+    pub scopes: Option<Scopes>,
+    /// What an admin key is trusted with.
+    pub role: Option<Role>,
+    /// The networks that it may be used from.
+    pub allowed_addresses: Option<Option<Vec<Network>>>,
 }
 
 /// A key and the one that takes its place.
@@ -69,6 +100,8 @@ impl Accounts {
     pub async fn create_key(&self, new: NewKey) -> Result<(KeyRecord, Secret), AccountsError> {
         check_name(&new.name)?;
         check_budget(new.budget)?;
+        check_permissions(key_kind(new.kind), new.scopes, new.role)?;
+        check_addresses(new.allowed_addresses.as_deref())?;
         self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             if let CallerKind::Project(id) = new.kind {
@@ -102,11 +135,6 @@ impl Accounts {
         self.keys_page(filter, one).await?.items.into_iter().next().ok_or(AccountsError::UnknownKey)
     }
 
-    /// When each of these keys last asked for an image that was reserved; those that never did are left out.
-    pub async fn last_used(&self, keys: &[ApiKeyId]) -> Result<Vec<(ApiKeyId, Timestamp)>, AccountsError> {
-        Ok(self.inner.store.last_used(keys).await?)
-    }
-
     /// Makes a key that takes the place of another one, on the same terms and for the same holder, and lets the old one
     /// end at `old_ends_at` or at its own end, if that is earlier. A budget goes on: the new key may spend what the old
     /// one has left.
@@ -136,6 +164,9 @@ impl Accounts {
                 expires_at,
                 budget: before.budget.map(left),
                 allowed_models: before.allowed_models.clone(),
+                scopes: Some(before.scopes),
+                role: Some(before.role),
+                allowed_addresses: before.allowed_addresses.clone(),
             };
             let holder = before.service_account_id;
             let (mut new, secret) = self.insert_made(&mut transaction, new, KeyOrigin::Api, holder).await?;
@@ -155,6 +186,8 @@ impl Accounts {
 
     /// Revokes a key for good. It stops working here at once and on other replicas within a second. A key that was
     /// revoked before stays as it is.
+    ///
+    /// Errors: [`AccountsError::LastOwner`] for the last admin key that may make admin keys.
     pub async fn revoke_key(&self, id: ApiKeyId) -> Result<KeyRecord, AccountsError> {
         let now = self.inner.clock.now();
         self.change_record(id, None, |key| {
@@ -164,19 +197,28 @@ impl Accounts {
         .await
     }
 
-    /// Changes a key's name, expiry, budget or models.
+    /// Changes a key's name or terms.
+    ///
+    /// Errors: [`AccountsError::LastOwner`] where no admin key would be left that may make admin keys.
     pub async fn update_key(&self, id: ApiKeyId, change: KeyChange) -> Result<KeyRecord, AccountsError> {
         if let Some(name) = &change.name {
             check_name(name)?;
         }
         check_budget(change.budget.flatten())?;
+        check_addresses(change.allowed_addresses.as_ref().and_then(Option::as_deref))?;
         let project = change.generates_for.flatten();
         self.change_record(id, project, |key| {
             if project.is_some() && key.kind != KeyKind::Admin {
                 return Err(AccountsError::Invalid("a project key makes images for its own project only".to_owned()));
             }
+            check_permissions(key.kind, change.scopes, change.role)?;
+            key.scopes = change.scopes.unwrap_or(key.scopes);
+            key.role = change.role.unwrap_or(key.role);
             if let Some(project) = change.generates_for {
                 key.generates_for = project;
+            }
+            if let Some(networks) = change.allowed_addresses {
+                key.allowed_addresses = networks;
             }
             if let Some(name) = change.name {
                 key.name = name;
@@ -266,13 +308,8 @@ impl Accounts {
             for kind in [KeyKind::Admin, KeyKind::Project] {
                 let caller = self.caller_kind(&mut transaction, kind).await?;
                 if missing(kind) {
-                    let new = NewKey {
-                        kind: caller,
-                        name: "first key".to_owned(),
-                        expires_at: None,
-                        budget: None,
-                        allowed_models: None,
-                    };
+                    let scopes = (kind == KeyKind::Project).then_some(Scopes::ALL);
+                    let new = NewKey { scopes, ..NewKey::new(caller, "first key".to_owned()) };
                     let (_, secret) = self.insert_made(&mut transaction, new, KeyOrigin::Bootstrap, None).await?;
                     match kind {
                         KeyKind::Admin => first.admin = Some(secret),
@@ -334,12 +371,19 @@ impl Accounts {
         service_account_id: Option<ServiceAccountId>,
     ) -> Result<(KeyRecord, Secret), AccountsError> {
         let kind = key_kind(new.kind);
+        let usual = match kind {
+            KeyKind::Admin => Scopes::ALL,
+            KeyKind::Project => Scopes::DEFAULT,
+        };
         let secret = Secret::make(kind, self.inner.ids.as_ref())?;
         let record = KeyRecord {
             service_account_id,
             expires_at: new.expires_at,
             budget: new.budget,
             allowed_models: new.allowed_models,
+            scopes: new.scopes.unwrap_or(usual),
+            role: new.role.unwrap_or_default(),
+            allowed_addresses: new.allowed_addresses,
             ..self.new_record(new.kind, new.name, origin, secret.prefix(kind))
         };
         let row = NewKeyRow { record, hash: digest(secret.expose()) };
@@ -368,6 +412,10 @@ impl Accounts {
             expires_at: None,
             revoked_at: None,
             generates_for: None,
+            scopes: Scopes::ALL,
+            role: Role::Owner,
+            allowed_addresses: None,
+            last_used_at: None,
         }
     }
 
@@ -394,20 +442,30 @@ impl Accounts {
                 self.open_project(&mut transaction, project).await?;
             }
             let keys = transaction.keys().await?;
-            let before = keys
-                .into_iter()
-                .map(|key| key.record)
-                .find(|record| record.id == id)
-                .ok_or(AccountsError::UnknownKey)?;
+            let mut records = keys.iter().map(|key| &key.record);
+            let before = records.clone().find(|record| record.id == id).ok_or(AccountsError::UnknownKey)?;
             let mut record = before.clone();
             change(&mut record)?;
+            let now = self.inner.clock.now();
+            let owner_goes = is_owner(before, now) && !is_owner(&record, now);
+            if owner_goes && !records.any(|other| other.id != id && is_owner(other, now)) {
+                return Err(AccountsError::LastOwner);
+            }
             transaction.update_key(&record).await?;
-            self.record_key(&mut transaction, Some(&before), &record).await?;
+            self.record_key(&mut transaction, Some(before), &record).await?;
             self.commit(transaction).await?;
             Ok(record)
         }))
         .await
     }
+}
+
+/// Whether a key may make admin keys now.
+fn is_owner(key: &KeyRecord, now: Timestamp) -> bool {
+    key.kind == KeyKind::Admin
+        && key.role == Role::Owner
+        && key.revoked_at.is_none()
+        && key.expires_at.is_none_or(|end| end > now)
 }
 
 const fn key_kind(caller: CallerKind) -> KeyKind {
@@ -429,6 +487,32 @@ pub(super) fn check_name(name: &str) -> Result<(), AccountsError> {
         return Err(AccountsError::Invalid(format!("a name has 1 to {LONGEST_NAME} characters")));
     }
     Ok(())
+}
+
+/// Errors where a key is given what its kind does not have.
+pub(super) fn check_permissions(
+    kind: KeyKind,
+    scopes: Option<Scopes>,
+    role: Option<Role>,
+) -> Result<(), AccountsError> {
+    let invalid = |what: &str| Err(AccountsError::Invalid(what.to_owned()));
+    match kind {
+        KeyKind::Admin if scopes.is_some_and(|scopes| scopes != Scopes::ALL) => {
+            invalid("an admin key has a role, and no scopes")
+        }
+        KeyKind::Project if role.is_some_and(|role| role != Role::Owner) => {
+            invalid("a project key has scopes, and no role")
+        }
+        KeyKind::Project if scopes == Some(Scopes::NONE) => invalid("a key has at least one scope"),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn check_addresses(networks: Option<&[Network]>) -> Result<(), AccountsError> {
+    match networks.map(<[Network]>::len) {
+        None | Some(1..=MOST_NETWORKS) => Ok(()),
+        Some(_) => Err(AccountsError::Invalid(format!("a list of addresses has 1 to {MOST_NETWORKS} of them"))),
+    }
 }
 
 pub(super) fn check_budget(amount: Option<Money>) -> Result<(), AccountsError> {

@@ -6,13 +6,36 @@ use super::Accounts;
 use super::error::AccountsError;
 use super::keys::{check_budget, check_name};
 use crate::domain::{Money, ProjectId};
-use crate::store::{Cursor, Page, ProjectChange, ProjectRecord, RateLimit, StoreError, WriteTransaction};
+use crate::store::{ANY_MODEL, Cursor, Page, ProjectChange, ProjectRecord, RateLimit, StoreError, WriteTransaction};
+
+/// What a new project may ask for of each model in any minute; any number when `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DefaultRates {
+    /// Requests, above zero.
+    pub requests_per_minute: Option<u32>,
+    /// Images, above zero.
+    pub images_per_minute: Option<u32>,
+}
+
+impl DefaultRates {
+    fn limit(self) -> Option<RateLimit> {
+        let Self { requests_per_minute, images_per_minute } = self;
+        let limits = requests_per_minute.is_some() || images_per_minute.is_some();
+        limits.then(|| RateLimit { model: ANY_MODEL.to_owned(), requests_per_minute, images_per_minute })
+    }
+}
 
 /// The name of the project that the first start makes.
 const DEFAULT: &str = "default";
 
 impl Accounts {
-    /// Makes a project that pays afterwards, without limits.
+    /// The same accounts; projects that are made through them begin with these rates.
+    #[must_use]
+    pub fn with_default_rates(self, default_rates: DefaultRates) -> Self {
+        Self { default_rates, ..self }
+    }
+
+    /// Makes a project that pays afterwards, with the rates of new projects and no other limits.
     pub async fn create_project(&self, name: &str) -> Result<ProjectRecord, AccountsError> {
         check_name(name)?;
         self.in_time(Box::pin(async {
@@ -80,7 +103,9 @@ impl Accounts {
             project.prompt_retention = change.prompt_retention.unwrap_or(project.prompt_retention);
             project.concurrency_limit = change.concurrency_limit.unwrap_or(project.concurrency_limit);
             project.rate_limits = change.rate_limits.unwrap_or(project.rate_limits);
-            transaction.update_project(&project).await?;
+            project.upload_bytes_a_day = change.upload_bytes_a_day.unwrap_or(project.upload_bytes_a_day);
+            project.kept_files = change.kept_files.unwrap_or(project.kept_files);
+            transaction.update_project(&project, self.inner.clock.now()).await?;
             self.record_project(&mut transaction, Some(&before), &project).await?;
             self.record_rate_limits(&mut transaction, &before, &project).await?;
             self.commit(transaction).await?;
@@ -119,7 +144,7 @@ impl Accounts {
             }
             let before = project.clone();
             project.archived_at = project.archived_at.or(Some(self.inner.clock.now()));
-            transaction.update_project(&project).await?;
+            transaction.update_project(&project, self.inner.clock.now()).await?;
             self.record_project(&mut transaction, Some(&before), &project).await?;
             self.commit(transaction).await?;
             Ok(project)
@@ -149,6 +174,10 @@ impl Accounts {
         let mut project = written
             .ok_or_else(|| StoreError::Inconsistent(format!("project `{id}` is not there after it was written")))?;
         self.retain_as_organization(transaction, &mut project).await?;
+        if let Some(limit) = self.default_rates.limit() {
+            project.rate_limits = vec![limit];
+            transaction.update_project(&project, self.inner.clock.now()).await?;
+        }
         self.record_project(transaction, None, &project).await?;
         Ok(project)
     }

@@ -1,7 +1,8 @@
 //! All keys in memory, and keeping them as the database has them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,16 +11,22 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::Accounts;
+use super::attempts::Attempts;
 use super::audit::Author;
-use super::caller::{AuthError, Caller, CallerKind};
+use super::caller::{AdmitError, AuthError, Caller, CallerKind};
 use super::error::AccountsError;
 use super::policy::Policy;
-use super::secret::digest;
+use super::projects::DefaultRates;
+use super::secret::{digest, is_mistyped};
+use super::uses::Use;
 use crate::domain::{ApiKeyId, Clock, IdSource, Timestamp};
 use crate::store::{ACCOUNTS, KeyKind, Store, StoreError, StoredKey};
 
 /// How often the change number is asked for: a change reaches every replica within a second.
 pub(super) const POLL_EVERY: Duration = Duration::from_millis(500);
+
+/// After how many of these polls the last uses of keys are written: every five seconds.
+const WRITE_USES_EVERY: u64 = 10;
 
 /// What all clones of [`Accounts`] share.
 #[derive(Debug)]
@@ -28,6 +35,9 @@ pub(super) struct Inner {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) ids: Arc<dyn IdSource>,
     ring: ArcSwap<Ring>,
+    attempts: Attempts,
+    /// When each key was last used; outlives the ring, which is made again with every change.
+    pub(super) uses: Mutex<HashMap<ApiKeyId, Arc<Use>>>,
 }
 
 /// The keys at one change number.
@@ -44,10 +54,11 @@ struct Entry {
     expires_at: Option<Timestamp>,
     revoked_at: Option<Timestamp>,
     project_archived: bool,
+    used: Arc<Use>,
 }
 
-impl From<StoredKey> for Entry {
-    fn from(key: StoredKey) -> Self {
+impl Entry {
+    fn new(key: StoredKey, used: Arc<Use>) -> Self {
         // A policy that cannot be read allows nothing rather than everything.
         let policy = key.policy.as_deref().map(|text| {
             Policy::read(text).unwrap_or_else(|error| {
@@ -64,11 +75,15 @@ impl From<StoredKey> for Entry {
                 allowed_models: key.record.allowed_models.map(Into::into),
                 policy: policy.map(Arc::new),
                 generates_for: key.record.generates_for.filter(|_| !key.project_archived),
+                scopes: key.record.scopes,
+                role: key.record.role,
+                allowed_addresses: key.record.allowed_addresses.map(Into::into),
             },
             expires_at: key.record.expires_at,
             revoked_at: key.record.revoked_at,
             // An admin key outlives the project that it makes images for.
             project_archived: key.project_archived && key.record.kind == KeyKind::Project,
+            used,
         }
     }
 }
@@ -76,9 +91,10 @@ impl From<StoredKey> for Entry {
 impl Accounts {
     /// Reads all keys from a migrated database.
     pub async fn load(store: Store, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Result<Self, AccountsError> {
-        let inner = Inner { store, clock, ids, ring: ArcSwap::default() };
+        let (attempts, uses) = (Attempts::default(), Mutex::default());
+        let inner = Inner { store, clock, ids, ring: ArcSwap::default(), attempts, uses };
         inner.read().await?;
-        Ok(Self { inner: Arc::new(inner), author: Arc::new(Author::System) })
+        Ok(Self { inner: Arc::new(inner), author: Arc::new(Author::System), default_rates: DefaultRates::default() })
     }
 
     /// Keeps the keys as the database has them: starts a task on `runtime` that ends when the last clone is dropped or
@@ -96,9 +112,57 @@ impl Accounts {
     pub fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Caller, AuthError> {
         let ring = self.inner.ring.load();
         let hash = digest(presented);
-        let entry =
-            ring.keys.get(&hash).filter(|entry| bool::from(entry.hash.ct_eq(&hash))).ok_or(AuthError::Unknown)?;
-        entry.admit(now)
+        let entry = ring.keys.get(&hash).filter(|entry| bool::from(entry.hash.ct_eq(&hash)));
+        // A key that an operator chose may have the form of a mistyped one of ours: the ring has it all the same.
+        let unknown = || if is_mistyped(presented) { AuthError::Mistyped } else { AuthError::Unknown };
+        entry.ok_or_else(unknown)?.admit(now)
+    }
+
+    /// Lets a caller in by its key. An address that sent too many unknown keys must wait, except with a key that was used
+    /// from there before.
+    pub fn admit(&self, presented: &str, address: Option<IpAddr>, now: Timestamp) -> Result<Caller, AdmitError> {
+        self.admit_if(presented, address, now, |caller, address| {
+            self.inner.attempts.is_known(address, caller.api_key_id)
+        })
+    }
+
+    /// As [`Accounts::admit`], but an address that must wait waits with every key: for people, who can.
+    pub(super) fn admit_fresh(
+        &self,
+        presented: &str,
+        address: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<Caller, AdmitError> {
+        self.admit_if(presented, address, now, |_, _| false)
+    }
+
+    fn admit_if(
+        &self,
+        presented: &str,
+        address: Option<IpAddr>,
+        now: Timestamp,
+        may_pass_a_pause: impl FnOnce(&Caller, IpAddr) -> bool,
+    ) -> Result<Caller, AdmitError> {
+        let attempts = &self.inner.attempts;
+        let outcome = self.authenticate(presented, now);
+        let Some(address) = address else { return Ok(outcome?) };
+        // Whether the key is good cannot be told from this answer.
+        if let Some(wait) = attempts.pause(address, now)
+            && !outcome.as_ref().is_ok_and(|caller| may_pass_a_pause(caller, address))
+        {
+            return Err(AdmitError::TooManyFailures(wait));
+        }
+        match &outcome {
+            Ok(caller) => attempts.succeeded(address, caller.api_key_id),
+            Err(AuthError::Unknown | AuthError::Mistyped) => {
+                let digest = digest(presented);
+                let digest = digest.first_chunk::<8>().map_or(0, |head| u64::from_be_bytes(*head));
+                attempts.failed(address, digest, now);
+            }
+            Err(_) => {}
+        }
+        let caller = outcome?;
+        if caller.may_come_from(address) { Ok(caller) } else { Err(AdmitError::AddressNotAllowed(caller.api_key_id)) }
     }
 
     /// The caller that a key makes, if the key is good.
@@ -118,6 +182,7 @@ impl Entry {
         } else if self.project_archived {
             Err(AuthError::ProjectArchived(id))
         } else {
+            self.used.note(now);
             Ok(self.caller.clone())
         }
     }
@@ -135,7 +200,11 @@ impl Inner {
         // The number first: keys that change after it are read again at the next look.
         let number = self.store.change_number(ACCOUNTS).await?;
         let keys = self.store.stored_keys().await?;
-        let new = Arc::new(Ring { number, keys: keys.into_iter().map(|key| (key.hash, Entry::from(key))).collect() });
+        let entry = |key: StoredKey| {
+            let used = self.uses_of(key.record.id);
+            (key.hash, Entry::new(key, used))
+        };
+        let new = Arc::new(Ring { number, keys: keys.into_iter().map(entry).collect() });
         // Of two readers the one that saw less does not overwrite the other.
         self.ring.rcu(|old| if old.number > number { Arc::clone(old) } else { Arc::clone(&new) });
         Ok(())
@@ -144,11 +213,17 @@ impl Inner {
 
 async fn watch(accounts: Weak<Inner>, tracker: TaskTracker) {
     let mut reachable = true;
-    while !tracker.is_closed() {
+    for round in 1_u64.. {
+        if tracker.is_closed() {
+            return;
+        }
         tokio::time::sleep(POLL_EVERY).await;
         let Some(inner) = accounts.upgrade() else {
             return;
         };
+        if round % WRITE_USES_EVERY == 0 {
+            inner.write_uses(false).await;
+        }
         match inner.refresh().await {
             Ok(()) => reachable = true,
             Err(error) if reachable => {

@@ -3,10 +3,12 @@
 use super::Accounts;
 use super::caller::CallerKind;
 use super::error::AccountsError;
-use super::keys::{NewKey, check_name};
+use super::keys::{NewKey, check_addresses, check_name, check_permissions};
 use super::secret::Secret;
-use crate::domain::{ProjectId, ServiceAccountId, Timestamp};
-use crate::store::{Cursor, KeyOrigin, KeyRecord, Page, ServiceAccountRecord, ServiceAccountRole, WriteTransaction};
+use crate::domain::{Network, ProjectId, Scopes, ServiceAccountId, Timestamp};
+use crate::store::{
+    Cursor, KeyKind, KeyOrigin, KeyRecord, Page, ServiceAccountRecord, ServiceAccountRole, WriteTransaction,
+};
 
 /// What is to be different about a service account; `None` leaves it.
 #[derive(Debug, Clone, Default)]
@@ -17,20 +19,38 @@ pub struct ServiceAccountChange {
     pub role: Option<ServiceAccountRole>,
 }
 
+/// On which terms a service account's key is made.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceKeyTerms {
+    /// From when on it is no longer taken.
+    pub expires_at: Option<Timestamp>,
+    /// What it may do; [`Scopes::DEFAULT`] when `None`.
+    pub scopes: Option<Scopes>,
+    /// The networks that it may be used from; any address when `None`.
+    pub allowed_addresses: Option<Vec<Network>>,
+}
+
+impl ServiceKeyTerms {
+    fn check(&self) -> Result<(), AccountsError> {
+        check_permissions(KeyKind::Project, self.scopes, None)?;
+        check_addresses(self.allowed_addresses.as_deref())
+    }
+}
+
 impl Accounts {
     /// Makes a service account with a key of its own, or without one and without a role.
     pub async fn create_service_account(
         &self,
         project: ProjectId,
         name: &str,
-        with_key: bool,
-        expires_at: Option<Timestamp>,
+        key_terms: Option<ServiceKeyTerms>,
     ) -> Result<(ServiceAccountRecord, Option<(KeyRecord, Secret)>), AccountsError> {
         check_name(name)?;
+        key_terms.as_ref().map_or(Ok(()), ServiceKeyTerms::check)?;
         self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             self.open_project(&mut transaction, project).await?;
-            let role = if with_key { ServiceAccountRole::Member } else { ServiceAccountRole::None };
+            let role = if key_terms.is_some() { ServiceAccountRole::Member } else { ServiceAccountRole::None };
             let account = ServiceAccountRecord {
                 id: ServiceAccountId::from_uuid(self.inner.ids.uuid()),
                 project_id: project,
@@ -42,8 +62,8 @@ impl Accounts {
             transaction.insert_service_account(&account).await?;
             self.record_service_account(&mut transaction, None, &account).await?;
             let mut key = None;
-            if with_key {
-                key = Some(self.insert_key_of(&mut transaction, &account, "Secret Key", expires_at).await?);
+            if let Some(terms) = key_terms {
+                key = Some(self.insert_key_of(&mut transaction, &account, "Secret Key", terms).await?);
             }
             self.commit(transaction).await?;
             Ok((account, key))
@@ -57,14 +77,15 @@ impl Accounts {
         project: ProjectId,
         id: ServiceAccountId,
         name: &str,
-        expires_at: Option<Timestamp>,
+        terms: ServiceKeyTerms,
     ) -> Result<(KeyRecord, Secret), AccountsError> {
         check_name(name)?;
+        terms.check()?;
         self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             self.open_project(&mut transaction, project).await?;
             let account = own_account(&mut transaction, project, id).await?;
-            let made = self.insert_key_of(&mut transaction, &account, name, expires_at).await?;
+            let made = self.insert_key_of(&mut transaction, &account, name, terms).await?;
             self.commit(transaction).await?;
             Ok(made)
         }))
@@ -157,14 +178,14 @@ impl Accounts {
         transaction: &mut WriteTransaction,
         account: &ServiceAccountRecord,
         name: &str,
-        expires_at: Option<Timestamp>,
+        terms: ServiceKeyTerms,
     ) -> Result<(KeyRecord, Secret), AccountsError> {
+        let ServiceKeyTerms { expires_at, scopes, allowed_addresses } = terms;
         let new = NewKey {
-            kind: CallerKind::Project(account.project_id),
-            name: name.to_owned(),
             expires_at,
-            budget: None,
-            allowed_models: None,
+            scopes,
+            allowed_addresses,
+            ..NewKey::new(CallerKind::Project(account.project_id), name.to_owned())
         };
         self.insert_made(transaction, new, KeyOrigin::Api, Some(account.id)).await
     }

@@ -37,7 +37,7 @@ impl Accounts {
             change(&mut policy);
             let text = (policy != Policy::default()).then(|| policy.text());
             let after = ProjectRecord { policy: text, ..before.clone() };
-            transaction.update_project(&after).await?;
+            transaction.update_project(&after, self.inner.clock.now()).await?;
             self.record_project(&mut transaction, Some(&before), &after).await?;
             self.commit(transaction).await?;
             Ok(after)
@@ -68,7 +68,7 @@ impl Accounts {
             if new.requests_per_minute.is_some() || new.images_per_minute.is_some() {
                 after.rate_limits.push(new);
             }
-            transaction.update_project(&after).await?;
+            transaction.update_project(&after, self.inner.clock.now()).await?;
             self.record_rate_limits(&mut transaction, &before, &after).await?;
             self.commit(transaction).await?;
             Ok(after)
@@ -85,12 +85,15 @@ impl Accounts {
         .await
     }
 
-    /// Sets it, for projects that have not chosen; prompts that are kept already keep their time.
+    /// Sets it, for projects that have not chosen. A shorter time holds for prompts that are kept already, too; a longer
+    /// one does not.
     pub async fn set_organization_retention(&self, retention: Retention) -> Result<(), AccountsError> {
         self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
             let before = transaction.organization_retention().await?;
-            transaction.set_organization_retention(retention, micros_of(before), micros_of(retention)).await?;
+            transaction
+                .set_organization_retention(retention, micros_of(before), micros_of(retention), self.inner.clock.now())
+                .await?;
             let state = |retention: Retention| json!({"data_retention": retention});
             self.record_organization(&mut transaction, &state(before), &state(retention)).await?;
             self.commit(transaction).await
@@ -118,7 +121,8 @@ impl Accounts {
         .await
     }
 
-    /// Sets how long a project keeps prompts; prompts that are kept already keep their time.
+    /// Sets how long a project keeps prompts. A shorter time holds for prompts that are kept already, too; a longer one does
+    /// not.
     pub async fn set_project_retention(&self, id: ProjectId, retention: Retention) -> Result<(), AccountsError> {
         self.in_time(Box::pin(async {
             let mut transaction = self.begin().await?;
@@ -127,7 +131,7 @@ impl Accounts {
                 Retention::OrganizationDefault => micros_of(transaction.organization_retention().await?),
                 chosen => micros_of(chosen),
             };
-            transaction.set_project_retention(id, retention, micros).await?;
+            transaction.set_project_retention(id, retention, micros, self.inner.clock.now()).await?;
             let after = ProjectRecord { prompt_retention: micros, ..before.clone() };
             self.record_project(&mut transaction, Some(&before), &after).await?;
             self.commit(transaction).await
@@ -143,7 +147,7 @@ impl Accounts {
     ) -> Result<(), AccountsError> {
         project.prompt_retention = micros_of(transaction.organization_retention().await?);
         if project.prompt_retention > 0 {
-            transaction.update_project(project).await?;
+            transaction.update_project(project, self.inner.clock.now()).await?;
         }
         Ok(())
     }

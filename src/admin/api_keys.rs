@@ -1,16 +1,21 @@
 //! `/v1/organization/projects/{project_id}/api_keys`: a project's keys; and exchanging any key for a new one.
 
+#![expect(clippy::option_option, reason = "in a patch, absent leaves and null lifts")]
+
 use std::collections::HashMap;
 
-use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
+use super::permits::{ScopeText, networks_of, owner_for_admin_keys, read_networks, read_scopes, scopes_of};
+use super::projects::given;
 use super::shapes::{
     Deletion, LONGEST_LIFE, Paging, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list, not_found,
 };
-use crate::accounts::{Caller, KeyChange, KeyFilter, KeyKind, KeyOrigin, KeyRecord, ServiceAccountRecord};
+use crate::accounts::{KeyChange, KeyFilter, KeyKind, KeyOrigin, KeyRecord, ServiceAccountRecord};
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, query};
 use crate::domain::{ApiKeyId, ProjectId, ServiceAccountId, Timestamp};
@@ -35,8 +40,14 @@ pub struct ProjectKeyView {
     created_at: i64,
     /// When it ends, in Unix seconds; null if it does not.
     expires_at: Option<i64>,
-    /// When it last asked for an image that was reserved, in Unix seconds.
+    /// When it was last used, in Unix seconds, at most a minute late; null if it never was.
     last_used_at: Option<i64>,
+    /// What it may do.
+    #[schema(value_type = Vec<ScopeText>)]
+    scopes: Vec<&'static str>,
+    /// The addresses and networks that it may be used from; any when null.
+    #[schema(example = json!(["10.0.0.0/8"]))]
+    allowed_addresses: Option<Vec<String>>,
     /// Who holds it.
     owner: KeyOwner,
     /// Always `active`: a key of somebody who is gone is gone too.
@@ -117,6 +128,8 @@ impl ProjectKeyView {
             created_at: key.created_at.seconds(),
             expires_at: key.expires_at.map(Timestamp::seconds),
             last_used_at: last_used.map(Timestamp::seconds),
+            scopes: scopes_of(key).unwrap_or_default(),
+            allowed_addresses: networks_of(key),
             owner,
             owner_project_access: "active",
         }
@@ -128,16 +141,10 @@ pub fn redacted(key: &KeyRecord) -> String {
     format!("{}...", key.prefix)
 }
 
-/// Keys have no scopes: what would restrict one is refused.
-pub fn check_scopes(scopes: Option<&[String]>) -> Result<(), Problem> {
-    match scopes {
-        None | Some([]) => Ok(()),
-        Some(_) => Err(invalid_field("scopes", "keys have no scopes here: leave it out, or send an empty list")),
-    }
-}
-
 /// List a project's keys
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}/api_keys",
     operation_id = "listProjectApiKeys",
     tag = "organization",
     params(
@@ -146,10 +153,9 @@ pub fn check_scopes(scopes: Option<&[String]>) -> Result<(), Problem> {
         ("owner_project_access" = Option<String>, Query, description = "`active`, `inactive` or `any`; none is ever inactive."),
     ),
     responses((status = 200, description = "A page of keys, newest first.", body = ProjectApiKeyList), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}/api_keys")]
 pub async fn list_project_api_keys(
+    _: AdminCaller<action::View>,
     request: HttpRequest,
     path: web::Path<String>,
     services: web::Data<Services>,
@@ -185,6 +191,8 @@ async fn views(services: &Services, keys: &[KeyRecord]) -> Result<Vec<ProjectKey
 
 /// Retrieve a project's key
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}/api_keys/{key_id}",
     operation_id = "retrieveProjectApiKey",
     tag = "organization",
     params(
@@ -192,10 +200,9 @@ async fn views(services: &Services, keys: &[KeyRecord]) -> Result<Vec<ProjectKey
         ("key_id" = String, Path, description = "The key's id."),
     ),
     responses((status = 200, description = "The key, without its value.", body = ProjectKeyView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}/api_keys/{key_id}")]
 pub async fn retrieve_project_api_key(
+    _: AdminCaller<action::View>,
     path: web::Path<(String, String)>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -211,12 +218,19 @@ pub struct ProjectApiKeyUpdate {
     #[validate(range(min = 1, max = LONGEST_LIFE, message = "must be from 1 second to 100 years"))]
     #[schema(minimum = 1)]
     expires_in_seconds: Option<u64>,
-    /// Keys have no scopes here: an empty list, or none.
+    /// What it may do, as `KeyScope` lists it; as before if not given or empty.
+    #[schema(example = json!(["images:generate"]))]
     scopes: Option<Vec<String>>,
+    /// The addresses and networks that it may be used from; null lets it come from anywhere.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
+    allowed_addresses: Option<Option<Vec<String>>>,
 }
 
 /// Update a project's key
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/api_keys/{key_id}",
     operation_id = "updateProjectApiKey",
     tag = "organization",
     params(
@@ -225,28 +239,32 @@ pub struct ProjectApiKeyUpdate {
     ),
     request_body = ProjectApiKeyUpdate,
     responses((status = 200, description = "The key as it is now.", body = ProjectKeyView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/api_keys/{key_id}")]
 pub async fn update_project_api_key(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let filter = one(&path)?;
     let update: ProjectApiKeyUpdate = fixed_body(&request, &body)?;
-    check_scopes(update.scopes.as_deref())?;
     let now = services.clock.now();
-    let mut key = services.accounts.key(&filter).await?;
-    if let Some(ends) = end_of(update.expires_in_seconds, now) {
-        if key.expires_at.is_some_and(|end| end <= now) {
-            return Err(Problem::new(Code::Conflict, "an expired key cannot be changed; make a new one"));
-        }
-        let change = KeyChange { expires_at: Some(Some(ends)), ..KeyChange::default() };
-        key = accounts_of(&request, &caller, &services).update_key(key.id, change).await?;
+    let ends = end_of(update.expires_in_seconds, now);
+    let change = KeyChange {
+        expires_at: ends.map(Some),
+        scopes: read_scopes(update.scopes.as_deref())?,
+        allowed_addresses: update
+            .allowed_addresses
+            .map(|texts| texts.as_deref().map(read_networks).transpose())
+            .transpose()?,
+        ..KeyChange::default()
+    };
+    let key = services.accounts.key(&filter).await?;
+    if ends.is_some() && key.expires_at.is_some_and(|end| end <= now) {
+        return Err(Problem::new(Code::Conflict, "an expired key cannot be changed; make a new one"));
     }
+    let key = accounts_of(&request, &caller, &services).update_key(key.id, change).await?;
     Ok(HttpResponse::Ok().json(views(&services, std::slice::from_ref(&key)).await?.first()))
 }
 
@@ -254,6 +272,8 @@ pub async fn update_project_api_key(
 ///
 /// It stops working within a second on every replica.
 #[utoipa::path(
+    delete,
+    path = "/v1/organization/projects/{project_id}/api_keys/{key_id}",
     operation_id = "deleteProjectApiKey",
     tag = "organization",
     params(
@@ -261,13 +281,11 @@ pub async fn update_project_api_key(
         ("key_id" = String, Path, description = "The key's id."),
     ),
     responses((status = 200, description = "It is gone.", body = Deletion), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[delete("/v1/organization/projects/{project_id}/api_keys/{key_id}")]
 pub async fn delete_project_api_key(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let key = services.accounts.key(&one(&path)?).await?;
@@ -326,21 +344,22 @@ pub struct RotatedKey {
 /// Rotate a key
 ///
 /// Makes a new key on the same terms and for the same holder; the old one works beside it until its overlap is over. A
-/// budget goes on: the new key may spend what the old one has left, and until the overlap is over so may the old one.
+/// budget goes on: the new key may spend what the old one has left, and until the overlap is over so may the old one. An
+/// admin key is exchanged by an owner only.
 #[utoipa::path(
+    post,
+    path = "/admin/v1/keys/{key_id}/rotate",
     operation_id = "rotateKey",
     tag = "admin",
     params(("key_id" = String, Path, description = "The id of a project's key or of an admin key.")),
     request_body = KeyRotation,
     responses((status = 200, description = "The new key.", body = RotatedKey), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/admin/v1/keys/{key_id}/rotate")]
 pub async fn rotate_key(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<String>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     const DAY: u64 = 24 * 3600;
@@ -349,6 +368,8 @@ pub async fn rotate_key(
     let now = services.clock.now();
     let overlap = end_of(Some(rotation.overlap_seconds.unwrap_or(DAY)), now).unwrap_or(now);
     let ends = end_of(rotation.expires_in_seconds, now);
+    let key = services.accounts.key(&KeyFilter { id: Some(id), ..KeyFilter::default() }).await?;
+    owner_for_admin_keys(&caller, &key)?;
     let rotated = accounts_of(&request, &caller, &services).rotate_key(id, overlap, ends).await?;
     Ok(HttpResponse::Ok().json(RotatedKey {
         id: rotated.new.id.to_string(),

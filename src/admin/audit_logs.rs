@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::shapes::{Paging, Refusals, cursor, list};
 use crate::accounts::{ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor};
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{QueryPairs, Services, query};
 use crate::domain::{AuditLogId, ProjectId, Timestamp};
@@ -204,9 +205,12 @@ fn titled(mut fields: Map<String, Value>) -> Map<String, Value> {
 
 /// List audit logs
 ///
-/// Every change of projects, keys, service accounts and limits, newest first: over HTTP, by commands, by the gateway
-/// itself. Nothing is ever changed or removed in it.
+/// Every change of projects, keys, service accounts and limits, every upload and erasure, and who read kept prompts, webhook
+/// secrets and exports, newest first: over HTTP, by commands, by the gateway itself. Nothing is ever changed or removed in
+/// it.
 #[utoipa::path(
+    get,
+    path = "/v1/organization/audit_logs",
     operation_id = "listAuditLogs",
     tag = "organization",
     params(
@@ -224,10 +228,12 @@ fn titled(mut fields: Map<String, Value>) -> Map<String, Value> {
         ("tenant_only" = Option<bool>, Query, description = "There are no tenants here: `true` matches nothing."),
     ),
     responses((status = 200, description = "A page of the audit log, newest first.", body = AuditLogList), Refusals),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/audit_logs")]
-pub async fn list_audit_logs(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn list_audit_logs(
+    _: AdminCaller<action::View>,
+    request: HttpRequest,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, FILTERS)?;
     let (filter, cursor, backwards) = read_query(&pairs)?;
     let Some(filter) = filter else {

@@ -1,13 +1,14 @@
 //! `…/rate_limits`, `…/model_permissions`, `…/data_retention`: what a project may ask for, and how long prompts are kept.
 
-use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
 use super::projects::known_models;
 use super::shapes::{Refusals, RefusalsOfOne, accounts_of, id_of, list, not_found};
-use crate::accounts::{Caller, Policy, ProjectRecord, Retention};
+use crate::accounts::{Policy, ProjectRecord, Retention};
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, query};
 use crate::domain::ProjectId;
@@ -43,7 +44,7 @@ list!(
     RateLimitList of RateLimitView
 );
 
-/// A rate limit to be set. 2147483647 lifts; what is absent stays.
+/// A rate limit to be set. 2147483647 lifts it, also where there is one for all models; what is absent stays.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimitUpdate {
@@ -83,6 +84,8 @@ fn limited_models(services: &Services) -> Vec<String> {
 
 /// List a project's rate limits
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}/rate_limits",
     operation_id = "listProjectRateLimits",
     tag = "organization",
     params(
@@ -92,10 +95,9 @@ fn limited_models(services: &Services) -> Vec<String> {
         ("before" = Option<String>, Query, description = "The id to end before: `first_id` of the page after."),
     ),
     responses((status = 200, description = "A page of rate limits.", body = RateLimitList), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}/rate_limits")]
 pub async fn list_project_rate_limits(
+    _: AdminCaller<action::View>,
     request: HttpRequest,
     path: web::Path<String>,
     services: web::Data<Services>,
@@ -125,6 +127,8 @@ pub async fn list_project_rate_limits(
 
 /// Update a project's rate limit
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/rate_limits/{rate_limit_id}",
     operation_id = "updateProjectRateLimit",
     tag = "organization",
     params(
@@ -133,21 +137,22 @@ pub async fn list_project_rate_limits(
     ),
     request_body = RateLimitUpdate,
     responses((status = 200, description = "The rate limit as it is now.", body = RateLimitView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/rate_limits/{rate_limit_id}")]
 pub async fn update_project_rate_limit(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let project = id_of(&path.0, "project")?;
     let model = limited_models(&services).into_iter().find(|model| rate_limit_id(model) == path.1);
     let model = model.ok_or_else(|| not_found(&path.1, "rate limit"))?;
     let update: RateLimitUpdate = fixed_body(&request, &body)?;
-    let limit = |number: Option<u32>| number.map(|number| Some(number).filter(|number| *number < NO_LIMIT));
+    // A model whose limit is lifted must not fall back to the one for all models.
+    let current = services.accounts.project(project).await?.ok_or_else(|| not_found(&path.0, "project"))?;
+    let of_all = current.rate_limits.iter().any(|limit| limit.model == ANY_MODEL) && model != ANY_MODEL;
+    let limit = |number: Option<u32>| number.map(|number| Some(number).filter(|number| of_all || *number < NO_LIMIT));
     let accounts = accounts_of(&request, &caller, &services);
     let requests = limit(update.max_requests_per_1_minute);
     let images = limit(update.max_images_per_1_minute);
@@ -202,14 +207,15 @@ pub struct ModelPermissionsDeleted {
 
 /// Retrieve a project's model permissions
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}/model_permissions",
     operation_id = "retrieveModelPermissions",
     tag = "organization",
     params(("project_id" = String, Path, description = "The project's id.")),
     responses((status = 200, description = "Which models it may use.", body = ModelPermissions), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}/model_permissions")]
 pub async fn retrieve_model_permissions(
+    _: AdminCaller<action::View>,
     path: web::Path<String>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -220,19 +226,19 @@ pub async fn retrieve_model_permissions(
 ///
 /// Known to every replica within a second. It is the same setting as the policy's `allowed_models` and `denied_models`.
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/model_permissions",
     operation_id = "updateModelPermissions",
     tag = "organization",
     params(("project_id" = String, Path, description = "The project's id.")),
     request_body = ModelPermissionsUpdate,
     responses((status = 200, description = "Which models it may use now.", body = ModelPermissions), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/model_permissions")]
 pub async fn update_model_permissions(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<String>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let id = id_of(&path, "project")?;
@@ -252,17 +258,17 @@ pub async fn update_model_permissions(
 ///
 /// It may use every model.
 #[utoipa::path(
+    delete,
+    path = "/v1/organization/projects/{project_id}/model_permissions",
     operation_id = "deleteModelPermissions",
     tag = "organization",
     params(("project_id" = String, Path, description = "The project's id.")),
     responses((status = 200, description = "It may use every model.", body = ModelPermissionsDeleted), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[delete("/v1/organization/projects/{project_id}/model_permissions")]
 pub async fn delete_model_permissions(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<String>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let id = id_of(&path, "project")?;
@@ -285,7 +291,7 @@ pub struct DataRetention {
     kind: Retention,
 }
 
-/// How long prompts are to be kept from now on; those that are kept already keep their time.
+/// How long prompts are to be kept. A shorter time holds for those that are kept already, within a minute.
 #[derive(Debug, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataRetentionUpdate {
@@ -305,14 +311,15 @@ impl DataRetentionUpdate {
 
 /// Retrieve a project's data retention
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}/data_retention",
     operation_id = "retrieveProjectDataRetention",
     tag = "organization",
     params(("project_id" = String, Path, description = "The project's id.")),
     responses((status = 200, description = "How long prompts are kept.", body = DataRetention), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}/data_retention")]
 pub async fn retrieve_project_data_retention(
+    _: AdminCaller<action::View>,
     path: web::Path<String>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -325,19 +332,19 @@ pub async fn retrieve_project_data_retention(
 /// With zero retention no prompt is stored; with `none` and the `modified_…` ones prompts are stored for thirty days. Other
 /// times are set by `PATCH /admin/v1/projects/{id}`.
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/data_retention",
     operation_id = "updateProjectDataRetention",
     tag = "organization",
     params(("project_id" = String, Path, description = "The project's id.")),
     request_body = DataRetentionUpdate,
     responses((status = 200, description = "How long prompts are kept now.", body = DataRetention), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/data_retention")]
 pub async fn update_project_data_retention(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<String>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let id = id_of(&path, "project")?;
@@ -348,13 +355,16 @@ pub async fn update_project_data_retention(
 
 /// Retrieve the organization's data retention
 #[utoipa::path(
+    get,
+    path = "/v1/organization/data_retention",
     operation_id = "retrieveDataRetention",
     tag = "organization",
     responses((status = 200, description = "How long prompts are kept.", body = DataRetention), Refusals),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/data_retention")]
-pub async fn retrieve_data_retention(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn retrieve_data_retention(
+    _: AdminCaller<action::View>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     let kind = services.accounts.organization_retention().await?;
     Ok(HttpResponse::Ok().json(DataRetention { object: "organization.data_retention", kind }))
 }
@@ -363,17 +373,17 @@ pub async fn retrieve_data_retention(services: web::Data<Services>) -> Result<Ht
 ///
 /// For new projects and those that have not chosen. It is `zero_data_retention` at first.
 #[utoipa::path(
+    post,
+    path = "/v1/organization/data_retention",
     operation_id = "updateDataRetention",
     tag = "organization",
     request_body = DataRetentionUpdate,
     responses((status = 200, description = "How long prompts are kept now.", body = DataRetention), Refusals),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/data_retention")]
 pub async fn update_data_retention(
+    caller: AdminCaller<action::Own>,
     request: HttpRequest,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let kind = fixed_body::<DataRetentionUpdate>(&request, &body)?.retention(false)?;

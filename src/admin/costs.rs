@@ -1,11 +1,12 @@
 //! `GET /v1/organization/costs`: what the projects pay, from the ledger, in OpenAI's words.
 
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::shapes::Refusals;
 use super::usage::{end_time, time};
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, query};
 use crate::http::Problem;
@@ -94,6 +95,8 @@ pub struct CostsAmount {
 /// What the projects pay: settlements under the day on which they were settled, refunds under their own day, in UTC. A day
 /// that is over never changes. It is the price, not what the provider charges us.
 #[utoipa::path(
+    get,
+    path = "/v1/organization/costs",
     operation_id = "listCosts",
     tag = "organization",
     params(
@@ -108,10 +111,12 @@ pub struct CostsAmount {
         ("page" = Option<String>, Query, description = "`next_page` of the page before."),
     ),
     responses((status = 200, description = "A page of days.", body = CostsPage), Refusals),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/costs")]
-pub async fn list_costs(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn list_costs(
+    _: AdminCaller<action::View>,
+    request: HttpRequest,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, FILTERS)?;
     let from = time(&pairs, "start_time")?.ok_or_else(|| invalid_field("start_time", "is required"))?;
     let before = end_time(&pairs, from, BucketWidth::Day, services.clock.now())?;

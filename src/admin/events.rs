@@ -1,13 +1,14 @@
 //! `GET /admin/v1/events`: settlements and refunds as `CloudEvents`, for billing systems (`OpenMeter`, Lago, Stripe's meters).
 
 use actix_web::web::Bytes;
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::stream;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::shapes::Refusals;
+use super::shapes::{Refusals, note_export};
 use super::usage::time;
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, query};
 use crate::domain::{Fixed, Money};
@@ -132,6 +133,8 @@ impl BillingEvent {
 /// Settlements and refunds as `CloudEvents`, one JSON object on each line, oldest first. A settlement may be written some time
 /// after its own time, so let windows overlap: what is told twice has the same `id`.
 #[utoipa::path(
+    get,
+    path = "/admin/v1/events",
     operation_id = "exportBillingEvents",
     tag = "admin",
     params(
@@ -143,10 +146,9 @@ impl BillingEvent {
         (status = 200, description = "A stream of lines.", body = BillingEvent, content_type = "application/x-ndjson"),
         Refusals,
     ),
-    security(("admin_key" = []))
 )]
-#[get("/admin/v1/events")]
 pub async fn export_billing_events(
+    caller: AdminCaller<action::View>,
     request: HttpRequest,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -157,6 +159,7 @@ pub async fn export_billing_events(
         return Err(invalid_field("end_time", "must be later than `start_time`"));
     }
     let project_id = pairs.parsed("project_id", "a project's id")?;
+    note_export(&request, &caller, &services, "billing_events", project_id).await?;
     let filter = ChargeFilter { from, before, project_id, after: None, limit: PAGE };
     let books = services.gateway.books().clone();
     let chunks = stream::unfold(Some((books, filter)), |state| async move {

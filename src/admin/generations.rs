@@ -1,9 +1,13 @@
 //! `GET /admin/v1/generations`: every request that reserved, newest first, with what it cost us.
 
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::json;
 
 use super::export::{Form, stream_generations};
 use super::history::GenerationHistory;
+use super::shapes::{accounts_of, note_export};
+use crate::accounts::AuditEvent;
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{GenerationList, GenerationView, Services, query, state_filter, time_filter};
 use crate::domain::GenerationId;
@@ -35,6 +39,8 @@ const FILTERS: &[&str] = &[
 ///
 /// Every request that reserved, of all projects, newest first.
 #[utoipa::path(
+    get,
+    path = "/admin/v1/generations",
     operation_id = "listGenerations",
     tag = "admin",
     params(
@@ -66,10 +72,12 @@ const FILTERS: &[&str] = &[
         (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[get("/admin/v1/generations")]
-pub async fn list_generations(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn list_generations(
+    caller: AdminCaller<action::View>,
+    request: HttpRequest,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, FILTERS)?;
     let filter = GenerationFilter {
         project_id: pairs.parsed("project_id", "a project's id")?,
@@ -96,6 +104,7 @@ pub async fn list_generations(request: HttpRequest, services: web::Data<Services
         Some(_) => return Err(invalid_field("format", "must be `json`, `ndjson` or `csv`")),
     };
     if let Some(form) = form {
+        note_export(&request, &caller, &services, "generations", filter.project_id).await?;
         let most = pairs.one("limit")?.is_some().then_some(filter.limit);
         return Ok(stream_generations(services.gateway.books().clone(), filter, form, most));
     }
@@ -106,8 +115,11 @@ pub async fn list_generations(request: HttpRequest, services: web::Data<Services
 
 /// Retrieve a generation
 ///
-/// With its whole history: parameters, each submit with its times, what it moved in the ledger, price, cost and why.
+/// With its whole history: parameters, each submit with its times, what it moved in the ledger, price, cost and why. Where
+/// its prompt is kept, the reading is in the audit log.
 #[utoipa::path(
+    get,
+    path = "/admin/v1/generations/{id}",
     operation_id = "retrieveGeneration",
     tag = "admin",
     params(("id" = String, Path, description = "The generation's id.")),
@@ -118,10 +130,10 @@ pub async fn list_generations(request: HttpRequest, services: web::Data<Services
         (status = 404, description = "No such generation.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[get("/admin/v1/generations/{id}")]
 pub async fn retrieve_generation(
+    caller: AdminCaller<action::View>,
+    request: HttpRequest,
     id: web::Path<String>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -129,6 +141,10 @@ pub async fn retrieve_generation(
     let id: GenerationId = id.parse().map_err(|_| not_found())?;
     let books = services.gateway.books();
     let record = books.generation(id).await?.ok_or_else(not_found)?;
+    if record.prompt.is_some() {
+        let accounts = accounts_of(&request, &caller, &services);
+        accounts.note(AuditEvent::PromptRead, Some(record.project_id), id.to_string(), &json!({})).await?;
+    }
     let (attempts, entries) = (books.attempts(id).await?, books.entries(id).await?);
     Ok(HttpResponse::Ok().json(GenerationHistory::of(&record, attempts, entries)))
 }

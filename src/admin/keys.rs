@@ -1,15 +1,19 @@
-//! `PATCH /admin/v1/keys/{id}`: a key's budget, expiry and models.
+//! `PATCH /admin/v1/keys/{id}`: a key's budget, expiry, models, scopes, role and addresses.
 
 #![expect(clippy::option_option, reason = "in a patch, absent leaves and null lifts")]
 
-use actix_web::{HttpRequest, HttpResponse, patch, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
+use super::permits::{
+    RoleText, ScopeText, networks_of, owner_for_admin_keys, read_networks, read_role, read_scopes, scopes_of,
+};
 use super::projects::{given, known_models};
 use super::shapes::{accounts_of, id_of};
-use crate::accounts::{Caller, KeyChange, KeyRecord};
+use crate::accounts::{KeyChange, KeyKind, KeyRecord};
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body};
 use crate::domain::{ApiKeyId, Money, Timestamp};
@@ -41,6 +45,17 @@ pub struct KeyPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     generates_for_project_id: Option<Option<String>>,
+    /// For a project key: what it may do.
+    #[validate(length(min = 1, message = "names at least one scope"))]
+    #[schema(value_type = Option<Vec<ScopeText>>, nullable = false, min_items = 1)]
+    scopes: Option<Vec<String>>,
+    /// For an admin key: what it is trusted with.
+    #[schema(value_type = Option<RoleText>, nullable = false)]
+    role: Option<String>,
+    /// The addresses and networks that it may be used from; null lets it come from anywhere.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
+    allowed_addresses: Option<Option<Vec<String>>>,
 }
 
 /// A key, without its value.
@@ -74,12 +89,25 @@ pub struct KeyView {
     allowed_models: Option<Vec<String>>,
     /// The project that an admin key may also make images for; null as a rule.
     generates_for_project_id: Option<String>,
+    /// What a project key may do; null for an admin key.
+    #[schema(value_type = Option<Vec<ScopeText>>)]
+    scopes: Option<Vec<&'static str>>,
+    /// What an admin key is trusted with; null for a project key.
+    #[schema(value_type = Option<RoleText>)]
+    role: Option<&'static str>,
+    /// The addresses and networks that it may be used from; any when null.
+    allowed_addresses: Option<Vec<String>>,
+    /// When it was last used, in Unix seconds, at most a minute late; null if it never was.
+    last_used_at: Option<i64>,
 }
 
 /// Change a key
 ///
-/// What is absent stays as it is; null lifts. Known to every replica within a second, the budget at once.
+/// What is absent stays as it is; null lifts. Known to every replica within a second, the budget at once. An admin key is
+/// changed by an owner only.
 #[utoipa::path(
+    patch,
+    path = "/admin/v1/keys/{id}",
     operation_id = "updateKey",
     tag = "admin",
     params(("id" = String, Path, description = "The key's id; not its value.")),
@@ -89,17 +117,16 @@ pub struct KeyView {
         (status = 400, description = "The body is wrong.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 409, description = "It is the last admin key with the role `owner`.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 404, description = "No such key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[patch("/admin/v1/keys/{id}")]
 pub async fn update_key(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     id: web::Path<String>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let patch: KeyPatch = fixed_body(&request, &body)?;
@@ -121,12 +148,28 @@ pub async fn update_key(
             .generates_for_project_id
             .map(|project| project.map(|project| id_of(&project, "project")).transpose())
             .transpose()?,
+        scopes: read_scopes(patch.scopes.as_deref())?,
+        role: read_role(patch.role.as_deref())?,
+        allowed_addresses: patch
+            .allowed_addresses
+            .map(|texts| texts.as_deref().map(read_networks).transpose())
+            .transpose()?,
     };
-    Ok(HttpResponse::Ok().json(view(accounts_of(&request, &caller, &services).update_key(id, change).await?)))
+    let before = services.accounts.list_keys(None).await?.into_iter().find(|key| key.id == id);
+    if let Some(before) = before {
+        owner_for_admin_keys(&caller, &before)?;
+    }
+    let key = accounts_of(&request, &caller, &services).update_key(id, change).await?;
+    let used = services.accounts.last_used(&[id]).await?.first().map(|(_, at)| *at);
+    Ok(HttpResponse::Ok().json(view(key, used)))
 }
 
-fn view(key: KeyRecord) -> KeyView {
+fn view(key: KeyRecord, last_used: Option<Timestamp>) -> KeyView {
     KeyView {
+        scopes: scopes_of(&key),
+        role: (key.kind == KeyKind::Admin).then(|| key.role.name()),
+        allowed_addresses: networks_of(&key),
+        last_used_at: last_used.map(Timestamp::seconds),
         id: key.id.to_string(),
         object: "organization.api_key",
         kind: key.kind.as_str(),

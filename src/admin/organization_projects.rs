@@ -1,12 +1,13 @@
 //! `/v1/organization/projects`: OpenAI's projects.
 
-use actix_web::{HttpRequest, HttpResponse, get, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
 use super::shapes::{Paging, Refusals, RefusalsOfOne, accounts_of, cursor, id_of, list, not_found};
-use crate::accounts::{Caller, ProjectChange, ProjectRecord};
+use crate::accounts::{ProjectChange, ProjectRecord};
+use crate::api::access::{AdminCaller, action};
 use crate::api::{Services, fixed_body, query};
 use crate::domain::{ProjectId, Timestamp};
 use crate::http::Problem;
@@ -72,19 +73,20 @@ pub struct OrganizationProjectUpdate {
 
 /// Create a project
 ///
-/// It pays afterwards and has no limits until some are set.
+/// It pays afterwards, has the rates of new projects (`IMAGEGATE_DEFAULT_REQUESTS_PER_MINUTE`,
+/// `IMAGEGATE_DEFAULT_IMAGES_PER_MINUTE`), and no other limits until some are set.
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects",
     operation_id = "createOrganizationProject",
     tag = "organization",
     request_body = NewOrganizationProject,
     responses((status = 200, description = "The new project.", body = ProjectView), Refusals),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects")]
 pub async fn create_project(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let new: NewOrganizationProject = fixed_body(&request, &body)?;
@@ -94,6 +96,8 @@ pub async fn create_project(
 
 /// List projects
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects",
     operation_id = "listOrganizationProjects",
     tag = "organization",
     params(
@@ -101,10 +105,12 @@ pub async fn create_project(
         ("include_archived" = Option<bool>, Query, description = "Whether archived projects are listed too."),
     ),
     responses((status = 200, description = "A page of projects, newest first.", body = OrganizationProjectList), Refusals),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects")]
-pub async fn list_projects(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn list_projects(
+    _: AdminCaller<action::View>,
+    request: HttpRequest,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, &["limit", "after", "include_archived"])?;
     let archived = pairs.parsed("include_archived", "true or false")?.unwrap_or(false);
     let cursor = cursor(&pairs, "a project", ProjectId::uuid, 100)?;
@@ -115,14 +121,18 @@ pub async fn list_projects(request: HttpRequest, services: web::Data<Services>) 
 
 /// Retrieve a project
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}",
     operation_id = "retrieveOrganizationProject",
     tag = "organization",
     params(("project_id" = String, Path, description = "The project's id.")),
     responses((status = 200, description = "The project.", body = ProjectView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}")]
-pub async fn retrieve_project(path: web::Path<String>, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn retrieve_project(
+    _: AdminCaller<action::View>,
+    path: web::Path<String>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     let project = services.accounts.project(id_of(&path, "project")?).await?;
     let project = project.ok_or_else(|| not_found(&path, "project"))?;
     Ok(HttpResponse::Ok().json(ProjectView::of(&project)))
@@ -130,19 +140,19 @@ pub async fn retrieve_project(path: web::Path<String>, services: web::Data<Servi
 
 /// Update a project
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}",
     operation_id = "updateOrganizationProject",
     tag = "organization",
     params(("project_id" = String, Path, description = "The project's id.")),
     request_body = OrganizationProjectUpdate,
     responses((status = 200, description = "The project as it is now.", body = ProjectView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}")]
 pub async fn update_project(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<String>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let id = id_of(&path, "project")?;
@@ -154,19 +164,20 @@ pub async fn update_project(
 
 /// Archive a project
 ///
-/// For good: its keys stop working within a second on every replica. What is open goes on.
+/// For good: its keys stop working within a second on every replica. What is open goes on; kept prompts are gone within a
+/// minute.
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/archive",
     operation_id = "archiveOrganizationProject",
     tag = "organization",
     params(("project_id" = String, Path, description = "The project's id.")),
     responses((status = 200, description = "The project, archived.", body = ProjectView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/archive")]
 pub async fn archive_project(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<String>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let id = id_of(&path, "project")?;

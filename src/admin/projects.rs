@@ -2,7 +2,7 @@
 
 #![expect(clippy::option_option, reason = "in a patch, absent leaves and null lifts")]
 
-use actix_web::{HttpRequest, HttpResponse, get, patch, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -10,8 +10,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 use validator::Validate;
 
+use super::erasures::ErasureView;
 use super::shapes::accounts_of;
-use crate::accounts::{AuditEvent, Caller, Policy, ProjectChange, ProjectRecord, RateLimit};
+use crate::accounts::{AuditEvent, Policy, ProjectChange, ProjectRecord, RateLimit};
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, idempotency_key};
 use crate::domain::{Money, ProjectId, Timestamp};
@@ -43,7 +45,8 @@ pub struct ProjectPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<PolicyBody>)]
     policy: Option<Option<Policy>>,
-    /// For how many seconds prompts are kept; zero keeps none.
+    /// For how many seconds prompts are kept; zero keeps none. A shorter time holds for those that are kept already, within a
+    /// minute.
     #[validate(range(max = 315_360_000, message = "is at most 315360000 (ten years)"))]
     prompt_retention_seconds: Option<u64>,
     /// How much may be asked for and be open at once.
@@ -51,8 +54,8 @@ pub struct ProjectPatch {
     limits: Option<LimitsPatch>,
 }
 
-/// How much may be asked for and be open at once.
-#[derive(Debug, Deserialize, Validate, ToSchema)]
+/// How much may be asked for, be open at once, and be uploaded.
+#[derive(Debug, Default, Deserialize, Validate, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitsPatch {
     /// How many generations may be open at once; null lifts the limit.
@@ -61,6 +64,14 @@ pub struct LimitsPatch {
     concurrent_generations: Option<Option<u32>>,
     /// All rate limits, in place of those before.
     rates: Option<Vec<RateBody>>,
+    /// How many bytes of input files a day (UTC) may bring; null lifts the limit.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, example = 10_737_418_240_u64)]
+    upload_bytes_per_day: Option<Option<u64>>,
+    /// How many uploaded files may be kept at once; null lifts the limit.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, example = 10_000)]
+    kept_files: Option<Option<u64>>,
 }
 
 /// How much of a model a project may ask for in any minute.
@@ -128,6 +139,8 @@ pub struct ProjectView {
     prompt_retention_seconds: i64,
     /// How much may be asked for and be open at once.
     limits: LimitsView,
+    /// The erasure of all that it has made; null if nobody has asked for it.
+    content_erasure: Option<ErasureView>,
 }
 
 /// How much may be asked for and be open at once.
@@ -137,6 +150,10 @@ pub struct LimitsView {
     concurrent_generations: Option<u32>,
     /// In any minute.
     rates: Vec<RateBody>,
+    /// Bytes of input files that a day (UTC) may bring.
+    upload_bytes_per_day: Option<u64>,
+    /// Uploaded files that may be kept at once.
+    kept_files: Option<u64>,
 }
 
 /// Why a credit is booked.
@@ -204,6 +221,8 @@ pub struct CreditView {
 
 /// Retrieve a project
 #[utoipa::path(
+    get,
+    path = "/admin/v1/projects/{id}",
     operation_id = "retrieveProject",
     tag = "admin",
     params(("id" = String, Path, description = "The project's id, or `default`.")),
@@ -214,10 +233,12 @@ pub struct CreditView {
         (status = 404, description = "No such project.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[get("/admin/v1/projects/{id}")]
-pub async fn retrieve_project(id: web::Path<String>, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn retrieve_project(
+    _: AdminCaller<action::View>,
+    id: web::Path<String>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     let project = find(&services, &id).await?;
     Ok(HttpResponse::Ok().json(view(&services, project).await?))
 }
@@ -226,6 +247,8 @@ pub async fn retrieve_project(id: web::Path<String>, services: web::Data<Service
 ///
 /// What is absent stays as it is; null lifts. Reservations see the change at once, on every replica.
 #[utoipa::path(
+    patch,
+    path = "/admin/v1/projects/{id}",
     operation_id = "updateProject",
     tag = "admin",
     params(("id" = String, Path, description = "The project's id, or `default`.")),
@@ -238,21 +261,23 @@ pub async fn retrieve_project(id: web::Path<String>, services: web::Data<Service
         (status = 404, description = "No such project.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[patch("/admin/v1/projects/{id}")]
 pub async fn update_project(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     id: web::Path<String>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let patch: ProjectPatch = fixed_body(&request, &body)?;
-    let (concurrency_limit, rates) = match patch.limits {
-        Some(limits) => (limits.concurrent_generations, limits.rates),
-        None => (None, None),
-    };
+    let limits = patch.limits.unwrap_or_default();
+    for (field, limit) in
+        [("limits.upload_bytes_per_day", limits.upload_bytes_per_day), ("limits.kept_files", limits.kept_files)]
+    {
+        if limit.flatten().is_some_and(|limit| i64::try_from(limit).is_err()) {
+            return Err(invalid_field(field, "is at most 9223372036854775807"));
+        }
+    }
     let policy = match patch.policy {
         Some(Some(mut policy)) => {
             if let Some(models) = &mut policy.allowed_models {
@@ -275,8 +300,10 @@ pub async fn update_project(
         spend_limit: patch.spend_limit_usd,
         policy,
         prompt_retention: seconds.and_then(|seconds| i64::try_from(seconds * 1_000_000).ok()),
-        concurrency_limit,
-        rate_limits: rates.map(|rates| rate_limits(&services, rates)).transpose()?,
+        concurrency_limit: limits.concurrent_generations,
+        upload_bytes_a_day: limits.upload_bytes_per_day,
+        kept_files: limits.kept_files,
+        rate_limits: limits.rates.map(|rates| rate_limits(&services, rates)).transpose()?,
     };
     let project = find(&services, &id).await?;
     let project = accounts_of(&request, &caller, &services).update_project(project.id, change).await?;
@@ -287,6 +314,8 @@ pub async fn update_project(
 ///
 /// Books a top-up, a correction or a gift with its reason and who did it. Past entries are never edited. With an `Idempotency-Key` a resend books nothing.
 #[utoipa::path(
+    post,
+    path = "/admin/v1/projects/{id}/credits",
     operation_id = "createProjectCredit",
     tag = "admin",
     params(
@@ -303,13 +332,11 @@ pub async fn update_project(
         (status = 422, description = "The idempotency key was used with another amount or kind.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[post("/admin/v1/projects/{id}/credits")]
 pub async fn create_project_credit(
+    caller: AdminCaller<action::Bill>,
     request: HttpRequest,
     id: web::Path<String>,
-    caller: web::ReqData<Caller>,
     body: web::Bytes,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -326,7 +353,7 @@ pub async fn create_project_credit(
         Some(key) => credit_id(project.id, &key),
         None => services.ids.uuid(),
     };
-    let audit = accounts_of(&request, &caller, &services).entry_of_money(
+    let audit = accounts_of(&request, &caller, &services).entry_of(
         AuditEvent::ProjectCredited,
         project.id,
         project.id.to_string(),
@@ -383,6 +410,8 @@ pub struct OrganizationView {
 
 /// Change the organization's spend limit
 #[utoipa::path(
+    patch,
+    path = "/admin/v1/organization",
     operation_id = "updateOrganization",
     tag = "admin",
     request_body(content = OrganizationPatch, content_type = "application/json"),
@@ -393,13 +422,11 @@ pub struct OrganizationView {
         (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[patch("/admin/v1/organization")]
 pub async fn update_organization(
+    caller: AdminCaller<action::Own>,
     request: HttpRequest,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let patch: OrganizationPatch = fixed_body(&request, &body)?;
@@ -425,7 +452,7 @@ fn credit_id(project: ProjectId, key: &str) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
-async fn find(services: &Services, id: &str) -> Result<ProjectRecord, Problem> {
+pub async fn find(services: &Services, id: &str) -> Result<ProjectRecord, Problem> {
     let not_found = || Problem::new(Code::NotFound, format!("there is no project `{id}`")).param("id");
     let projects = services.accounts.list_projects().await?;
     let found = if id == "default" {
@@ -468,7 +495,9 @@ fn rate_limits(services: &Services, rates: Vec<RateBody>) -> Result<Vec<RateLimi
 async fn view(services: &Services, project: ProjectRecord) -> Result<ProjectView, Problem> {
     let balance = services.gateway.books().balance(project.id, services.clock.now()).await?;
     let balance = balance.ok_or_else(|| Problem::new(Code::InternalError, "the project has no balance"))?;
+    let erasure = services.accounts.project_erasure(project.id).await?;
     Ok(ProjectView {
+        content_erasure: erasure.map(ErasureView::from),
         id: project.id.to_string(),
         object: "organization.project",
         name: project.name,
@@ -493,6 +522,8 @@ async fn view(services: &Services, project: ProjectRecord) -> Result<ProjectView
                     images_per_minute: limit.images_per_minute,
                 })
                 .collect(),
+            upload_bytes_per_day: project.upload_bytes_a_day,
+            kept_files: project.kept_files,
         },
     })
 }

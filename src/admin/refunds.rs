@@ -1,6 +1,6 @@
 //! `POST /admin/v1/generations/{id}/refunds`: gives back what a generation was charged, whole or in part.
 
-use actix_web::{HttpRequest, HttpResponse, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -9,7 +9,8 @@ use uuid::Uuid;
 use validator::Validate;
 
 use super::shapes::accounts_of;
-use crate::accounts::{AuditEvent, Caller};
+use crate::accounts::AuditEvent;
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, idempotency_key};
 use crate::domain::{GenerationId, Money};
@@ -57,6 +58,8 @@ pub struct RefundView {
 /// booked. All refunds of a generation together are at most its charge. A generation whose month was dropped can be refunded too: the ledger has its
 /// charge. With an `Idempotency-Key` a resend books nothing.
 #[utoipa::path(
+    post,
+    path = "/admin/v1/generations/{id}/refunds",
     operation_id = "createGenerationRefund",
     tag = "admin",
     params(
@@ -73,13 +76,11 @@ pub struct RefundView {
         (status = 422, description = "The idempotency key was used with another amount.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[post("/admin/v1/generations/{id}/refunds")]
 pub async fn create_generation_refund(
+    caller: AdminCaller<action::Bill>,
     request: HttpRequest,
     id: web::Path<String>,
-    caller: web::ReqData<Caller>,
     body: web::Bytes,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -95,7 +96,7 @@ pub async fn create_generation_refund(
         Some(key) => refund_id(generation, &key),
         None => services.ids.uuid(),
     };
-    let audit = accounts_of(&request, &caller, &services).entry_of_money(
+    let audit = accounts_of(&request, &caller, &services).entry_of(
         AuditEvent::GenerationRefunded,
         project_id,
         generation.to_string(),

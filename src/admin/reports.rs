@@ -1,11 +1,12 @@
 //! `GET /admin/v1/holds` and `GET /admin/v1/margins`: money that is set aside, and what is left of each model's price.
 
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::shapes::Refusals;
 use super::usage::{end_time, time};
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, query};
 use crate::domain::Money;
@@ -47,6 +48,8 @@ pub struct HoldView {
 ///
 /// Money that is set aside for generations that have not ended, the oldest first.
 #[utoipa::path(
+    get,
+    path = "/admin/v1/holds",
     operation_id = "listHolds",
     tag = "admin",
     params(
@@ -54,10 +57,12 @@ pub struct HoldView {
         ("min_age_seconds" = Option<u64>, Query, description = "Only those that are at least so old."),
     ),
     responses((status = 200, description = "The holds.", body = HoldList), Refusals),
-    security(("admin_key" = []))
 )]
-#[get("/admin/v1/holds")]
-pub async fn list_holds(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn list_holds(
+    _: AdminCaller<action::View>,
+    request: HttpRequest,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, &["limit", "min_age_seconds"])?;
     let limit = pairs.limit(100, 1000)?;
     let least = pairs.parsed::<u64>("min_age_seconds", "a number of seconds")?.unwrap_or(0);
@@ -114,6 +119,8 @@ pub struct MarginView {
 ///
 /// Price and cost of each model, by settlement.
 #[utoipa::path(
+    get,
+    path = "/admin/v1/margins",
     operation_id = "listMargins",
     tag = "admin",
     params(
@@ -121,10 +128,12 @@ pub struct MarginView {
         ("end_time" = Option<i64>, Query, description = "Settled before this time, in Unix seconds; now if not given."),
     ),
     responses((status = 200, description = "A row for each model.", body = MarginList), Refusals),
-    security(("admin_key" = []))
 )]
-#[get("/admin/v1/margins")]
-pub async fn list_margins(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn list_margins(
+    _: AdminCaller<action::View>,
+    request: HttpRequest,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, &["start_time", "end_time"])?;
     let from = time(&pairs, "start_time")?.ok_or_else(|| invalid_field("start_time", "is required"))?;
     let before = end_time(&pairs, from, BucketWidth::Day, services.clock.now())?;

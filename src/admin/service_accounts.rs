@@ -1,15 +1,18 @@
 //! `/v1/organization/projects/{project_id}/service_accounts`: who holds keys of a project.
 
-use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
-use super::api_keys::check_scopes;
+use super::permits::{ScopeText, networks_of, read_networks, read_scopes, scopes_of};
 use super::shapes::{
     Deletion, LONGEST_LIFE, Paging, RefusalsOfOne, accounts_of, cursor, end_of, id_of, list, not_found,
 };
-use crate::accounts::{Caller, KeyRecord, Secret, ServiceAccountChange, ServiceAccountRecord, ServiceAccountRole};
+use crate::accounts::{
+    KeyRecord, Secret, ServiceAccountChange, ServiceAccountRecord, ServiceAccountRole, ServiceKeyTerms,
+};
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, query};
 use crate::domain::{ProjectId, ServiceAccountId, Timestamp};
@@ -77,6 +80,11 @@ pub struct CreatedServiceAccountKey {
     created_at: i64,
     /// When it ends, in Unix seconds; null if it does not.
     expires_at: Option<i64>,
+    /// What it may do.
+    #[schema(value_type = Vec<ScopeText>)]
+    scopes: Vec<&'static str>,
+    /// The addresses and networks that it may be used from; any when null.
+    allowed_addresses: Option<Vec<String>>,
 }
 
 impl CreatedServiceAccountKey {
@@ -88,6 +96,8 @@ impl CreatedServiceAccountKey {
             value: secret.expose().to_owned(),
             created_at: key.created_at.seconds(),
             expires_at: key.expires_at.map(Timestamp::seconds),
+            scopes: scopes_of(key).unwrap_or_default(),
+            allowed_addresses: networks_of(key),
         }
     }
 }
@@ -106,6 +116,12 @@ pub struct NewServiceAccount {
     #[validate(range(min = 1, max = LONGEST_LIFE, message = "must be from 1 second to 100 years"))]
     #[schema(minimum = 1)]
     expires_in_seconds: Option<u64>,
+    /// What its key may do; everything but the webhook secret if not given.
+    #[schema(value_type = Option<Vec<ScopeText>>, nullable = false, min_items = 1)]
+    scopes: Option<Vec<String>>,
+    /// The addresses and networks that its key may be used from; any if not given.
+    #[schema(nullable = false, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
+    allowed_addresses: Option<Vec<String>>,
 }
 
 /// What is to be different about a service account.
@@ -132,44 +148,56 @@ pub struct NewServiceAccountKey {
     #[validate(range(min = 1, max = LONGEST_LIFE, message = "must be from 1 second to 100 years"))]
     #[schema(minimum = 1)]
     expires_in_seconds: Option<u64>,
-    /// Keys have no scopes here: an empty list, or none.
+    /// What it may do, as `KeyScope` lists it; everything but the webhook secret if not given or empty.
+    #[schema(example = json!(["images:generate"]))]
     scopes: Option<Vec<String>>,
+    /// The addresses and networks that it may be used from; any if not given.
+    #[schema(nullable = false, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
+    allowed_addresses: Option<Vec<String>>,
 }
 
 /// Create a service account
 ///
 /// With a key, whose value is shown only this once.
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/service_accounts",
     operation_id = "createServiceAccount",
     tag = "organization",
     params(("project_id" = String, Path, description = "The project's id.")),
     request_body = NewServiceAccount,
     responses((status = 200, description = "The service account with its key.", body = CreatedServiceAccount), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/service_accounts")]
 pub async fn create_service_account(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<String>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let project = id_of(&path, "project")?;
     let new: NewServiceAccount = fixed_body(&request, &body)?;
     let with_key = !new.create_service_account_only.unwrap_or(false);
-    if !with_key && new.expires_in_seconds.is_some() {
-        return Err(invalid_field("expires_in_seconds", "cannot be given with `create_service_account_only`"));
+    for (field, is_given) in [
+        ("expires_in_seconds", new.expires_in_seconds.is_some()),
+        ("scopes", new.scopes.is_some()),
+        ("allowed_addresses", new.allowed_addresses.is_some()),
+    ] {
+        if !with_key && is_given {
+            return Err(invalid_field(field, "cannot be given with `create_service_account_only`"));
+        }
     }
-    let ends = end_of(new.expires_in_seconds, services.clock.now());
+    let terms = terms(&services, new.expires_in_seconds, new.scopes.as_deref(), new.allowed_addresses.as_deref())?;
     let accounts = accounts_of(&request, &caller, &services);
-    let (account, key) = accounts.create_service_account(project, &new.name, with_key, ends).await?;
+    let (account, key) = accounts.create_service_account(project, &new.name, with_key.then_some(terms)).await?;
     let api_key = key.as_ref().map(|(key, secret)| CreatedServiceAccountKey::of(key, secret));
     Ok(HttpResponse::Ok().json(CreatedServiceAccount { account: ServiceAccountView::of(&account), api_key }))
 }
 
 /// List service accounts
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}/service_accounts",
     operation_id = "listServiceAccounts",
     tag = "organization",
     params(
@@ -177,10 +205,9 @@ pub async fn create_service_account(
         Paging,
     ),
     responses((status = 200, description = "A page of service accounts, newest first.", body = ServiceAccountList), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}/service_accounts")]
 pub async fn list_service_accounts(
+    _: AdminCaller<action::View>,
     request: HttpRequest,
     path: web::Path<String>,
     services: web::Data<Services>,
@@ -196,6 +223,8 @@ pub async fn list_service_accounts(
 
 /// Retrieve a service account
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}/service_accounts/{service_account_id}",
     operation_id = "retrieveServiceAccount",
     tag = "organization",
     params(
@@ -203,10 +232,9 @@ pub async fn list_service_accounts(
         ("service_account_id" = String, Path, description = "The service account's id."),
     ),
     responses((status = 200, description = "The service account.", body = ServiceAccountView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}/service_accounts/{service_account_id}")]
 pub async fn retrieve_service_account(
+    _: AdminCaller<action::View>,
     path: web::Path<(String, String)>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -217,6 +245,8 @@ pub async fn retrieve_service_account(
 
 /// Update a service account
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/service_accounts/{service_account_id}",
     operation_id = "updateServiceAccount",
     tag = "organization",
     params(
@@ -225,14 +255,12 @@ pub async fn retrieve_service_account(
     ),
     request_body = ServiceAccountUpdate,
     responses((status = 200, description = "The service account as it is now.", body = ServiceAccountView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/service_accounts/{service_account_id}")]
 pub async fn update_service_account(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let (project, id) = ids(&path)?;
@@ -252,6 +280,8 @@ pub async fn update_service_account(
 ///
 /// Its keys stop working within a second on every replica.
 #[utoipa::path(
+    delete,
+    path = "/v1/organization/projects/{project_id}/service_accounts/{service_account_id}",
     operation_id = "deleteServiceAccount",
     tag = "organization",
     params(
@@ -259,13 +289,11 @@ pub async fn update_service_account(
         ("service_account_id" = String, Path, description = "The service account's id."),
     ),
     responses((status = 200, description = "It is gone.", body = Deletion), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[delete("/v1/organization/projects/{project_id}/service_accounts/{service_account_id}")]
 pub async fn delete_service_account(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let (project, id) = ids(&path)?;
@@ -277,6 +305,8 @@ pub async fn delete_service_account(
 ///
 /// Its value is shown only this once.
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/service_accounts/{service_account_id}/api_keys",
     operation_id = "createServiceAccountApiKey",
     tag = "organization",
     params(
@@ -285,24 +315,34 @@ pub async fn delete_service_account(
     ),
     request_body = NewServiceAccountKey,
     responses((status = 200, description = "The new key.", body = CreatedServiceAccountKey), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/service_accounts/{service_account_id}/api_keys")]
 pub async fn create_service_account_api_key(
+    caller: AdminCaller<action::Operate>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let (project, id) = ids(&path)?;
     let new: NewServiceAccountKey = fixed_body(&request, &body)?;
-    check_scopes(new.scopes.as_deref())?;
-    let ends = end_of(new.expires_in_seconds, services.clock.now());
+    let terms = terms(&services, new.expires_in_seconds, new.scopes.as_deref(), new.allowed_addresses.as_deref())?;
     let name = new.name.as_deref().unwrap_or("Secret Key");
     let accounts = accounts_of(&request, &caller, &services);
-    let (key, secret) = accounts.create_service_account_key(project, id, name, ends).await?;
+    let (key, secret) = accounts.create_service_account_key(project, id, name, terms).await?;
     Ok(HttpResponse::Ok().json(CreatedServiceAccountKey::of(&key, &secret)))
+}
+
+fn terms(
+    services: &Services,
+    expires_in_seconds: Option<u64>,
+    scopes: Option<&[String]>,
+    addresses: Option<&[String]>,
+) -> Result<ServiceKeyTerms, Problem> {
+    Ok(ServiceKeyTerms {
+        expires_at: end_of(expires_in_seconds, services.clock.now()),
+        scopes: read_scopes(scopes)?,
+        allowed_addresses: addresses.map(read_networks).transpose()?,
+    })
 }
 
 fn ids(path: &(String, String)) -> Result<(ProjectId, ServiceAccountId), Problem> {

@@ -5,16 +5,17 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
-use actix_web::http::header::USER_AGENT;
 use serde::Serialize;
+use serde_json::{Map, Value, json};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 use uuid::Uuid;
 
-use crate::accounts::{Accounts, Author, Caller, Cursor};
+use crate::accounts::{AuditEvent, Caller, Cursor};
+pub use crate::api::accounts_of;
 use crate::api::errors::invalid_field;
 use crate::api::{QueryPairs, Services};
-use crate::domain::Timestamp;
+use crate::domain::{ProjectId, Timestamp};
 use crate::http::{Code, Problem};
 
 /// The longest life of a key, in seconds: a hundred years.
@@ -117,11 +118,24 @@ pub struct Paging {
     after: Option<String>,
 }
 
-/// The accounts, with the caller as author of what it changes.
-pub fn accounts_of(request: &HttpRequest, caller: &Caller, services: &Services) -> Accounts {
-    let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let ip = request.peer_addr().map(|address| address.ip().to_string());
-    services.accounts.by(Author::Key { api_key_id: caller.api_key_id, ip, user_agent })
+/// Writes into the audit log that rows of this kind are read in bulk, with the filters that say which.
+pub async fn note_export(
+    request: &HttpRequest,
+    caller: &Caller,
+    services: &Services,
+    what: &str,
+    project: Option<ProjectId>,
+) -> Result<(), Problem> {
+    let query: Vec<(String, String)> =
+        url::form_urlencoded::parse(request.query_string().as_bytes()).into_owned().collect();
+    let filters: Map<String, Value> = query.into_iter().map(|(name, value)| (name, value.into())).collect();
+    // A filter may name a project that is not there.
+    let project = match project {
+        Some(id) => services.accounts.project(id).await?.map(|project| project.id),
+        None => None,
+    };
+    let accounts = accounts_of(request, caller, services);
+    Ok(accounts.note(AuditEvent::DataExported, project, what.to_owned(), &json!({"filters": filters})).await?)
 }
 
 /// An id of a path; one that cannot be is an unknown one.

@@ -1,13 +1,14 @@
 //! `…/spend_alerts`: amounts at which the operator is told. imagegate sends no mail: see `accounts/alerts.rs`.
 
-use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
 use super::shapes::{Deletion, Paging, Refusals, RefusalsOfOne, accounts_of, cursor, id_of, list, not_found};
 use super::spend_limits::{MOST_CENTS, cents, check_unit, of_cents};
-use crate::accounts::{Caller, Cursor, SpendAlert, SpendAlertRecord};
+use crate::accounts::{Cursor, SpendAlert, SpendAlertRecord};
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body, query};
 use crate::domain::{ProjectId, SpendAlertId};
@@ -134,19 +135,19 @@ async fn page(
 
 /// Create a project's spend alert
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/spend_alerts",
     operation_id = "createProjectSpendAlert",
     tag = "organization",
     params(("project_id" = String, Path, description = "The project's id.")),
     request_body = SpendAlertBody,
     responses((status = 200, description = "The new alert.", body = SpendAlertView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/spend_alerts")]
 pub async fn create_project_spend_alert(
+    caller: AdminCaller<action::Bill>,
     request: HttpRequest,
     path: web::Path<String>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let project = id_of(&path, "project")?;
@@ -157,6 +158,8 @@ pub async fn create_project_spend_alert(
 
 /// List a project's spend alerts
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}/spend_alerts",
     operation_id = "listProjectSpendAlerts",
     tag = "organization",
     params(
@@ -166,10 +169,9 @@ pub async fn create_project_spend_alert(
         ("order" = Option<String>, Query, description = "`desc`, newest first, if not given; or `asc`."),
     ),
     responses((status = 200, description = "A page of alerts.", body = SpendAlertList), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}/spend_alerts")]
 pub async fn list_project_spend_alerts(
+    _: AdminCaller<action::View>,
     request: HttpRequest,
     path: web::Path<String>,
     services: web::Data<Services>,
@@ -181,6 +183,8 @@ pub async fn list_project_spend_alerts(
 
 /// Retrieve a project's spend alert
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}/spend_alerts/{alert_id}",
     operation_id = "retrieveProjectSpendAlert",
     tag = "organization",
     params(
@@ -188,10 +192,9 @@ pub async fn list_project_spend_alerts(
         ("alert_id" = String, Path, description = "The alert's id."),
     ),
     responses((status = 200, description = "The alert.", body = SpendAlertView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}/spend_alerts/{alert_id}")]
 pub async fn retrieve_project_spend_alert(
+    _: AdminCaller<action::View>,
     path: web::Path<(String, String)>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -203,6 +206,8 @@ pub async fn retrieve_project_spend_alert(
 ///
 /// It may go off again this month.
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/spend_alerts/{alert_id}",
     operation_id = "updateProjectSpendAlert",
     tag = "organization",
     params(
@@ -211,14 +216,12 @@ pub async fn retrieve_project_spend_alert(
     ),
     request_body = SpendAlertBody,
     responses((status = 200, description = "The alert as it is now.", body = SpendAlertView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/spend_alerts/{alert_id}")]
 pub async fn update_project_spend_alert(
+    caller: AdminCaller<action::Bill>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let (project, id) = ids(&path)?;
@@ -229,6 +232,8 @@ pub async fn update_project_spend_alert(
 
 /// Delete a project's spend alert
 #[utoipa::path(
+    delete,
+    path = "/v1/organization/projects/{project_id}/spend_alerts/{alert_id}",
     operation_id = "deleteProjectSpendAlert",
     tag = "organization",
     params(
@@ -236,13 +241,11 @@ pub async fn update_project_spend_alert(
         ("alert_id" = String, Path, description = "The alert's id."),
     ),
     responses((status = 200, description = "It is gone.", body = Deletion), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[delete("/v1/organization/projects/{project_id}/spend_alerts/{alert_id}")]
 pub async fn delete_project_spend_alert(
+    caller: AdminCaller<action::Bill>,
     request: HttpRequest,
     path: web::Path<(String, String)>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let (project, id) = ids(&path)?;
@@ -254,17 +257,17 @@ pub async fn delete_project_spend_alert(
 ///
 /// On what all projects are charged together.
 #[utoipa::path(
+    post,
+    path = "/v1/organization/spend_alerts",
     operation_id = "createSpendAlert",
     tag = "organization",
     request_body = SpendAlertBody,
     responses((status = 200, description = "The new alert.", body = SpendAlertView), Refusals),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/spend_alerts")]
 pub async fn create_spend_alert(
+    caller: AdminCaller<action::Bill>,
     request: HttpRequest,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let new = fixed_body::<SpendAlertBody>(&request, &body)?.alert()?;
@@ -276,6 +279,8 @@ pub async fn create_spend_alert(
 ///
 /// Those on what all projects are charged together.
 #[utoipa::path(
+    get,
+    path = "/v1/organization/spend_alerts",
     operation_id = "listSpendAlerts",
     tag = "organization",
     params(
@@ -284,23 +289,26 @@ pub async fn create_spend_alert(
         ("order" = Option<String>, Query, description = "`desc`, newest first, if not given; or `asc`."),
     ),
     responses((status = 200, description = "A page of alerts.", body = SpendAlertList), Refusals),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/spend_alerts")]
-pub async fn list_spend_alerts(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn list_spend_alerts(
+    _: AdminCaller<action::View>,
+    request: HttpRequest,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().json(page(&request, &services, None).await?))
 }
 
 /// Retrieve a spend alert
 #[utoipa::path(
+    get,
+    path = "/v1/organization/spend_alerts/{alert_id}",
     operation_id = "retrieveSpendAlert",
     tag = "organization",
     params(("alert_id" = String, Path, description = "The alert's id.")),
     responses((status = 200, description = "The alert.", body = SpendAlertView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/spend_alerts/{alert_id}")]
 pub async fn retrieve_spend_alert(
+    _: AdminCaller<action::View>,
     path: web::Path<String>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -312,19 +320,19 @@ pub async fn retrieve_spend_alert(
 ///
 /// It may go off again this month.
 #[utoipa::path(
+    post,
+    path = "/v1/organization/spend_alerts/{alert_id}",
     operation_id = "updateSpendAlert",
     tag = "organization",
     params(("alert_id" = String, Path, description = "The alert's id.")),
     request_body = SpendAlertBody,
     responses((status = 200, description = "The alert as it is now.", body = SpendAlertView), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/spend_alerts/{alert_id}")]
 pub async fn update_spend_alert(
+    caller: AdminCaller<action::Bill>,
     request: HttpRequest,
     path: web::Path<String>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let id = id_of(&path, "spend alert")?;
@@ -335,17 +343,17 @@ pub async fn update_spend_alert(
 
 /// Delete a spend alert
 #[utoipa::path(
+    delete,
+    path = "/v1/organization/spend_alerts/{alert_id}",
     operation_id = "deleteSpendAlert",
     tag = "organization",
     params(("alert_id" = String, Path, description = "The alert's id.")),
     responses((status = 200, description = "It is gone.", body = Deletion), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[delete("/v1/organization/spend_alerts/{alert_id}")]
 pub async fn delete_spend_alert(
+    caller: AdminCaller<action::Bill>,
     request: HttpRequest,
     path: web::Path<String>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let id = id_of(&path, "spend alert")?;

@@ -1,12 +1,13 @@
 //! `…/spend_limit`: the most that a calendar month (UTC) may cost, of a project and of all together.
 
-use actix_web::{HttpRequest, HttpResponse, delete, get, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
 use super::shapes::{Refusals, RefusalsOfOne, accounts_of, id_of, not_found};
-use crate::accounts::{Caller, ProjectChange};
+use crate::accounts::ProjectChange;
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, fixed_body};
 use crate::domain::{Money, ProjectId};
@@ -130,14 +131,15 @@ async fn organization_limit(services: &Services) -> Result<SpendLimit, Problem> 
 
 /// Retrieve a project's spend limit
 #[utoipa::path(
+    get,
+    path = "/v1/organization/projects/{project_id}/spend_limit",
     operation_id = "retrieveProjectSpendLimit",
     tag = "organization",
     params(("project_id" = String, Path, description = "The project's id.")),
     responses((status = 200, description = "The limit; 404 without one.", body = SpendLimit), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/projects/{project_id}/spend_limit")]
 pub async fn retrieve_project_spend_limit(
+    _: AdminCaller<action::View>,
     path: web::Path<String>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
@@ -148,19 +150,19 @@ pub async fn retrieve_project_spend_limit(
 ///
 /// Reservations see it at once, on every replica.
 #[utoipa::path(
+    post,
+    path = "/v1/organization/projects/{project_id}/spend_limit",
     operation_id = "updateProjectSpendLimit",
     tag = "organization",
     params(("project_id" = String, Path, description = "The project's id.")),
     request_body = SpendLimitUpdate,
     responses((status = 200, description = "The limit.", body = SpendLimit), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/projects/{project_id}/spend_limit")]
 pub async fn update_project_spend_limit(
+    caller: AdminCaller<action::Bill>,
     request: HttpRequest,
     path: web::Path<String>,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let id = id_of(&path, "project")?;
@@ -174,17 +176,17 @@ pub async fn update_project_spend_limit(
 
 /// Lift a project's spend limit
 #[utoipa::path(
+    delete,
+    path = "/v1/organization/projects/{project_id}/spend_limit",
     operation_id = "deleteProjectSpendLimit",
     tag = "organization",
     params(("project_id" = String, Path, description = "The project's id.")),
     responses((status = 200, description = "There is none any more.", body = SpendLimitDeleted), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[delete("/v1/organization/projects/{project_id}/spend_limit")]
 pub async fn delete_project_spend_limit(
+    caller: AdminCaller<action::Bill>,
     request: HttpRequest,
     path: web::Path<String>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let id = id_of(&path, "project")?;
@@ -196,13 +198,16 @@ pub async fn delete_project_spend_limit(
 
 /// Retrieve the organization's spend limit
 #[utoipa::path(
+    get,
+    path = "/v1/organization/spend_limit",
     operation_id = "retrieveSpendLimit",
     tag = "organization",
     responses((status = 200, description = "The limit; 404 without one.", body = SpendLimit), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/spend_limit")]
-pub async fn retrieve_spend_limit(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn retrieve_spend_limit(
+    _: AdminCaller<action::View>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     Ok(HttpResponse::Ok().json(organization_limit(&services).await?))
 }
 
@@ -210,17 +215,17 @@ pub async fn retrieve_spend_limit(services: web::Data<Services>) -> Result<HttpR
 ///
 /// Of all projects together. Reservations see it at once, on every replica.
 #[utoipa::path(
+    post,
+    path = "/v1/organization/spend_limit",
     operation_id = "updateSpendLimit",
     tag = "organization",
     request_body = SpendLimitUpdate,
     responses((status = 200, description = "The limit.", body = SpendLimit), Refusals),
-    security(("admin_key" = []))
 )]
-#[post("/v1/organization/spend_limit")]
 pub async fn update_spend_limit(
+    caller: AdminCaller<action::Bill>,
     request: HttpRequest,
     body: web::Bytes,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let update: SpendLimitUpdate = fixed_body(&request, &body)?;
@@ -232,15 +237,15 @@ pub async fn update_spend_limit(
 
 /// Lift the organization's spend limit
 #[utoipa::path(
+    delete,
+    path = "/v1/organization/spend_limit",
     operation_id = "deleteSpendLimit",
     tag = "organization",
     responses((status = 200, description = "There is none any more.", body = SpendLimitDeleted), RefusalsOfOne),
-    security(("admin_key" = []))
 )]
-#[delete("/v1/organization/spend_limit")]
 pub async fn delete_spend_limit(
+    caller: AdminCaller<action::Bill>,
     request: HttpRequest,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     organization_limit(&services).await?;

@@ -1,9 +1,10 @@
 //! `GET /v1/organization/usage/images`: OpenAI's usage of images, answered from the ledger.
 
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{QueryPairs, Services, query};
 use crate::domain::Timestamp;
@@ -88,6 +89,8 @@ pub struct UsageResult {
 ///
 /// What was settled, in buckets of a minute, an hour or a day in UTC. A bucket that has closed never changes.
 #[utoipa::path(
+    get,
+    path = "/v1/organization/usage/images",
     operation_id = "listImageUsage",
     tag = "organization",
     params(
@@ -111,10 +114,12 @@ pub struct UsageResult {
         (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[get("/v1/organization/usage/images")]
-pub async fn list_image_usage(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn list_image_usage(
+    _: AdminCaller<action::View>,
+    request: HttpRequest,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     let usage_query = read_query(&request, services.clock.now())?;
     let page = services.gateway.books().usage(&usage_query).await?;
     let body = UsagePage {

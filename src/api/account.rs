@@ -2,15 +2,19 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, NaiveDateTime};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::access::{AnyProjectCaller, ProjectCaller, scope};
 use super::errors::{bad_key_problem, invalid_field};
+use super::generations::project_of;
 use super::{QueryPairs, Services, query};
-use crate::accounts::{AccountsError, AuditFilter, Caller, Cursor, KeyFilter, KeyRecord};
-use crate::domain::{ApiKeyId, Money, Timestamp};
+use crate::accounts::{
+    AccountsError, AuditFilter, Caller, Cursor, KeyFilter, KeyRecord, ProjectRecord, RateLimit, Scope,
+};
+use crate::domain::{ApiKeyId, Money, Network, Timestamp};
 use crate::http::{Code, Problem, ProblemBody};
 use crate::ledger::{Books, BucketWidth, GenerationFilter, GenerationRecord, GenerationState, UsageFilter, UsageQuery};
 
@@ -40,11 +44,21 @@ pub struct AccountKeyData {
     /// How it begins, as far as that is kept.
     #[schema(example = "sk-ig-1a2b3c")]
     prefix: String,
-    /// Always `model:image`.
+    /// In AIML's words: `model:image` where it may make images.
     #[schema(example = json!(["model:image"]))]
-    scopes: [&'static str; 1],
+    scopes: &'static [&'static str],
+    /// The key's scopes here.
+    #[schema(example = json!(["images:generate", "images:read", "files", "usage:read", "billing:read"]))]
+    permissions: Vec<&'static str>,
+    /// The addresses and networks that it may be used from; any when null.
+    #[schema(example = json!(["10.0.0.0/8"]))]
+    allowed_addresses: Option<Vec<String>>,
+    /// The models it may use; every model when null.
+    allowed_models: Option<Vec<String>>,
     /// Its budget; null without one.
     limit: Option<AccountKeyLimit>,
+    /// What the key and its project may do at most.
+    limits: AccountLimits,
     /// When it was made, as RFC 3339.
     created_at: String,
     /// When it was last changed, as RFC 3339.
@@ -71,6 +85,55 @@ pub struct AccountKeyLimit {
     /// The same with nine places.
     #[schema(example = "25.000000000")]
     threshold_usd: String,
+}
+
+/// What a key and its project may do at most.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AccountLimits {
+    /// What is left of the key's budget, in US dollars; null without one.
+    #[schema(example = "24.965000000")]
+    budget_left_usd: Option<String>,
+    /// The most that a calendar month (UTC) of the project may cost, in US dollars; null without a limit.
+    spend_limit_usd: Option<String>,
+    /// How many generations of the project may be open at once; null without a limit.
+    concurrent_generations: Option<u32>,
+    /// How much of a model the project may ask for in any minute.
+    rates: Vec<AccountRate>,
+    /// How many bytes of input files the project may upload in a day (UTC); null without a limit.
+    upload_bytes_per_day: Option<u64>,
+    /// How many uploaded files the project may keep; null without a limit.
+    kept_files: Option<u64>,
+}
+
+/// How much of a model a project may ask for in any minute.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct AccountRate {
+    /// The model's id; `*` stands for each model without a rate of its own.
+    #[schema(example = "*")]
+    model: String,
+    /// Requests; null without a limit.
+    requests_per_minute: Option<u32>,
+    /// Images; null without a limit.
+    images_per_minute: Option<u32>,
+}
+
+impl AccountLimits {
+    fn new(key: &KeyRecord, project: ProjectRecord) -> Self {
+        let left = |budget: Money| budget.checked_sub(key.spent).unwrap_or_default().max(Money::ZERO);
+        let rate = |limit: RateLimit| AccountRate {
+            model: limit.model,
+            requests_per_minute: limit.requests_per_minute,
+            images_per_minute: limit.images_per_minute,
+        };
+        Self {
+            budget_left_usd: key.budget.map(|budget| left(budget).to_string()),
+            spend_limit_usd: project.spend_limit.map(|limit| limit.to_string()),
+            concurrent_generations: project.concurrency_limit,
+            rates: project.rate_limits.into_iter().map(rate).collect(),
+            upload_bytes_per_day: project.upload_bytes_a_day,
+            kept_files: project.kept_files,
+        }
+    }
 }
 
 /// What a key was charged in a window of time.
@@ -172,8 +235,10 @@ pub struct AccountPagination {
 
 /// Retrieve the key
 ///
-/// What is known of the key that asks, and what it was charged this month.
+/// What is known of the key that asks: what it may do, from where, up to which limits; and what it was charged this month.
 #[utoipa::path(
+    get,
+    path = "/v1/key",
     operation_id = "retrieveKey",
     tag = "billing",
     responses(
@@ -182,23 +247,24 @@ pub struct AccountPagination {
         (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v1/key")]
-pub async fn retrieve_key(
-    caller: web::ReqData<Caller>,
-    services: web::Data<Services>,
-) -> Result<HttpResponse, Problem> {
+pub async fn retrieve_key(caller: AnyProjectCaller, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
     let key = own_key(&caller, &services).await?;
     let now = services.clock.now();
     let (spent, _) = charged(services.gateway.books(), key.id, Books::month_of(now), now).await?;
     let of_key = AuditFilter { resources: vec![key.id.to_string()], ..AuditFilter::default() };
     let newest = Cursor { after: None, oldest_first: false, limit: 1 };
     let changed = services.accounts.audit_logs(&of_key, newest).await?.items.first().map(|entry| entry.at);
+    let project = services.accounts.project(project_of(&caller)?).await?.ok_or_else(bad_key_problem)?;
+    let networks = key.allowed_addresses.as_ref();
+    let limits = AccountLimits::new(&key, project);
     let data = AccountKeyData {
         disabled: false,
         prefix: key.prefix,
-        scopes: ["model:image"],
+        scopes: if caller.scopes.contains(Scope::ImagesGenerate) { &["model:image"] } else { &[] },
+        permissions: caller.scopes.iter().map(Scope::name).collect(),
+        allowed_addresses: networks.map(|networks| networks.iter().map(Network::to_string).collect()),
+        limits,
         limit: key.budget.map(|budget| AccountKeyLimit {
             retention: "no_reset",
             threshold: budget.approximate_usd(),
@@ -209,6 +275,7 @@ pub async fn retrieve_key(
         expires_at: key.expires_at.map(Timestamp::rfc3339),
         monthly_usage: spent.approximate_usd(),
         monthly_usage_usd: spent.to_string(),
+        allowed_models: key.allowed_models,
         name: key.name,
     };
     Ok(HttpResponse::Ok().json(AccountKey { data }))
@@ -219,6 +286,8 @@ pub async fn retrieve_key(
 /// What the key that asks was charged in a window of at most 92 days: `period`, or `start` and `end`; the last 24 hours if
 /// neither is given.
 #[utoipa::path(
+    get,
+    path = "/v2/usage",
     operation_id = "retrieveKeyUsage",
     tag = "billing",
     params(
@@ -234,12 +303,10 @@ pub async fn retrieve_key(
         (status = 403, description = "An admin key, or another key's prefix.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v2/usage")]
 pub async fn retrieve_key_usage(
+    caller: ProjectCaller<scope::ReadUsage>,
     request: HttpRequest,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, &["period", "start", "end", "key_prefix"])?;
@@ -261,6 +328,8 @@ pub async fn retrieve_key_usage(
 ///
 /// Those that have ended, made with the key that asks in a window of at most 92 days, newest first.
 #[utoipa::path(
+    get,
+    path = "/v2/logs",
     operation_id = "listKeyLogs",
     tag = "billing",
     params(
@@ -280,12 +349,10 @@ pub async fn retrieve_key_usage(
         (status = 403, description = "An admin key, or another key's prefix.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v2/logs")]
 pub async fn list_key_logs(
+    caller: ProjectCaller<scope::ReadUsage>,
     request: HttpRequest,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let known = ["period", "start", "end", "key_prefix", "model", "status", "limit", "offset"];

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::Services;
 use super::places::{Embedding, embed, public, public_base};
 use crate::catalogue::{ResponseFormat, Switches};
-use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId};
+use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId, Timestamp};
 use crate::gateway::{Finished, cost_drift};
 use crate::http::Problem;
 use crate::ledger::{AttemptOutcome, AttemptRecord, CostSource, GenerationRecord, GenerationState};
@@ -218,6 +218,10 @@ pub struct GenerationView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub settled_at: Option<i64>,
+    /// Since when its prompt, parameters and images are gone, in Unix seconds: erased on request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub erased_at: Option<i64>,
     /// How many requests are before it, while it waits at the provider and the provider tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 2)]
@@ -403,6 +407,7 @@ impl GenerationView {
             state: record.state.as_str(),
             created_at: record.created_at.seconds(),
             settled_at: outcome.map(|outcome| outcome.settled_at.seconds()),
+            erased_at: record.erased_at.map(Timestamp::seconds),
             queue_position: None,
             logs: None,
             project_id: project_id.to_string(),

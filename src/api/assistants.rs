@@ -1,10 +1,11 @@
 //! `GET /v1/assistants`: none. n8n's node for AIML asks here whether a key is good.
 
-use actix_web::{HttpResponse, get};
+use actix_web::HttpResponse;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::access::AnyProjectCaller;
 use crate::http::ProblemBody;
 
 /// A page without anything on it.
@@ -29,6 +30,8 @@ pub struct AssistantList {
 ///
 /// There are none here: an empty page to whoever has a good key. n8n's node for AIML tries its key on this path.
 #[utoipa::path(
+    get,
+    path = "/v1/assistants",
     operation_id = "listAssistants",
     tag = "billing",
     responses(
@@ -36,10 +39,8 @@ pub struct AssistantList {
         (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v1/assistants")]
-pub async fn list_assistants() -> HttpResponse {
+pub async fn list_assistants(_: AnyProjectCaller) -> HttpResponse {
     HttpResponse::Ok().json(AssistantList {
         object: "list",
         data: Vec::new(),

@@ -1,10 +1,11 @@
 //! `GET /v1/billing/balance` and `GET /v2/billing`: what a project may still spend, in AIML's two shapes.
 
-use actix_web::{HttpResponse, get, web};
+use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Services;
+use super::access::{ProjectCaller, scope};
 use crate::accounts::{Caller, CallerKind};
 use crate::domain::Money;
 use crate::http::{Code, Problem, ProblemBody};
@@ -63,6 +64,8 @@ pub struct Billing {
 
 /// Retrieve the balance
 #[utoipa::path(
+    get,
+    path = "/v1/billing/balance",
     operation_id = "retrieveBillingBalance",
     tag = "billing",
     responses(
@@ -71,11 +74,9 @@ pub struct Billing {
         (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v1/billing/balance")]
 pub async fn retrieve_billing_balance(
-    caller: web::ReqData<Caller>,
+    caller: ProjectCaller<scope::ReadBilling>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let balance = balance_of(&caller, &services).await?;
@@ -99,6 +100,8 @@ pub async fn retrieve_billing_balance(
 
 /// Retrieve the balance in US dollars
 #[utoipa::path(
+    get,
+    path = "/v2/billing",
     operation_id = "retrieveBilling",
     tag = "billing",
     responses(
@@ -107,11 +110,9 @@ pub async fn retrieve_billing_balance(
         (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v2/billing")]
 pub async fn retrieve_billing(
-    caller: web::ReqData<Caller>,
+    caller: ProjectCaller<scope::ReadBilling>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let left = left_of(&balance_of(&caller, &services).await?);

@@ -6,18 +6,18 @@
 use std::borrow::Cow;
 
 use actix_multipart::Multipart;
-use actix_web::{HttpRequest, HttpResponse, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Services;
+use super::access::{ProjectCaller, scope};
 use super::answer::ImageAnswer;
 use super::errors::entry;
 use super::forms::{expect_form, read_parts};
 use super::images::{Asked, accept, make_images};
-use crate::accounts::Caller;
 use crate::catalogue::{Json, Kind, Model, Parameter, parse};
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
 
@@ -57,6 +57,8 @@ pub struct EditForm {
 /// OpenAI's multipart form: one image as `image`, several as `image[]`, a `mask` for models that take one. Everything
 /// else is as for making images.
 #[utoipa::path(
+    post,
+    path = "/v1/images/edits",
     operation_id = "createImageEdit",
     tag = "images",
     request_body(content = EditForm, content_type = "multipart/form-data"),
@@ -80,12 +82,10 @@ pub struct EditForm {
         (status = 503, description = "The request cannot be taken now; see `Retry-After`.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 504, description = "Not ready by its deadline; the answer names the generation.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[post("/v1/images/edits")]
 pub async fn create_image_edit(
+    caller: ProjectCaller<scope::Generate>,
     request: HttpRequest,
-    caller: web::ReqData<Caller>,
     context: web::ReqData<RequestContext>,
     payload: web::Payload,
     services: web::Data<Services>,

@@ -4,14 +4,16 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use super::rates::limit_problem;
-use crate::accounts::AccountsError;
+use crate::accounts::{AccountsError, AuthError, UploadLimit};
 use crate::catalogue::{self, JsonError, Kind, Model, Parameter, PriceError, Rejection};
 use crate::domain::GenerationId;
-use crate::gateway::{CallError, GenerateError};
-use crate::http::{Code, Problem};
+use crate::gateway::{CallError, EraseError, GenerateError};
+use crate::http::{Code, LONGEST_MESSAGE, Problem, shortened};
 use crate::ledger::{LedgerError, ReserveError};
 use crate::providers::{Failure, FailureKind, HookError, MediaError};
 
+/// The name of a field is repeated up to this many bytes.
+const LONGEST_FIELD: usize = 120;
 /// When to come back if the database or the provider is away.
 const COME_BACK: Duration = Duration::from_secs(2);
 
@@ -31,7 +33,7 @@ impl From<GenerateError> for Problem {
             GenerateError::Price(PriceError::Unpriced) => {
                 Self::new(Code::ModelNotFound, "this model is not on offer: it has no known price").param("model")
             }
-            GenerateError::Price(_) | GenerateError::NoProvider(_) => {
+            GenerateError::Price(_) | GenerateError::NoProvider(_) | GenerateError::IdTaken(_) => {
                 tracing::error!(%fault, "an order cannot be served");
                 Self::new(Code::InternalError, "this model cannot be served: the gateway's catalogue is at fault")
             }
@@ -43,6 +45,7 @@ impl From<Rejection> for Problem {
     fn from(rejection: Rejection) -> Self {
         match rejection {
             Rejection::UnknownModel { model, nearest } => {
+                let model = shortened(model, LONGEST_FIELD);
                 let hint = match &nearest {
                     Some(nearest) => format!("; did you mean `{nearest}`? `GET /v1/models` lists all of them"),
                     None => "; `GET /v1/models` lists all of them".to_owned(),
@@ -102,6 +105,7 @@ fn invalid(problems: &[catalogue::Problem]) -> Problem {
 /// A problem in one field of a request.
 #[must_use]
 pub fn invalid_field(field: &str, message: &str) -> Problem {
+    let field = &*shortened(field.to_owned(), LONGEST_FIELD);
     Problem::new(Code::InvalidParameters, format!("Invalid payload provided: `{field}`: {message}"))
         .param(field)
         .data(json!([entry(field, message)]))
@@ -109,13 +113,25 @@ pub fn invalid_field(field: &str, message: &str) -> Problem {
 
 /// The entry of `error.data` about one field.
 pub(super) fn entry(field: &str, message: &str) -> Value {
-    json!({"code": "custom", "path": [field], "message": message})
+    json!({"code": "custom", "path": [field], "message": shortened(message.to_owned(), LONGEST_MESSAGE)})
 }
 
 /// A key that is not good, whyever. The sentence begins as OpenAI's does: `LiteLLM` tells a bad key by these words.
 #[must_use]
 pub fn bad_key_problem() -> Problem {
     Problem::new(Code::InvalidApiKey, "Incorrect API key provided: it is not valid here")
+}
+
+/// Why a key is not accepted. Only a typing error gets a text of its own: its checksum shows it, whatever keys there are.
+#[must_use]
+pub fn key_problem(reason: AuthError) -> Problem {
+    match reason {
+        AuthError::Mistyped => Problem::new(
+            Code::InvalidApiKey,
+            "Incorrect API key provided: it is mistyped, since its checksum does not fit; copy it again as a whole",
+        ),
+        _ => bad_key_problem(),
+    }
 }
 
 /// Why nothing could be reserved. `Duplicate` is no error: the caller joins that generation.
@@ -156,7 +172,7 @@ pub fn reserve_problem(fault: &ReserveError) -> Problem {
                 "more requests are waiting than this gateway can take soon, so it was not run; try again soon";
             Problem::new(Code::ServiceUnavailable, message).retry_after(COME_BACK)
         }
-        ReserveError::Unavailable(reason) => unavailable(reason),
+        ReserveError::Unavailable(reason) | ReserveError::OutcomeUnknown(reason) => unavailable(reason),
         other => {
             tracing::error!(fault = %other, "a request could not be reserved");
             Problem::new(Code::InternalError, "the request could not be recorded, so it was not run")
@@ -170,17 +186,34 @@ impl From<AccountsError> for Problem {
             AccountsError::UnknownProject
             | AccountsError::UnknownKey
             | AccountsError::UnknownServiceAccount
-            | AccountsError::UnknownSpendAlert => Self::new(Code::NotFound, fault.to_string()),
+            | AccountsError::UnknownSpendAlert
+            | AccountsError::UnknownFile => Self::new(Code::NotFound, fault.to_string()),
+            AccountsError::UploadLimit(limit) => upload_limit_problem(limit),
             AccountsError::Invalid(message) => Self::new(Code::InvalidParameters, message),
-            AccountsError::ProjectArchived | AccountsError::DefaultProject | AccountsError::GivenBySetting(_) => {
-                Self::new(Code::Conflict, fault.to_string())
-            }
+            AccountsError::ProjectArchived
+            | AccountsError::DefaultProject
+            | AccountsError::GivenBySetting(_)
+            | AccountsError::LastOwner => Self::new(Code::Conflict, fault.to_string()),
             other if other.is_unavailable() => unavailable(&other.to_string()),
             other => {
                 tracing::error!(fault = %other, "the accounts cannot be changed");
                 Self::new(Code::InternalError, "the accounts cannot be read or changed")
             }
         }
+    }
+}
+
+/// An upload would pass a limit of the project; `error.data` names it.
+fn upload_limit_problem(reached: UploadLimit) -> Problem {
+    let message = reached.to_string();
+    match reached {
+        UploadLimit::BytesPerDay { limit, used, resets_in, .. } => Problem::new(Code::RateLimitExceeded, message)
+            .data(json!({"kind": "err_upload_bytes_per_day", "limit": limit, "used": used}))
+            .retry_after(resets_in),
+        UploadLimit::LargerThanADay { limit, .. } => Problem::new(Code::PermissionDenied, message)
+            .data(json!({"kind": "err_upload_bytes_per_day", "limit": limit})),
+        UploadLimit::KeptFiles { limit, kept } => Problem::new(Code::PermissionDenied, message)
+            .data(json!({"kind": "err_kept_files", "limit": limit, "used": kept})),
     }
 }
 
@@ -198,6 +231,22 @@ impl From<LedgerError> for Problem {
                 tracing::error!(fault = %other, "the books cannot be read");
                 Self::new(Code::InternalError, "the books cannot be read")
             }
+        }
+    }
+}
+
+impl From<EraseError> for Problem {
+    fn from(error: EraseError) -> Self {
+        let message = error.to_string();
+        match error {
+            EraseError::Unknown(_) => Self::new(Code::NotFound, message).param("id"),
+            EraseError::Open(_) | EraseError::NoStorage(_) => Self::new(Code::Conflict, message),
+            EraseError::Storage(..) => {
+                tracing::warn!(error = message, "kept images cannot be removed");
+                Self::new(Code::ServiceUnavailable, "the kept images cannot be removed now, so nothing was erased")
+                    .retry_after(COME_BACK)
+            }
+            EraseError::Accounts(error) => error.into(),
         }
     }
 }
@@ -259,6 +308,11 @@ pub fn failure_problem(id: GenerationId, failure: &Failure, model: Option<&Model
             Problem::new(Code::ServiceUnavailable, "the provider cannot take the request now; nothing was charged")
                 .retry_after(failure.retry_after.unwrap_or(COME_BACK))
         }
+        FailureKind::NotSubmitted => Problem::new(
+            Code::ServiceUnavailable,
+            "this gateway was interrupted before it submitted the request; nothing was charged, try again",
+        )
+        .retry_after(COME_BACK),
         FailureKind::Run => {
             Problem::new(Code::UpstreamError, format!("the provider failed to make the image: {message}"))
         }

@@ -8,16 +8,20 @@ use actix_web::http::header::{
     ACCEPT_RANGES, ByteRangeSpec, CACHE_CONTROL, CONTENT_RANGE, CONTENT_SECURITY_POLICY, ETAG, EntityTag, Header as _,
     IF_RANGE, IfNoneMatch, Range, X_CONTENT_TYPE_OPTIONS,
 };
-use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, post, route, web};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use utoipa::ToSchema;
 
-use super::Services;
+use super::access::{Open, ProjectCaller, scope};
+use super::author::accounts_of;
 use super::errors::{invalid_field, upload_problem};
 use super::fal_clients::PROVIDER;
 use super::forms::{Part, expect_form, read_parts};
-use crate::domain::Timestamp;
+use super::generations::project_of;
+use super::{Services, query};
+use crate::accounts::{Cursor, FileRecord, NewFile};
+use crate::domain::{FileId, Timestamp};
 use crate::gateway::check_file;
 use crate::http::{Code, Problem, ProblemBody, Verbatim};
 use crate::providers::FileWish;
@@ -109,8 +113,8 @@ fn storage_problem(fault: &StorageError) -> Problem {
         (status = 503, description = "The storage is away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-#[route("/files/{generation_id}/{name}", method = "GET", method = "HEAD")]
 pub async fn retrieve_image_file(
+    _: Open,
     request: HttpRequest,
     path: web::Path<(String, String)>,
     signed: web::Query<Signed>,
@@ -196,9 +200,9 @@ pub struct FileView {
     /// Always `file`.
     #[schema(example = "file")]
     object: &'static str,
-    /// Its size.
+    /// Its size; 0 where one of fal's clients has put it into fal's storage itself.
     #[schema(example = 123_456)]
-    bytes: usize,
+    bytes: u64,
     /// When it was uploaded, in Unix seconds.
     created_at: i64,
     /// What the client calls it.
@@ -212,17 +216,65 @@ pub struct FileView {
     status: &'static str,
     /// MIME type, by its content.
     #[schema(example = "image/png")]
-    content_type: &'static str,
+    content_type: String,
     /// What to give as `image_url` in a request.
     #[schema(example = "https://v3b.fal.media/files/b/0a84799e/input.png")]
     url: String,
 }
 
+impl From<FileRecord> for FileView {
+    fn from(file: FileRecord) -> Self {
+        Self {
+            id: file.id.to_string(),
+            object: "file",
+            bytes: file.bytes,
+            created_at: file.created_at.seconds(),
+            filename: file.name,
+            purpose: file.purpose,
+            status: "processed",
+            content_type: file.content_type,
+            url: file.url.unwrap_or_default(),
+        }
+    }
+}
+
+/// A page of uploaded files.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FileList {
+    /// Always `list`.
+    #[schema(example = "list")]
+    object: &'static str,
+    /// The files.
+    data: Vec<FileView>,
+    /// The first one's id; null on an empty page.
+    #[schema(required = true)]
+    first_id: Option<String>,
+    /// The last one's id: `after` for the next page; null on an empty page.
+    #[schema(required = true)]
+    last_id: Option<String>,
+    /// Whether there are more after the last one.
+    has_more: bool,
+}
+
+/// What is left of a file that was deleted.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct FileDeletion {
+    /// The id that it had.
+    id: String,
+    /// Always `file`.
+    #[schema(example = "file")]
+    object: &'static str,
+    /// Always true.
+    deleted: bool,
+}
+
 /// Upload an input image
 ///
 /// Once, to be named by its `url` in any number of requests. It lies at the provider, for as long as the provider keeps
-/// uploads.
+/// uploads. It counts against the project's bytes a day and its files kept (`limits` of the project).
 #[utoipa::path(
+    post,
+    path = "/v1/files",
     operation_id = "uploadFile",
     tag = "images",
     request_body(content = UploadForm, content_type = "multipart/form-data"),
@@ -230,16 +282,16 @@ pub struct FileView {
         (status = 200, description = "The file.", body = FileView),
         (status = 400, description = "It is not an image that can be used.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "An admin key, or the project keeps as many files as it may.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "The form is too large.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "The body is no multipart form.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "The project has uploaded as many bytes today as it may.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 502, description = "The provider's storage refuses the gateway.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The provider's storage does not take files now.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[post("/v1/files")]
 pub async fn upload_file(
+    caller: ProjectCaller<scope::Files>,
     request: HttpRequest,
     payload: web::Payload,
     services: web::Data<Services>,
@@ -258,28 +310,137 @@ pub async fn upload_file(
     };
     read_parts(form, services.http.body_limit, take).await?;
     let file = file.ok_or_else(|| invalid_field("file", "is required"))?;
-    if !PURPOSES.contains(&purpose.as_str()) {
-        return Err(invalid_field("purpose", "must be `vision`, `user_data` or `assistants`"));
-    }
+    check_purpose(&purpose)?;
     let content_type = check_file("file", &file.bytes)?;
-    let filename = file.file_name.filter(|name| !name.is_empty()).unwrap_or_else(|| "input".to_owned());
-    if filename.len() > LONGEST_NAME {
+    let name = file.file_name.filter(|name| !name.is_empty()).unwrap_or_else(|| "input".to_owned());
+    if name.len() > LONGEST_NAME {
         return Err(invalid_field("file", "has a name of at most 255 bytes"));
     }
-    let bytes = file.bytes.len();
+    let accounts = accounts_of(&request, &caller, &services);
+    let new = NewFile {
+        project_id: project_of(&caller)?,
+        api_key_id: caller.api_key_id,
+        name,
+        purpose,
+        bytes: u64::try_from(file.bytes.len()).unwrap_or(u64::MAX),
+        content_type: content_type.to_owned(),
+    };
+    let announced = accounts.announce_file(new).await?;
     let end = content_type.rsplit('/').next().unwrap_or("bin");
     let wish = FileWish { content_type: content_type.to_owned(), file_name: format!("input.{end}") };
-    let uploaded = services.gateway.upload(PROVIDER, &wish, file.bytes.freeze()).await;
-    let url = uploaded.map_err(|failure| upload_problem("the provider's", &failure))?;
-    Ok(HttpResponse::Ok().json(FileView {
-        id: format!("file-{}", services.ids.uuid().simple()),
-        object: "file",
-        bytes,
-        created_at: services.clock.now().seconds(),
-        filename,
-        purpose,
-        status: "processed",
-        content_type,
-        url,
-    }))
+    match services.gateway.upload(PROVIDER, &wish, file.bytes.freeze()).await {
+        Ok(url) => Ok(HttpResponse::Ok().json(FileView::from(accounts.place_file(announced, &url).await?))),
+        Err(failure) => {
+            accounts.withdraw_file(announced.id).await;
+            Err(upload_problem("the provider's", &failure))
+        }
+    }
+}
+
+fn check_purpose(purpose: &str) -> Result<(), Problem> {
+    if PURPOSES.contains(&purpose) {
+        return Ok(());
+    }
+    Err(invalid_field("purpose", "must be `vision`, `user_data` or `assistants`"))
+}
+
+/// List uploaded files
+///
+/// The project's files, newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/files",
+    operation_id = "listFiles",
+    tag = "images",
+    params(
+        ("limit" = Option<u32>, Query, description = "How many, 1 to 1000; 20 if not given.", minimum = 1, maximum = 1000),
+        ("after" = Option<String>, Query, description = "The id to go on after: `last_id` of the page before."),
+        ("order" = Option<String>, Query, description = "`desc`, newest first, if not given; or `asc`."),
+        ("purpose" = Option<String>, Query, description = "Only those for this: `vision`, `user_data` or `assistants`."),
+    ),
+    responses(
+        (status = 200, description = "A page of files.", body = FileList),
+        (status = 400, description = "A filter is wrong.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn list_files(
+    caller: ProjectCaller<scope::Files>,
+    request: HttpRequest,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let pairs = query(&request, &["limit", "after", "order", "purpose"])?;
+    let oldest_first = match pairs.one("order")? {
+        None | Some("desc") => false,
+        Some("asc") => true,
+        Some(_) => return Err(invalid_field("order", "must be `asc` or `desc`")),
+    };
+    let after = pairs.parsed("after", "a file's id")?.map(FileId::uuid);
+    let cursor = Cursor { after, oldest_first, limit: pairs.limit(20, 1000)? };
+    let purpose = pairs.one("purpose")?;
+    purpose.map_or(Ok(()), check_purpose)?;
+    let page = services.accounts.files_page(project_of(&caller)?, purpose, cursor).await?;
+    let data: Vec<FileView> = page.items.into_iter().map(FileView::from).collect();
+    let id = |view: Option<&FileView>| view.map(|view| view.id.clone());
+    let (first_id, last_id) = (id(data.first()), id(data.last()));
+    Ok(HttpResponse::Ok().json(FileList { object: "list", data, first_id, last_id, has_more: page.has_more }))
+}
+
+/// Retrieve an uploaded file
+#[utoipa::path(
+    get,
+    path = "/v1/files/{id}",
+    operation_id = "retrieveFile",
+    tag = "images",
+    params(("id" = String, Path, description = "The file's id.")),
+    responses(
+        (status = 200, description = "The file.", body = FileView),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "The project has no such file.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn retrieve_file(
+    caller: ProjectCaller<scope::Files>,
+    id: web::Path<String>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let file = services.accounts.file(project_of(&caller)?, file_id(&id)?).await?;
+    Ok(HttpResponse::Ok().json(FileView::from(file)))
+}
+
+/// Delete an uploaded file
+///
+/// It is no longer listed and no longer counts as kept; what it has of the day's bytes stays counted. The provider keeps
+/// what it has for as long as it keeps uploads.
+#[utoipa::path(
+    delete,
+    path = "/v1/files/{id}",
+    operation_id = "deleteFile",
+    tag = "images",
+    params(("id" = String, Path, description = "The file's id.")),
+    responses(
+        (status = 200, description = "It is gone.", body = FileDeletion),
+        (status = 401, description = "No key, or one that is not valid.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 404, description = "The project has no such file.", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
+    ),
+)]
+pub async fn delete_file(
+    caller: ProjectCaller<scope::Files>,
+    request: HttpRequest,
+    id: web::Path<String>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    let file = file_id(&id)?;
+    accounts_of(&request, &caller, &services).delete_file(project_of(&caller)?, file).await?;
+    Ok(HttpResponse::Ok().json(FileDeletion { id: file.to_string(), object: "file", deleted: true }))
+}
+
+fn file_id(text: &str) -> Result<FileId, Problem> {
+    text.parse().map_err(|_| crate::accounts::AccountsError::UnknownFile.into())
 }

@@ -64,5 +64,8 @@ pub async fn read_parts(
 }
 
 fn unreadable(fault: &MultipartError) -> Problem {
+    if let MultipartError::Payload(error) = fault {
+        return Problem::from_payload_error(error);
+    }
     Problem::new(Code::InvalidRequest, format!("the form cannot be read: {fault}"))
 }

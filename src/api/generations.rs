@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpRequest, HttpResponse, delete, get, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::access::{ProjectCaller, scope};
 use super::places::public_base;
 use super::{GenerationView, Services, query};
-use crate::accounts::{Caller, CallerKind};
-use crate::domain::{GenerationId, ProjectId, Timestamp};
+use crate::accounts::{Caller, CallerKind, Scope};
+use crate::domain::{ApiKeyId, GenerationId, ProjectId, Timestamp};
 use crate::gateway::Progress;
 use crate::http::{Code, Problem, ProblemBody};
 use crate::ledger::{GenerationFilter, GenerationRecord, GenerationState};
@@ -46,8 +47,10 @@ impl GenerationList {
 
 /// List generations
 ///
-/// The project's own generations, newest first.
+/// The project's generations, newest first; without the scope `images:read` those that the key itself asked for.
 #[utoipa::path(
+    get,
+    path = "/v1/images/generations",
     operation_id = "listImageGenerations",
     tag = "images",
     params(
@@ -64,17 +67,16 @@ impl GenerationList {
         (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v1/images/generations")]
 pub async fn list_image_generations(
+    caller: ProjectCaller<scope::ReadImages>,
     request: HttpRequest,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, &["limit", "after", "state", "model", "user"])?;
     let filter = GenerationFilter {
         project_id: Some(project_of(&caller)?),
+        api_key_id: only_key(&caller),
         state: state_filter(&pairs)?,
         model: pairs.one("model")?.map(str::to_owned),
         user: pairs.one("user")?.map(str::to_owned),
@@ -95,9 +97,11 @@ pub fn state_filter(pairs: &super::QueryPairs) -> Result<Option<GenerationState>
 
 /// Retrieve a generation
 ///
-/// Where it stands, and its images once it has succeeded. While it is open: how many requests are before it at the
-/// provider, or what the model has written by now.
+/// Where it stands, and its images once it has succeeded. One that has expired shows the images that came after its end, free.
+/// While it is open: how many requests are before it at the provider, or what the model has written by now.
 #[utoipa::path(
+    get,
+    path = "/v1/images/generations/{id}",
     operation_id = "retrieveImageGeneration",
     tag = "images",
     params(("id" = String, Path, description = "The generation's id.")),
@@ -108,13 +112,11 @@ pub fn state_filter(pairs: &super::QueryPairs) -> Result<Option<GenerationState>
         (status = 404, description = "The project has no such generation.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v1/images/generations/{id}")]
 pub async fn retrieve_image_generation(
+    caller: ProjectCaller<scope::ReadImages>,
     request: HttpRequest,
     id: web::Path<String>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let record = own_generation(&services, &caller, &id).await?;
@@ -135,6 +137,8 @@ async fn shown(services: &Services, request: &HttpRequest, record: &GenerationRe
 /// One that waits is cancelled and free. One that runs is cancelled only if the provider confirms; else it is kept and
 /// charged. The answer tells which: look at `state`. One that has ended is answered as it is.
 #[utoipa::path(
+    delete,
+    path = "/v1/images/generations/{id}",
     operation_id = "cancelImageGeneration",
     tag = "images",
     params(("id" = String, Path, description = "The generation's id.")),
@@ -145,13 +149,11 @@ async fn shown(services: &Services, request: &HttpRequest, record: &GenerationRe
         (status = 404, description = "The project has no such generation.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[delete("/v1/images/generations/{id}")]
 pub async fn cancel_image_generation(
+    caller: ProjectCaller<scope::Generate>,
     request: HttpRequest,
     id: web::Path<String>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let record = own_generation(&services, &caller, &id).await?;
@@ -196,11 +198,19 @@ pub(super) async fn own_generation(
     caller: &Caller,
     id: &str,
 ) -> Result<GenerationRecord, Problem> {
-    let not_found = || Problem::new(Code::NotFound, format!("this project has no generation `{id}`")).param("id");
-    let project_id = project_of(caller)?;
+    let (project_id, only_key) = (project_of(caller)?, only_key(caller));
+    let whose = if only_key.is_some() { "key" } else { "project" };
+    let not_found = || Problem::new(Code::NotFound, format!("this {whose} has no generation `{id}`")).param("id");
     let id: GenerationId = id.parse().map_err(|_| not_found())?;
     let record = services.gateway.books().generation(id).await?;
-    record.filter(|record| record.project_id == project_id).ok_or_else(not_found)
+    record
+        .filter(|record| record.project_id == project_id && only_key.is_none_or(|key| record.api_key_id == key))
+        .ok_or_else(not_found)
+}
+
+/// The key whose generations alone the caller may see: its own, without the scope to read the project's.
+fn only_key(caller: &Caller) -> Option<ApiKeyId> {
+    (!caller.scopes.contains(Scope::ImagesRead)).then_some(caller.api_key_id)
 }
 
 pub(super) fn project_of(caller: &Caller) -> Result<ProjectId, Problem> {

@@ -1,10 +1,11 @@
 //! `/healthz` and `/readyz`: whether the process lives, and whether it can serve.
 
-use actix_web::{HttpMessage, HttpRequest, HttpResponse, get, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Services;
+use super::access::{Open, is_operator};
 use crate::http::{ProblemBody, Verbatim};
 use crate::ledger::Outage;
 use crate::providers::{BreakerHealth, Health, KeyHealth};
@@ -20,7 +21,7 @@ pub struct Liveness {
 /// Whether requests can be served, and by what.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Readiness {
-    /// `ready`, `degraded` if something at the provider is amiss, `unavailable` if requests cannot be recorded, or
+    /// `ready`, `degraded` if something at the provider, or the machine's clock, is amiss, `unavailable` if requests cannot be recorded, or
     /// `stopping` if the process was told to end.
     #[schema(example = "ready")]
     status: &'static str,
@@ -39,10 +40,21 @@ pub struct Readiness {
     /// `fal`, or `sandbox`: the built-in stand-in draws pictures itself, because no key of fal is set.
     #[schema(example = "sandbox")]
     upstream: &'static str,
-    /// Generations that this process is working on.
-    open_generations: usize,
-    /// Generations of this process that the provider billed otherwise than the catalogue computes.
-    cost_drifts: u64,
+    /// `ok`, or `off` if the machine's clock differs from the database's, which is used instead, by more than two seconds.
+    #[schema(example = "ok")]
+    clock: &'static str,
+    /// By how many seconds the machine's clock is behind the database's, below zero ahead; only for operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    clock_behind_seconds: Option<f64>,
+    /// Generations that this process is working on; only for operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    open_generations: Option<usize>,
+    /// Generations of this process that the provider billed otherwise than the catalogue computes; only for operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    cost_drifts: Option<u64>,
     /// How well each provider is.
     providers: Vec<ProviderView>,
 }
@@ -59,19 +71,23 @@ pub struct ProviderView {
     status: &'static str,
     /// Whether it answers; false after several calls in a row without an answer.
     reachable: bool,
-    /// Our keys there.
-    keys: Vec<KeyView>,
-    /// Models of the provider that failed again and again and are left alone for a while.
-    resting_endpoints: Vec<RestingEndpoint>,
+    /// Our keys there, in the order of the setting; only for operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    keys: Option<Vec<KeyView>>,
+    /// Models of the provider that failed again and again and are left alone for a while; only for operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    resting_endpoints: Option<Vec<RestingEndpoint>>,
 }
 
 /// How one of our keys at a provider is.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ProviderKeyReadiness)]
 pub struct KeyView {
-    /// Its name in logs and books: the start of its digest, never the key.
-    #[schema(example = "3c9d8f21")]
-    label: String,
+    /// Its place in `FAL_KEY`, counted from 1.
+    #[schema(example = 1)]
+    number: usize,
     /// `ready`, `full` (its limit of open requests is reached), `busy` (told to wait) or `refused`.
     #[schema(example = "ready")]
     state: &'static str,
@@ -96,10 +112,10 @@ pub struct RestingEndpoint {
 }
 
 impl ProviderView {
-    fn of(name: &str, health: Health) -> Self {
+    fn new(name: &str, health: Health, is_operator: bool) -> Self {
         let status = if health.is_degraded() { "degraded" } else { "ok" };
-        let key = |key: KeyHealth| KeyView {
-            label: key.label,
+        let key = |(index, key): (usize, KeyHealth)| KeyView {
+            number: index + 1,
             state: key.state.as_str(),
             open: key.open,
             limit: key.limit,
@@ -113,14 +129,16 @@ impl ProviderView {
             name: name.to_owned(),
             status,
             reachable: !health.unreachable,
-            keys: health.keys.into_iter().map(key).collect(),
-            resting_endpoints: health.open_breakers.into_iter().map(resting).collect(),
+            keys: is_operator.then(|| health.keys.into_iter().enumerate().map(key).collect()),
+            resting_endpoints: is_operator.then(|| health.open_breakers.into_iter().map(resting).collect()),
         }
     }
 }
 
 /// Is the process alive
 #[utoipa::path(
+    get,
+    path = "/healthz",
     operation_id = "checkLiveness",
     tag = "health",
     responses(
@@ -128,13 +146,16 @@ impl ProviderView {
         (status = 405, description = "Another method than `GET`.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-#[get("/healthz")]
-pub async fn check_liveness() -> HttpResponse {
+pub async fn check_liveness(_: Open) -> HttpResponse {
     HttpResponse::Ok().json(Liveness { status: "ok" })
 }
 
 /// Can requests be served
+///
+/// Details of this process are shown to an admin key, and where the admin API has an address of its own there.
 #[utoipa::path(
+    get,
+    path = "/readyz",
     operation_id = "checkReadiness",
     tag = "health",
     responses(
@@ -143,8 +164,8 @@ pub async fn check_liveness() -> HttpResponse {
         (status = 405, description = "Another method than `GET`.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-#[get("/readyz")]
-pub async fn check_readiness(request: HttpRequest, services: web::Data<Services>) -> HttpResponse {
+pub async fn check_readiness(_: Open, request: HttpRequest, services: web::Data<Services>) -> HttpResponse {
+    let is_operator = is_operator(&request);
     // Also what is not ready is told by name, and not as an error.
     request.extensions_mut().insert(Verbatim);
     let outage = services.gateway.books().outage().await;
@@ -153,8 +174,9 @@ pub async fn check_readiness(request: HttpRequest, services: web::Data<Services>
     let stopping = services.stopping.is_stopping();
     let ready = outage.is_none() && models > 0 && !stopping;
     let providers: Vec<ProviderView> =
-        services.gateway.health().map(|(name, health)| ProviderView::of(name, health)).collect();
-    let degraded = providers.iter().any(|provider| provider.status != "ok");
+        services.gateway.health().map(|(name, health)| ProviderView::new(name, health, is_operator)).collect();
+    let skew = services.gateway.clock_skew();
+    let degraded = providers.iter().any(|provider| provider.status != "ok") || skew.is_too_large();
     let body = Readiness {
         status: match (ready, degraded) {
             (false, _) if stopping => "stopping",
@@ -167,8 +189,10 @@ pub async fn check_readiness(request: HttpRequest, services: web::Data<Services>
         catalogue: if models > 0 { "ok" } else { "unavailable" },
         models,
         upstream: services.upstream.name(),
-        open_generations: services.gateway.open_jobs(),
-        cost_drifts: services.gateway.cost_drifts(),
+        clock: if skew.is_too_large() { "off" } else { "ok" },
+        clock_behind_seconds: is_operator.then(|| skew.seconds()),
+        open_generations: is_operator.then(|| services.gateway.open_jobs()),
+        cost_drifts: is_operator.then(|| services.gateway.cost_drifts()),
         providers,
     };
     if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }

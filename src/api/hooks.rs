@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use actix_web::{HttpRequest, HttpResponse, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use tracing::warn;
 use utoipa::ToSchema;
 
 use super::Services;
+use super::access::Open;
 use crate::domain::GenerationId;
 use crate::gateway::CallError;
 use crate::http::{Problem, ProblemBody};
@@ -27,6 +28,8 @@ pub struct Taken {
 /// (ED25519 by a key of fal's JWKS, at most 300 seconds old) and counts once. It is never needed: what it tells is asked
 /// for as well.
 #[utoipa::path(
+    post,
+    path = "/fal/webhooks/{id}",
     operation_id = "takeFalWebhook",
     tag = "webhooks",
     request_body(content = Object, content_type = "application/json", description = "fal's payload, as its page on webhooks shows it."),
@@ -47,8 +50,8 @@ pub struct Taken {
         (status = 503, description = "fal's keys or the books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-#[post("/fal/webhooks/{id}")]
 pub async fn take_fal_webhook(
+    _: Open,
     request: HttpRequest,
     id: web::Path<String>,
     body: web::Bytes,

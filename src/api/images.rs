@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ContentType, HeaderMap, LOCATION};
-use actix_web::{HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, post, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::error;
 use utoipa::ToSchema;
 
+use super::access::{ProjectCaller, scope};
 use super::answer::{ImageAnswer, image_answer, put_cost_headers};
 use super::errors::{failure_problem, invalid_field, overdue_problem, reserve_problem};
 use super::input::expect_json;
@@ -22,7 +23,7 @@ use super::{GenerationView, Services};
 use crate::accounts::{Caller, CallerKind};
 use crate::catalogue::{self, Json, Order, Strictness, Switches};
 use crate::domain::{GenerationId, ProjectId};
-use crate::gateway::{Accepted, ClientNews, Finished, Gateway, Job, Progress, Request, read_finished};
+use crate::gateway::{Accepted, ClientNews, Finished, FinishedError, Gateway, Job, Progress, Request, read_finished};
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
 use crate::ledger::{FinalState, ReserveError};
 use crate::meters::Served;
@@ -47,6 +48,8 @@ pub struct ImageRequest(Map<String, Value>);
 /// delivered. All problems of a request are told at once. Fields that the model does not have are named in
 /// `meta.ignored`, or refused with `x-imagegate-strict: true`.
 #[utoipa::path(
+    post,
+    path = "/v1/images/generations",
     operation_id = "createImageGeneration",
     tag = "images",
     request_body(content = ImageRequest, content_type = "application/json"),
@@ -84,12 +87,10 @@ pub struct ImageRequest(Map<String, Value>);
         (status = 503, description = "The request cannot be taken now; see `Retry-After`.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 504, description = "Not ready by its deadline; the answer names the generation.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[post("/v1/images/generations")]
 pub async fn create_image_generation(
+    caller: ProjectCaller<scope::Generate>,
     request: HttpRequest,
-    caller: web::ReqData<Caller>,
     context: web::ReqData<RequestContext>,
     body: web::Bytes,
     services: web::Data<Services>,
@@ -386,8 +387,10 @@ pub(super) async fn join(services: &Services, id: GenerationId) -> Result<Arc<Fi
         let record = services.gateway.books().generation(id).await?;
         let record =
             record.ok_or_else(|| Problem::new(Code::InternalError, "the earlier generation cannot be read back"))?;
-        if let Ok(finished) = read_finished(&record) {
-            return Ok(Arc::new(finished));
+        match read_finished(&record) {
+            Ok(finished) => return Ok(Arc::new(finished)),
+            Err(fault @ FinishedError::Erased(_)) => return Err(Problem::new(Code::NotFound, fault.to_string())),
+            Err(FinishedError::Open(_) | FinishedError::Unreadable(..)) => {}
         }
         if services.clock.now() >= record.deadline_at {
             return Err(overdue_problem(id));

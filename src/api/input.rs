@@ -158,7 +158,7 @@ pub fn query(request: &HttpRequest, known: &[&str]) -> Result<QueryPairs, Proble
     for (name, value) in url::form_urlencoded::parse(request.query_string().as_bytes()) {
         let name = name.trim_end_matches("[]").to_owned();
         if !known.contains(&name.as_str()) {
-            let message = format!("`{name}` is no filter of this path; it has {}", known.join(", "));
+            let message = format!("unknown query parameter; allowed: {}", known.join(", "));
             return Err(super::errors::invalid_field(&name, &message));
         }
         pairs.entry(name).or_default().push(value.into_owned());

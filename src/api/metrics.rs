@@ -1,8 +1,9 @@
 //! `GET /metrics`: what is counted and timed, and how things stand at this moment.
 
-use actix_web::{HttpResponse, get, web};
+use actix_web::{HttpResponse, web};
 
 use super::Services;
+use super::access::{AdminCaller, Open, action};
 use crate::http::{Code, Problem, ProblemBody};
 use crate::meters::{CONTENT_TYPE, Snapshot};
 
@@ -11,6 +12,8 @@ use crate::meters::{CONTENT_TYPE, Snapshot};
 /// In the text form of OpenMetrics, for Prometheus; `docs/operations.md` says what each means. Wants an admin key, or is
 /// open where the operators' face has an address of its own.
 #[utoipa::path(
+    get,
+    path = "/metrics",
     operation_id = "retrieveMetrics",
     tag = "health",
     responses(
@@ -19,14 +22,24 @@ use crate::meters::{CONTENT_TYPE, Snapshot};
         (status = 403, description = "A project key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 405, description = "Another method than `GET`.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("admin_key" = []))
 )]
-#[get("/metrics")]
-pub async fn retrieve_metrics(services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn retrieve_metrics(
+    _: AdminCaller<action::View>,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
+    render(&services).await
+}
+
+/// The same without a key, for a listener that only operators and scrapers reach.
+pub async fn scrape_metrics(_: Open, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+    render(&services).await
+}
+
+async fn render(services: &Services) -> Result<HttpResponse, Problem> {
     let mut snapshot = Snapshot::default();
-    tell_of_the_process(&services, &mut snapshot);
-    tell_of_the_books(&services, &mut snapshot).await;
-    tell_of_the_providers(&services, &mut snapshot);
+    tell_of_the_process(services, &mut snapshot);
+    tell_of_the_books(services, &mut snapshot).await;
+    tell_of_the_providers(services, &mut snapshot);
     let text = services.meters.render(&snapshot);
     let text = text.map_err(|_| Problem::new(Code::InternalError, "the metrics cannot be written"))?;
     Ok(HttpResponse::Ok().content_type(CONTENT_TYPE).body(text))
@@ -47,6 +60,8 @@ fn tell_of_the_process(services: &Services, snapshot: &mut Snapshot) {
     );
     let open = services.gateway.open_jobs();
     snapshot.gauge("imagegate_generations_open", "Generations that this process works on", number(open));
+    let help = "By how much the machine's clock is behind the database's, which is used instead";
+    snapshot.gauge("imagegate_clock_behind_seconds", help, services.gateway.clock_skew().seconds());
     let drifts = services.gateway.cost_drifts();
     snapshot.counter("imagegate_cost_drifts", "Generations that the provider billed otherwise than computed", drifts);
 }

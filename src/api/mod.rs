@@ -4,6 +4,7 @@ pub mod access;
 mod account;
 mod answer;
 mod assistants;
+mod author;
 mod billing;
 mod edits;
 pub mod errors;
@@ -29,26 +30,28 @@ use std::sync::Arc;
 
 use actix_web::web;
 use arc_swap::ArcSwap;
-use utoipa_actix_web::service_config::ServiceConfig;
 
 use crate::accounts::Accounts;
 use crate::catalogue::Catalogue;
 use crate::config::HttpSettings;
 use crate::domain::{Clock, IdSource};
-use crate::gateway::Gateway;
+use crate::gateway::{Eraser, Gateway};
 use crate::http::Stopping;
 use crate::meters::SharedMeters;
 use crate::providers::Media;
 use crate::webhooks::Webhooks;
 
+pub use access::Endpoint;
+use access::{endpoint, page};
 pub use answer::{GenerationView, ImageAnswer, image_views};
+pub use author::accounts_of;
 pub use files::Files;
 pub use generations::{GenerationList, state_filter, time_filter};
 pub use images::{ImageRequest, idempotency_key};
 pub use input::{QueryPairs, fixed_body, query};
 pub use models::ModelTable;
 pub use openapi::{docs_page, openapi_document, render_document};
-pub use places::fetch;
+pub use places::{fetch, public_base};
 pub use webhooks::Letters;
 
 /// What every handler may use.
@@ -57,6 +60,8 @@ pub struct Services {
     pub gateway: Arc<Gateway>,
     /// Knows the keys.
     pub accounts: Accounts,
+    /// Erases content on request.
+    pub eraser: Eraser,
     /// Calls customers.
     pub webhooks: Webhooks,
     /// Fetches delivered images.
@@ -109,50 +114,46 @@ impl Upstream {
     }
 }
 
-/// The routes whose parameters may hold slashes, as they are written beside their handlers. In the document they stand
-/// without `:.+`.
-pub const ROUTES_WITH_SLASHES: [&str; 5] = [
-    "/v1/models/{id:.+}",
-    "/fal/run/{endpoint:.+}",
-    "/fal/queue/{endpoint:.+}",
-    "/fal/queue/{application:.+}/requests/{request_id:.+}",
-    "/fal/queue/{application:.+}/requests/{request_id}/cancel",
-];
+/// The routes of the public API, the more particular ones first.
+pub fn endpoints() -> Vec<Endpoint> {
+    vec![
+        endpoint!(images::create_image_generation),
+        endpoint!(quote::quote_image_generation),
+        endpoint!(edits::create_image_edit),
+        endpoint!(generations::list_image_generations),
+        endpoint!(generations::retrieve_image_generation),
+        endpoint!(generations::cancel_image_generation),
+        endpoint!(models::list_models),
+        endpoint!(models::retrieve_model).at("/v1/models/{id:.+}"),
+        endpoint!(billing::retrieve_billing_balance),
+        endpoint!(billing::retrieve_billing),
+        endpoint!(assistants::list_assistants),
+        endpoint!(account::retrieve_key),
+        endpoint!(account::retrieve_key_usage),
+        endpoint!(account::list_key_logs),
+        endpoint!(hooks::take_fal_webhook),
+        endpoint!(files::retrieve_image_file),
+        endpoint!(files::upload_file),
+        endpoint!(files::list_files),
+        endpoint!(files::retrieve_file),
+        endpoint!(files::delete_file),
+        endpoint!(webhooks::retrieve_webhook_secret),
+        endpoint!(webhooks::rotate_webhook_secret),
+        endpoint!(webhooks::list_webhook_deliveries),
+        endpoint!(webhooks::retrieve_webhook_delivery),
+        endpoint!(webhooks::redeliver_webhook),
+        endpoint!(health::check_liveness),
+        endpoint!(health::check_readiness),
+        endpoint!(openapi::retrieve_openapi_document),
+    ]
+}
 
-/// The routes of the public face.
-pub fn routes(config: &mut ServiceConfig) {
-    config
-        .service(images::create_image_generation)
-        .service(quote::quote_image_generation)
-        .service(edits::create_image_edit)
-        .service(generations::list_image_generations)
-        .service(generations::retrieve_image_generation)
-        .service(generations::cancel_image_generation)
-        .service(models::list_models)
-        .service(models::retrieve_model)
-        .service(billing::retrieve_billing_balance)
-        .service(billing::retrieve_billing)
-        .service(assistants::list_assistants)
-        .service(account::retrieve_key)
-        .service(account::retrieve_key_usage)
-        .service(account::list_key_logs)
-        .service(hooks::take_fal_webhook)
-        .service(fal_clients::read_through_fal_proxy)
-        .service(fal_clients::send_through_fal_proxy)
-        .service(fal_clients::cancel_through_fal_proxy)
-        .service(fal_clients::run_as_fal)
-        .service(fal_clients::submit_as_fal)
-        .service(fal_clients::read_as_fal)
-        .service(fal_clients::cancel_as_fal)
-        .service(files::retrieve_image_file)
-        .service(files::upload_file)
-        .service(webhooks::retrieve_webhook_secret)
-        .service(webhooks::rotate_webhook_secret)
-        .service(webhooks::list_webhook_deliveries)
-        .service(webhooks::retrieve_webhook_delivery)
-        .service(webhooks::redeliver_webhook)
-        .service(health::check_liveness)
-        .service(health::check_readiness)
-        .service(metrics::retrieve_metrics)
-        .service(openapi::retrieve_openapi_document);
+/// The metrics, for whoever has an admin key.
+pub fn metrics_endpoint() -> Endpoint {
+    endpoint!(metrics::retrieve_metrics)
+}
+
+/// The metrics, for a scraper without a key: only where the admin API has an address of its own.
+pub fn open_metrics_endpoint() -> Endpoint {
+    page!(GET "/metrics" => metrics::scrape_metrics)
 }

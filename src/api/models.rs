@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix_web::http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH};
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::access::Open;
 use super::{Services, query};
 use crate::catalogue::{Catalogue, Model, Rejection, Status};
 use crate::domain::Fixed;
@@ -176,6 +177,8 @@ impl ModelTable {
 ///
 /// Every model on offer with its parameters and prices. Open to all.
 #[utoipa::path(
+    get,
+    path = "/v1/models",
     operation_id = "listModels",
     tag = "models",
     params(
@@ -189,8 +192,11 @@ impl ModelTable {
         (status = 400, description = "A filter is wrong.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-#[get("/v1/models")]
-pub async fn list_models(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn list_models(
+    _: Open,
+    request: HttpRequest,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     let table = &services.published.load().models;
     if is_fresh(&request, &table.etag) {
         return Ok(HttpResponse::NotModified().insert_header((ETAG, table.etag.clone())).finish());
@@ -228,6 +234,7 @@ fn filtered(request: &HttpRequest, table: &ModelTable) -> Result<Vec<u8>, Proble
 ///
 /// One model by its id or an alias, in any letter case; ids contain slashes. Open to all.
 #[utoipa::path(
+    get,
     operation_id = "retrieveModel",
     tag = "models",
     path = "/v1/models/{id}",
@@ -238,8 +245,8 @@ fn filtered(request: &HttpRequest, table: &ModelTable) -> Result<Vec<u8>, Proble
         (status = 404, description = "No such model, or it was withdrawn.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-#[get("/v1/models/{id:.+}")]
 pub async fn retrieve_model(
+    _: Open,
     request: HttpRequest,
     id: web::Path<String>,
     services: web::Data<Services>,

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use actix_web::{HttpRequest, HttpResponse, get, web};
+use actix_web::http::header::CONTENT_SECURITY_POLICY;
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value, json};
 use utoipa::PartialSchema;
 use utoipa::openapi::security::{
@@ -11,12 +12,16 @@ use utoipa::openapi::security::{
 use utoipa::openapi::{Info, License, OpenApi, Server, Tag};
 
 use super::Services;
+use super::access::{Endpoint, Open, add_to_document};
 use super::fal_clients::FalError;
 use crate::catalogue::{Catalogue, Components};
 use crate::http::{Code, Problem, ProblemBody};
 
-/// Fills in what the routes do not say: title, licence, server, tags, keys.
-pub fn openapi_document(api: &mut OpenApi) {
+/// The document of these routes, without the models: title, licence, server, tags, keys, operations.
+#[must_use]
+pub fn openapi_document(endpoints: &[Endpoint]) -> OpenApi {
+    let mut api = OpenApi::default();
+    add_to_document(endpoints, &mut api);
     let mut info = Info::new("imagegate", env!("CARGO_PKG_VERSION"));
     info.description = Some(
         "One gateway for image generation: AIML's and OpenAI's requests, checked against each model's real limits before \
@@ -63,6 +68,7 @@ pub fn openapi_document(api: &mut OpenApi) {
     let description = "A project's key as fal's clients send it: `Authorization: Key <key>`.";
     let scheme = ApiKeyValue::with_description("Authorization", description);
     components.add_security_scheme("fal_key", SecurityScheme::ApiKey(ApiKey::Header(scheme)));
+    api
 }
 
 /// The document as text: with a schema for each model, chosen by `model`.
@@ -133,6 +139,8 @@ fn collect(schema: &Value, needed: bool, properties: &mut Map<String, Value>, re
 
 /// The OpenAPI document
 #[utoipa::path(
+    get,
+    path = "/openapi.json",
     operation_id = "retrieveOpenapiDocument",
     tag = "document",
     responses(
@@ -140,13 +148,18 @@ fn collect(schema: &Value, needed: bool, properties: &mut Map<String, Value>, re
         (status = 405, description = "Another method than `GET`.", body = ProblemBody, content_type = "application/problem+json"),
     ),
 )]
-#[get("/openapi.json")]
-pub async fn retrieve_openapi_document(services: web::Data<Services>) -> HttpResponse {
+pub async fn retrieve_openapi_document(_: Open, services: web::Data<Services>) -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(services.published.load().document.clone())
 }
 
+/// What the pages of `/docs` may load and do. Swagger UI sets styles of its elements itself.
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+    img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'";
+
 /// `/docs`: Swagger UI, embedded; it loads nothing from elsewhere.
 pub async fn docs_page(
+    _: Open,
     request: HttpRequest,
     config: web::Data<utoipa_swagger_ui::Config<'static>>,
 ) -> Result<HttpResponse, Problem> {
@@ -157,6 +170,7 @@ pub async fn docs_page(
     match utoipa_swagger_ui::serve(file, config) {
         Ok(Some(file)) => {
             let mut response = HttpResponse::Ok();
+            response.insert_header((CONTENT_SECURITY_POLICY, DOCS_POLICY));
             if file.gzpipped {
                 response.insert_header(("content-encoding", "gzip"));
             }

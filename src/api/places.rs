@@ -51,12 +51,13 @@ fn reachable(services: &Services, address: &str) -> String {
     }
 }
 
-/// How the outside reaches this gateway: the setting, else what the request says.
+/// How the outside reaches this gateway: the setting, else the request's host, which was checked to be one.
 #[must_use]
 pub fn public_base(services: &Services, request: &HttpRequest) -> String {
     services.http.public_url.clone().unwrap_or_else(|| {
         let connection = request.connection_info();
-        format!("{}://{}", connection.scheme(), connection.host())
+        let scheme = if connection.scheme().eq_ignore_ascii_case("https") { "https" } else { "http" };
+        format!("{scheme}://{}", connection.host())
     })
 }
 

@@ -1,14 +1,14 @@
 //! `POST /v1/images/generations/quote`: what a request would cost, and what would be sent for it.
 
-use actix_web::{HttpRequest, HttpResponse, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::Services;
+use super::access::{ProjectCaller, scope};
 use super::images::{ImageRequest, accept, project_of, put_ignored, wish_of};
 use super::input::expect_json;
-use crate::accounts::Caller;
 use crate::gateway::Accepted;
 use crate::http::{Problem, ProblemBody};
 
@@ -17,6 +17,8 @@ use crate::http::{Problem, ProblemBody};
 /// The same body as for making images. Answers with the normalized parameters, the exact body that the provider would
 /// be sent, and the most it can cost. Calls nobody, books nothing.
 #[utoipa::path(
+    post,
+    path = "/v1/images/generations/quote",
     operation_id = "quoteImageGeneration",
     tag = "images",
     request_body(content = ImageRequest, content_type = "application/json"),
@@ -30,12 +32,10 @@ use crate::http::{Problem, ProblemBody};
         (status = 413, description = "The body is too large.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[post("/v1/images/generations/quote")]
 pub async fn quote_image_generation(
+    caller: ProjectCaller<scope::Generate>,
     request: HttpRequest,
-    caller: web::ReqData<Caller>,
     body: web::Bytes,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {

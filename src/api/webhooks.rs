@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use actix_web::{HttpRequest, HttpResponse, get, post, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::access::{ProjectCaller, scope};
+use super::author::accounts_of;
 use super::generations::project_of;
 use super::{GenerationView, Services, fal_clients, query};
-use crate::accounts::Caller;
+use crate::accounts::AuditEvent;
 use crate::domain::{GenerationId, WebhookDeliveryId};
 use crate::gateway::read_finished;
 use crate::http::{Code, Problem, ProblemBody};
@@ -181,6 +183,8 @@ impl DeliveryView {
 /// What signs this project's webhooks, after Standard Webhooks: HMAC-SHA256 over `id.timestamp.body`. Made when it is first
 /// asked for.
 #[utoipa::path(
+    get,
+    path = "/v1/webhooks/secret",
     operation_id = "retrieveWebhookSecret",
     tag = "webhooks",
     responses(
@@ -189,14 +193,16 @@ impl DeliveryView {
         (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v1/webhooks/secret")]
 pub async fn retrieve_webhook_secret(
-    caller: web::ReqData<Caller>,
+    caller: ProjectCaller<scope::Webhooks>,
+    request: HttpRequest,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let secret = services.webhooks.secret(project_of(&caller)?).await?;
+    let project = project_of(&caller)?;
+    let accounts = accounts_of(&request, &caller, &services);
+    accounts.note(AuditEvent::WebhookSecretRead, Some(project), project.to_string(), &json!({})).await?;
+    let secret = services.webhooks.secret(project).await?;
     Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(SecretView::from(secret)))
 }
 
@@ -204,6 +210,8 @@ pub async fn retrieve_webhook_secret(
 ///
 /// Makes a new secret. The one before signs as well for 24 hours, so that a receiver can change over.
 #[utoipa::path(
+    post,
+    path = "/v1/webhooks/secret/rotate",
     operation_id = "rotateWebhookSecret",
     tag = "webhooks",
     responses(
@@ -212,14 +220,16 @@ pub async fn retrieve_webhook_secret(
         (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[post("/v1/webhooks/secret/rotate")]
 pub async fn rotate_webhook_secret(
-    caller: web::ReqData<Caller>,
+    caller: ProjectCaller<scope::Webhooks>,
+    request: HttpRequest,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let secret = services.webhooks.rotate_secret(project_of(&caller)?).await?;
+    let project = project_of(&caller)?;
+    let accounts = accounts_of(&request, &caller, &services);
+    let audit = accounts.entry_of(AuditEvent::WebhookSecretRotated, project, project.to_string(), &json!({}));
+    let secret = services.webhooks.rotate_secret(project, &audit).await?;
     Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(SecretView::from(secret)))
 }
 
@@ -227,6 +237,8 @@ pub async fn rotate_webhook_secret(
 ///
 /// The project's webhooks, newest first, with what came of them. Ended ones are kept 30 days.
 #[utoipa::path(
+    get,
+    path = "/v1/webhooks/deliveries",
     operation_id = "listWebhookDeliveries",
     tag = "webhooks",
     params(
@@ -242,12 +254,10 @@ pub async fn rotate_webhook_secret(
         (status = 403, description = "An admin key.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v1/webhooks/deliveries")]
 pub async fn list_webhook_deliveries(
+    caller: ProjectCaller<scope::Webhooks>,
     request: HttpRequest,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, &["generation_id", "state", "limit", "after"])?;
@@ -267,6 +277,8 @@ pub async fn list_webhook_deliveries(
 ///
 /// One webhook with every try of it.
 #[utoipa::path(
+    get,
+    path = "/v1/webhooks/deliveries/{id}",
     operation_id = "retrieveWebhookDelivery",
     tag = "webhooks",
     params(("id" = String, Path, description = "The delivery's id, as `webhook-id` says it.")),
@@ -277,12 +289,10 @@ pub async fn list_webhook_deliveries(
         (status = 404, description = "The project has no such delivery.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[get("/v1/webhooks/deliveries/{id}")]
 pub async fn retrieve_webhook_delivery(
+    caller: ProjectCaller<scope::Webhooks>,
     id: web::Path<String>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let id = id.parse().map_err(|_| WebhookError::Unknown)?;
@@ -294,6 +304,8 @@ pub async fn retrieve_webhook_delivery(
 ///
 /// Calls at once, and for a day if need be, whether the webhook was delivered, given up or waits.
 #[utoipa::path(
+    post,
+    path = "/v1/webhooks/deliveries/{id}/redeliver",
     operation_id = "redeliverWebhook",
     tag = "webhooks",
     params(("id" = String, Path, description = "The delivery's id, as `webhook-id` says it.")),
@@ -304,12 +316,10 @@ pub async fn retrieve_webhook_delivery(
         (status = 404, description = "The project has no such delivery.", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The books are away.", body = ProblemBody, content_type = "application/problem+json"),
     ),
-    security(("project_key" = []))
 )]
-#[post("/v1/webhooks/deliveries/{id}/redeliver")]
 pub async fn redeliver_webhook(
+    caller: ProjectCaller<scope::Webhooks>,
     id: web::Path<String>,
-    caller: web::ReqData<Caller>,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     let id = id.parse().map_err(|_| WebhookError::Unknown)?;

@@ -20,6 +20,7 @@ mod schema;
 mod shelf;
 mod size;
 mod switches;
+mod terms;
 mod validate;
 mod value;
 
@@ -33,7 +34,7 @@ pub use import::{ImportError, import};
 pub use json::{Array, Json, JsonError, Number, Object, parse};
 pub use model::{Example, Model, Output, Parameter, Role, Send, Several, Status};
 pub use order::{Order, Sent};
-pub use price::{Charge, Condition, Extra, InputPrice, Price, PriceError, Quote, Rate, Rounding, Unit, Variant};
+pub use price::{Condition, Extra, InputPrice, Price, PriceError, Rate, Rounding, Unit, Variant};
 pub use problem::{Code, PathPart, Problem, Rejection};
 pub use rules::{
     AspectRatio, AspectRatioRule, ChoiceRule, CustomSize, IntegerRule, Kind, ListRule, NumberRule, ObjectRule, Preset,
@@ -42,4 +43,5 @@ pub use rules::{
 pub use shelf::{Catalogue, Strictness};
 pub use size::{Size, SizeError};
 pub use switches::{ResponseFormat, Switches};
+pub use terms::{Charge, Quote, Terms};
 pub use value::{OrderedSize, Value};

@@ -6,10 +6,11 @@ use serde_json::{Map, Value as Json};
 use sha2::{Digest, Sha256};
 
 use super::model::{Model, Parameter, Send, Several};
-use super::price::{Charge, PriceError, Quote};
+use super::price::PriceError;
 use super::rules::Kind;
 use super::size::Size;
 use super::switches::Switches;
+use super::terms::Terms;
 use super::value::Value;
 use crate::domain::Fixed;
 
@@ -175,21 +176,9 @@ impl Order {
         hash.0.finalize().into()
     }
 
-    /// The most this order can cost at this markup.
-    pub fn quote(&self, markup: Fixed) -> Result<Quote, PriceError> {
-        self.model.price.as_ref().ok_or(PriceError::Unpriced)?.quote(self, markup)
-    }
-
-    /// What was delivered costs: one entry for each image, `None` where its size is not known (the ordered size then
-    /// counts). `units` is what the provider says it bills, which tells how large input images were. Never more than
-    /// [`Self::quote`] at the same markup.
-    pub fn charge(
-        &self,
-        delivered: &[Option<Size>],
-        units: Option<Fixed>,
-        markup: Fixed,
-    ) -> Result<Charge, PriceError> {
-        self.model.price.as_ref().ok_or(PriceError::Unpriced)?.charge(self, delivered, units, markup)
+    /// How this order is charged at this markup.
+    pub fn terms(&self, markup: Fixed) -> Result<Terms, PriceError> {
+        self.model.price.as_ref().ok_or(PriceError::Unpriced)?.terms(self, markup)
     }
 
     fn filled(&self) -> impl Iterator<Item = (&Parameter, &Slot)> {

@@ -1,41 +1,11 @@
-//! Orders read back from the books, to be charged after a restart; and what other rooms ask of a model in passing.
+//! What other modules ask of a model in passing.
 
 use serde_json::{Map, Value as JsonValue};
 
-use super::json::parse;
 use super::model::{Example, Model, Parameter, Role, Status};
-use super::order::Order;
 use super::price::Unit;
-use super::shelf::{Catalogue, Strictness};
 use super::size::Size;
-use crate::domain::{Fixed, Money};
-
-/// Stands for the prompt of an order that was read back: prompts are not kept, and no price depends on them.
-const PROMPT_NOT_KEPT: &str = "(not kept)";
-
-impl Catalogue {
-    /// An order from the parameters that were stored for it, without its prompt; `None` where the catalogue of today no
-    /// longer takes them.
-    #[must_use]
-    pub fn restore(&self, model: &str, parameters: &Map<String, JsonValue>) -> Option<Order> {
-        let mut wish = parameters.clone();
-        for parameter in &self.model(model)?.parameters {
-            if parameter.is_prompt() {
-                wish.entry(parameter.name.as_ref()).or_insert_with(|| PROMPT_NOT_KEPT.into());
-            }
-        }
-        let text = JsonValue::Object(wish).to_string();
-        self.order_from(model, &parse(text.as_bytes()).ok()?, Strictness::Lenient).ok()
-    }
-}
-
-impl Order {
-    /// What the provider charges for one of its billing units, where one number says it.
-    #[must_use]
-    pub fn unit_cost(&self) -> Option<Money> {
-        self.model.price.as_ref()?.unit_cost(self)
-    }
-}
+use crate::domain::Fixed;
 
 impl Model {
     /// Our name for what the provider calls `name` at this endpoint; the name itself where ours is the same, or unknown.

@@ -77,7 +77,7 @@ pub async fn run(config: &Config, action: Action, output: Output) -> Result<(), 
                 reason,
                 author: "command".to_owned(),
                 at: clock.now(),
-                audit: Some(accounts.entry_of_money(AuditEvent::ProjectCredited, project, project.to_string(), &after)),
+                audit: Some(accounts.entry_of(AuditEvent::ProjectCredited, project, project.to_string(), &after)),
             };
             books.credit(&credit).await?;
             project
@@ -95,7 +95,7 @@ pub async fn run(config: &Config, action: Action, output: Output) -> Result<(), 
                 reason,
                 author: "command".to_owned(),
                 at: clock.now(),
-                audit: Some(accounts.entry_of_money(AuditEvent::GenerationRefunded, project, resource, &after)),
+                audit: Some(accounts.entry_of(AuditEvent::GenerationRefunded, project, resource, &after)),
             };
             books.refund(&refund).await?;
             project

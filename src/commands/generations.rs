@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use clap::{Args, Subcommand};
+use imagegate::accounts::{Accounts, AuditEvent};
 use imagegate::admin::GenerationHistory;
 use imagegate::api::GenerationView;
 use imagegate::config::Config;
@@ -83,7 +84,7 @@ pub async fn run(config: &Config, action: Action, output: Output) -> Result<(), 
     let (accounts, store) = open_accounts(config).await?;
     let books = Books::start(store, &TaskTracker::new(), &tokio::runtime::Handle::current());
     match action {
-        Action::Show { id } => show(&books, &id).await,
+        Action::Show { id } => show(&accounts, &books, &id).await,
         Action::List(list) => {
             let (clock, _) = startup::clock_and_ids();
             let (from, before) = period(list.from.as_deref(), list.to.as_deref(), clock.now())?;
@@ -108,6 +109,10 @@ pub async fn run(config: &Config, action: Action, output: Output) -> Result<(), 
                 limit: if list.all { PAGE } else { list.limit },
                 ..GenerationFilter::default()
             };
+            if list.all {
+                let filters = json!({"from": from.seconds(), "to": before.seconds()});
+                accounts.note(AuditEvent::DataExported, project, "generations".to_owned(), &filters).await?;
+            }
             if list.all { stream(&books, filter, output).await } else { page(&books, &filter, output).await }
         }
     }
@@ -164,10 +169,13 @@ async fn stream(books: &Books, mut filter: GenerationFilter, output: Output) -> 
     }
 }
 
-async fn show(books: &Books, text: &str) -> Result<(), Failure> {
+async fn show(accounts: &Accounts, books: &Books, text: &str) -> Result<(), Failure> {
     let unknown = || format!("there is no generation `{text}`");
     let id: GenerationId = text.parse().map_err(|_| unknown())?;
     let record = books.generation(id).await?.ok_or_else(unknown)?;
+    if record.prompt.is_some() {
+        accounts.note(AuditEvent::PromptRead, Some(record.project_id), id.to_string(), &json!({})).await?;
+    }
     let history = GenerationHistory::of(&record, books.attempts(id).await?, books.entries(id).await?);
     // A history is a tree: the same for people and programs.
     print(&format!("{:#}\n", serde_json::to_value(history)?))

@@ -1,9 +1,11 @@
 //! `imagegate keys …`: the keys that make images and those that administer.
 
+use std::collections::HashMap;
+
 use clap::{Args, Subcommand, ValueEnum};
-use imagegate::accounts::{Accounts, CallerKind, KeyChange, KeyRecord, NewKey};
+use imagegate::accounts::{Accounts, CallerKind, KeyChange, KeyKind, KeyRecord, NewKey, Role, Scope};
 use imagegate::config::Config;
-use imagegate::domain::{ApiKeyId, Money, Timestamp};
+use imagegate::domain::{ApiKeyId, Money, Network, Timestamp};
 use imagegate::startup;
 use serde_json::{Value, json};
 
@@ -13,7 +15,8 @@ use super::{Failure, Output, duration, find_project, open_accounts};
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:
   imagegate keys create --name worker --project \"Web shop\" --budget 10 --expires-in 90d
-  imagegate keys create --name ada --kind admin
+  imagegate keys create --name reports --scope usage:read --scope billing:read --address 10.0.0.0/8
+  imagegate keys create --name ada --kind admin --role read_only
   imagegate keys list --project \"Web shop\" --json
   imagegate keys update key_019e1951c77871209c8216efcf40ec82 --model flux/dev --budget none
   imagegate keys rotate key_019e1951c77871209c8216efcf40ec82 --overlap 2d
@@ -68,6 +71,16 @@ pub struct Create {
     /// A model it may use; may be given several times; every model if not given
     #[arg(long = "model", value_name = "MODEL")]
     models: Vec<String>,
+    /// What a project key may do; may be given several times: `images:generate`, `images:read`, `files`, `webhooks`,
+    /// `usage:read`, `billing:read`; all but `webhooks` if not given
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<Scope>,
+    /// What an admin key is trusted with: `owner`, `operator`, `billing` or `read_only`; owner if not given
+    #[arg(long)]
+    role: Option<Role>,
+    /// An address or network that it may be used from, such as 10.0.0.0/8; may be given several times; any if not given
+    #[arg(long = "address", value_name = "ADDRESS")]
+    addresses: Vec<Network>,
 }
 
 /// What is to be different about a key.
@@ -90,6 +103,15 @@ pub struct Update {
     /// For an admin key: the project, by id or name, that it may also make images for, or `none`
     #[arg(long)]
     generates_for: Option<String>,
+    /// What a project key may do, in place of what it might before; may be given several times
+    #[arg(long = "scope", value_name = "SCOPE")]
+    scopes: Vec<Scope>,
+    /// What an admin key is trusted with: `owner`, `operator`, `billing` or `read_only`
+    #[arg(long)]
+    role: Option<Role>,
+    /// An address or network that it may be used from; may be given several times; `any` lifts
+    #[arg(long = "address", value_name = "ADDRESS")]
+    addresses: Vec<String>,
 }
 
 /// What a key is for.
@@ -111,7 +133,13 @@ pub async fn run(config: &Config, action: Action, output: Output) -> Result<(), 
                 Some(project) => Some(find_project(&accounts, &project).await?.id),
                 None => None,
             };
-            list(output, &accounts.list_keys(project).await?)
+            let mut keys = accounts.list_keys(project).await?;
+            let ids: Vec<ApiKeyId> = keys.iter().map(|key| key.id).collect();
+            let used: HashMap<_, _> = accounts.last_used(&ids).await?.into_iter().collect();
+            for key in &mut keys {
+                key.last_used_at = used.get(&key.id).copied();
+            }
+            list(output, &keys)
         }
         Action::Update(update) => {
             let id = update.id.parse()?;
@@ -156,6 +184,9 @@ async fn create(config: &Config, accounts: &Accounts, new: Create, output: Outpu
             expires_at: life.map(|life| clock.now().plus(life)),
             budget: new.budget,
             allowed_models: (!new.models.is_empty()).then(|| known_models(config, &new.models)).transpose()?,
+            scopes: (!new.scopes.is_empty()).then(|| new.scopes.into_iter().collect()),
+            role: new.role,
+            allowed_addresses: (!new.addresses.is_empty()).then_some(new.addresses),
         })
         .await?;
     let mut told = view(&record);
@@ -180,6 +211,11 @@ async fn change(config: &Config, accounts: &Accounts, update: Update) -> Result<
         [any] if any == "any" => Some(None),
         models => Some(Some(known_models(config, models)?)),
     };
+    let allowed_addresses = match update.addresses.as_slice() {
+        [] => None,
+        [any] if any == "any" => Some(None),
+        networks => Some(Some(networks.iter().map(|text| network(text)).collect::<Result<_, _>>()?)),
+    };
     let generates_for = match update.generates_for.as_deref() {
         None => None,
         Some("none") => Some(None),
@@ -191,7 +227,26 @@ async fn change(config: &Config, accounts: &Accounts, update: Update) -> Result<
         budget: update.budget.as_deref().map(budget).transpose()?,
         allowed_models,
         generates_for,
+        scopes: (!update.scopes.is_empty()).then(|| update.scopes.into_iter().collect()),
+        role: update.role,
+        allowed_addresses,
     })
+}
+
+fn network(text: &str) -> Result<Network, Failure> {
+    text.parse().map_err(|error| format!("`{text}` is {error}, nor `any`").into())
+}
+
+/// What a key may do: a project key's scopes, an admin key's role.
+fn may(key: &KeyRecord) -> String {
+    match key.kind {
+        KeyKind::Admin => key.role.to_string(),
+        KeyKind::Project => key.scopes.iter().map(Scope::name).collect::<Vec<_>>().join(","),
+    }
+}
+
+fn addresses(key: &KeyRecord) -> Option<Vec<String>> {
+    key.allowed_addresses.as_ref().map(|networks| networks.iter().map(Network::to_string).collect())
 }
 
 /// Models by our own ids, whatever their case was.
@@ -221,10 +276,27 @@ fn list(output: Output, keys: &[KeyRecord]) -> Result<(), Failure> {
                 key.spent.to_string(),
                 key.budget.map_or_else(|| "–".to_owned(), |budget| budget.to_string()),
                 key.project_id.map_or_else(|| "–".to_owned(), |id| id.to_string()),
+                may(key),
+                addresses(key).map_or_else(|| "any".to_owned(), |addresses| addresses.join(",")),
+                key.last_used_at.map_or_else(|| "–".to_owned(), Timestamp::rfc3339),
             ]
         })
         .collect();
-    let head = ["ID", "KIND", "NAME", "BEGINS", "STATE", "CREATED", "EXPIRES", "SPENT USD", "BUDGET USD", "PROJECT"];
+    let head = [
+        "ID",
+        "KIND",
+        "NAME",
+        "BEGINS",
+        "STATE",
+        "CREATED",
+        "EXPIRES",
+        "SPENT USD",
+        "BUDGET USD",
+        "PROJECT",
+        "MAY",
+        "FROM",
+        "LAST USED",
+    ];
     output.table(&json!({"object": "list", "data": views}), &head, &rows, &[7, 8], "There are no keys.")
 }
 
@@ -243,5 +315,9 @@ fn view(key: &KeyRecord) -> Value {
         "spent_usd": key.spent,
         "allowed_models": key.allowed_models,
         "generates_for_project_id": key.generates_for,
+        "scopes": (key.kind == KeyKind::Project).then(|| key.scopes.iter().map(Scope::name).collect::<Vec<_>>()),
+        "role": (key.kind == KeyKind::Admin).then(|| key.role.name()),
+        "allowed_addresses": addresses(key),
+        "last_used_at": key.last_used_at.map(Timestamp::seconds),
     })
 }

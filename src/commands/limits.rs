@@ -21,7 +21,8 @@ const ANY_MODEL: &str = "*";
   imagegate limits set default --spend none
   imagegate limits organization --spend 1000
 
-A limit of `none` is lifted. Reservations see a change at once, on every replica.")]
+A limit of `none` is lifted; a model without rates of its own has those of `*`, which is meant where no model is named.
+Reservations see a change at once, on every replica.")]
 pub enum Action {
     /// Show a project's limits
     Show {

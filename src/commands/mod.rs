@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod costs;
 pub mod credits;
+pub mod erase;
 pub mod generate;
 pub mod generations;
 pub mod keys;
@@ -80,8 +81,10 @@ impl Output {
 /// The accounts of the configured database, with this command as author of what it changes; and the database.
 pub async fn open_accounts(config: &Config) -> Result<(Accounts, Store), Failure> {
     let store = startup::open_store(config).await?;
-    let (clock, ids) = startup::clock_and_ids();
-    Ok((Accounts::load(store.clone(), clock, ids).await?.by(Author::Command), store))
+    let (_, ids) = startup::clock_and_ids();
+    let clock = startup::shared_clock(&store).await?;
+    let accounts = Accounts::load(store.clone(), clock, ids).await?.with_default_rates(startup::default_rates(config));
+    Ok((accounts.by(Author::Command), store))
 }
 
 /// A project by its id or by its name, if only one has it.

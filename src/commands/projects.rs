@@ -16,7 +16,7 @@ use super::{Failure, Output, find_project, open_accounts};
   imagegate projects rename \"Web shop\" \"Shop\"
   imagegate projects archive proj_019e1951c77871209c8216efcf40ec82")]
 pub enum Action {
-    /// Make a project; it pays afterwards and has no limits until you set some
+    /// Make a project; it pays afterwards and has the rates of new projects until you set others
     Create {
         /// Its name
         name: String,

@@ -1,7 +1,10 @@
 //! `imagegate serve`, `imagegate sandbox`, `imagegate migrate`.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::PathBuf;
 
 use imagegate::accounts::FirstKeys;
 use imagegate::config::Config;
@@ -31,7 +34,7 @@ pub fn serve(config: Config) -> Result<(), Failure> {
         let mut hangup = signal(SignalKind::hangup())?;
         let running = startup::start(config, jobs.handle().clone()).await?;
         info!(address = %running.address, upstream = running.upstream.name(), "imagegate is listening");
-        print(&welcome(running.address, &running.first_keys))?;
+        print(&welcome(running.address, &running.first_keys)?)?;
         let stopper = running.stopper();
         let reloader = running.reloader.clone();
         actix_web::rt::spawn(async move {
@@ -68,38 +71,71 @@ fn job_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2))
 }
 
-/// The keys of a new database, once, with a request that works when it is pasted; nothing if there are none.
-fn welcome(address: SocketAddr, keys: &FirstKeys) -> String {
+/// Where the first keys are written if nobody is at a terminal to read them: what is printed there ends in a log.
+const FIRST_KEYS: &str = "data/first-keys";
+
+/// The keys of a new database, once, with a request that works when it is pasted; nothing if there are none. Where the
+/// standard output is no terminal, the keys are in a file that only its owner can read, and the text has its path.
+fn welcome(address: SocketAddr, keys: &FirstKeys) -> Result<String, Failure> {
     let mut text = String::new();
     if keys.admin.is_none() && keys.project.is_none() {
-        return text;
+        return Ok(text);
     }
-    text.push_str("\nThe first keys of this database. They are shown only this once:\n\n");
-    for (name, key) in [("admin key  ", &keys.admin), ("project key", &keys.project)] {
-        if let Some(key) = key {
-            let _ = writeln!(text, "  {name}  {}", key.expose());
+    let both = [("admin_key", keys.admin.as_ref()), ("project_key", keys.project.as_ref())];
+    let [admin, project] = if std::io::stdout().is_terminal() {
+        text.push_str("\nThe first keys of this database. They are shown only this once:\n\n");
+        for (name, key) in [("admin key  ", &keys.admin), ("project key", &keys.project)] {
+            if let Some(key) = key {
+                let _ = writeln!(text, "  {name}  {}", key.expose());
+            }
         }
-    }
-    if let Some(key) = &keys.project {
+        both.map(|(_, key)| key.map(|key| key.expose().to_owned()))
+    } else {
+        let path = write_first_keys(keys)?;
+        let path = path.display();
+        let _ = writeln!(
+            text,
+            "\nThe first keys of this database are in {path}, for you alone. Keep them elsewhere and delete it."
+        );
+        both.map(|(name, key)| key.map(|_| format!("$(sed -n 's/^{name}=//p' '{path}')")))
+    };
+    if let Some(key) = &project {
         let _ = write!(
             text,
             "\nMake an image:\n\n\
-             curl http://{address}/v1/images/generations -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' \
+             curl http://{address}/v1/images/generations -H \"Authorization: Bearer {key}\" -H 'Content-Type: application/json' \
              -d '{{\"model\": \"flux-realism\", \"prompt\": \"A T-Rex relaxing on a beach\", \
              \"image_size\": {{\"width\": 1472, \"height\": 512}}}}'\n",
-            key.expose()
         );
     }
-    if let Some(key) = &keys.admin {
+    if let Some(key) = &admin {
         let _ = write!(
             text,
-            "\nSee what it cost:\n\ncurl http://{address}/admin/v1/generations -H 'Authorization: Bearer {}'\n",
-            key.expose()
+            "\nSee what it cost:\n\ncurl http://{address}/admin/v1/generations -H \"Authorization: Bearer {key}\"\n",
         );
     }
     let _ =
         write!(text, "\nThe documentation is at http://{address}/docs, the console at http://{address}/console\n\n");
-    text
+    Ok(text)
+}
+
+/// Writes the first keys, a line each, to a file that only its owner can read; its full path.
+fn write_first_keys(keys: &FirstKeys) -> Result<PathBuf, Failure> {
+    let mut lines = String::new();
+    for (name, key) in [("admin_key", &keys.admin), ("project_key", &keys.project)] {
+        if let Some(key) = key {
+            let _ = writeln!(lines, "{name}={}", key.expose());
+        }
+    }
+    let path = std::path::absolute(FIRST_KEYS)?;
+    if let Some(folder) = path.parent() {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    file.write_all(lines.as_bytes())?;
+    file.sync_all()?;
+    Ok(path)
 }
 
 /// Runs only the stand-in for fal until it is told to stop.

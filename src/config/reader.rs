@@ -139,6 +139,18 @@ impl Reader<'_> {
         })
     }
 
+    /// A number above zero, or `none` for no limit.
+    pub(super) fn rate(&self, name: &'static str, default: u32) -> Result<Option<u32>, ConfigError> {
+        match self.text(name) {
+            None => Ok(Some(default)),
+            Some("none") => Ok(None),
+            Some(text) => {
+                let rate = text.parse().ok().filter(|rate| *rate > 0);
+                rate.map(Some).ok_or_else(|| bad(name, text, "a whole number above zero, or `none` for no limit"))
+            }
+        }
+    }
+
     pub(super) fn keys(&self) -> Result<KeySettings, ConfigError> {
         let keys =
             KeySettings { admin: self.key("IMAGEGATE_ADMIN_KEY")?, bootstrap: self.key("IMAGEGATE_BOOTSTRAP_KEY")? };
@@ -155,10 +167,15 @@ impl Reader<'_> {
     pub(super) fn key(&self, name: &'static str) -> Result<Option<Secret>, ConfigError> {
         let Some(value) = self.text(name) else { return Ok(None) };
         let fits = (16..=1024).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic());
-        if fits {
-            return Ok(Some(Secret::new(value)));
+        if !fits {
+            return Err(bad(name, "…", "16 to 1024 visible ASCII characters without spaces"));
         }
-        Err(bad(name, "…", "16 to 1024 visible ASCII characters without spaces"))
+        if is_easily_guessed(value) {
+            let allowed =
+                "a value that cannot be guessed and stands in no example; make one with `openssl rand -hex 32`";
+            return Err(bad(name, "…", allowed));
+        }
+        Ok(Some(Secret::new(value)))
     }
 
     pub(super) fn key_concurrency(&self) -> Result<Option<usize>, ConfigError> {
@@ -245,4 +262,12 @@ pub(super) fn parse_size(text: &str) -> Option<usize> {
         _ => return None,
     };
     number.parse::<usize>().ok()?.checked_mul(factor).filter(|bytes| *bytes > 0)
+}
+
+/// Values that stand in our own example files.
+const EXAMPLES: [&str; 2] = ["at-least-sixteen-characters", "replace-me-by-32-random-bytes-in-hex"];
+
+/// Whether a secret takes fewer than ten thousand million guesses (zxcvbn's score below 4), or is one of our examples.
+fn is_easily_guessed(value: &str) -> bool {
+    EXAMPLES.contains(&value) || zxcvbn::zxcvbn(value, &[]).score() < zxcvbn::Score::Four
 }

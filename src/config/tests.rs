@@ -18,6 +18,7 @@ fn nothing_set_gives_the_documented_defaults() {
     assert_eq!(config.http.success_status, 201);
     assert_eq!(config.sales.deadline, Duration::from_mins(5));
     assert_eq!(config.sandbox.delay, Duration::from_secs(1));
+    assert_eq!((config.projects.requests_per_minute, config.projects.images_per_minute), (Some(600), Some(1200)));
     assert!(config.fal.keys.is_empty() && !config.fal.addresses_set);
     assert_eq!(config.fal.media_hosts, ["fal.media", "*.fal.media", "queue.fal.run", "fal.run", "rest.fal.ai"]);
 }
@@ -31,6 +32,8 @@ fn a_bad_setting_names_the_variable_the_value_and_what_is_allowed() {
         ("IMAGEGATE_SUCCESS_STATUS", "202"),
         ("IMAGEGATE_DEADLINE", "soon"),
         ("IMAGEGATE_DEADLINE", "0s"),
+        ("IMAGEGATE_DEFAULT_REQUESTS_PER_MINUTE", "0"),
+        ("IMAGEGATE_DEFAULT_IMAGES_PER_MINUTE", "-5"),
         ("IMAGEGATE_BODY_LIMIT", "big"),
         ("IMAGEGATE_LOG_FORMAT", "xml"),
         ("FAL_QUEUE_URL", "queue.fal.run"),
@@ -68,10 +71,57 @@ fn origins_and_hosts_are_read_as_browsers_and_addresses_have_them() {
 
 #[test]
 fn two_keys_of_one_value_are_told_with_both_variables() {
-    let same = "hush-hush-hush-hush";
+    let same = "hush-Zq81-vRw7-hush";
     let refused = config(&[("IMAGEGATE_ADMIN_KEY", same), ("IMAGEGATE_BOOTSTRAP_KEY", same)]).unwrap_err().to_string();
     assert!(refused.contains("IMAGEGATE_ADMIN_KEY") && refused.contains("IMAGEGATE_BOOTSTRAP_KEY"), "{refused}");
     assert!(!refused.contains("hush"), "{refused}");
+}
+
+#[test]
+fn a_key_that_is_easily_guessed_is_refused_and_the_sentence_says_how_to_make_one() {
+    let weak = [
+        "aaaaaaaaaaaaaaaa",
+        "1234567890123456",
+        "passwordpassword1",
+        "changemechangeme",
+        "0123456789abcdef0123456789abcdef",
+        "admin-admin-admin-admin",
+        "qwertyuiopasdfghjkl",
+        "at-least-sixteen-characters",
+    ];
+    for name in ["IMAGEGATE_ADMIN_KEY", "IMAGEGATE_BOOTSTRAP_KEY", "IMAGEGATE_FILE_SECRET"] {
+        for value in weak {
+            let sentence = config(&[(name, value), ("IMAGEGATE_FILE_TTL", "1h")]).unwrap_err().to_string();
+            assert!(sentence.contains(name) && sentence.contains("openssl rand -hex 32"), "{value}: {sentence}");
+            assert!(!sentence.contains(value), "{sentence}");
+        }
+    }
+    config(&[("IMAGEGATE_ADMIN_KEY", "5f0c6c1e9a7d4b3f8e2a1d0c9b8a7f6e")]).unwrap();
+}
+
+#[test]
+fn no_key_of_an_example_file_is_accepted() {
+    let files = [
+        include_str!("../../deploy/kubernetes/secret.example.yaml"),
+        include_str!("../../docker-compose.yml"),
+        include_str!("../../.env.example"),
+        include_str!("../../README.md"),
+        include_str!("../../docs/operations.md"),
+    ];
+    let mut seen = 0;
+    for line in files.iter().flat_map(|file| file.lines()) {
+        for name in ["IMAGEGATE_ADMIN_KEY", "IMAGEGATE_BOOTSTRAP_KEY"] {
+            let Some((_, rest)) = line.split_once(name) else { continue };
+            let Some(value) = rest.strip_prefix('=').or_else(|| rest.strip_prefix(": ")) else { continue };
+            let value = value.trim().trim_matches(['"', '\'', '`']);
+            if value.is_empty() || value.starts_with(['$', '…']) {
+                continue;
+            }
+            seen += 1;
+            assert!(config(&[(name, value)]).is_err(), "`{value}` of an example file is accepted");
+        }
+    }
+    assert!(seen >= 1, "no example was found");
 }
 
 #[test]
@@ -85,7 +135,7 @@ fn a_secret_is_in_no_sentence() {
         let sentence = config(&[(name, value)]).unwrap_err().to_string();
         assert!(sentence.contains(name) && !sentence.contains("hush"), "{sentence}");
     }
-    let config = config(&[("IMAGEGATE_ADMIN_KEY", "hush-hush-hush-hush")]).unwrap();
+    let config = config(&[("IMAGEGATE_ADMIN_KEY", "hush-Zq81-vRw7-hush")]).unwrap();
     assert!(!format!("{config:?}").contains("hush"));
 }
 

@@ -21,6 +21,16 @@ impl Form {
         Some(self.text(name)).filter(|text| !text.is_empty())
     }
 
+    /// Every value of a field that may be sent several times.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.0.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// The lines of a field that have something in them.
+    pub fn lines(&self, name: &str) -> Vec<&str> {
+        self.text(name).lines().map(str::trim).filter(|line| !line.is_empty()).collect()
+    }
+
     /// A field as a query carries it.
     pub fn encoded(&self, name: &str) -> String {
         encode(self.text(name))

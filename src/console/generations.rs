@@ -1,12 +1,13 @@
 //! Generations: the live list, and a page for each with its whole way.
 
+use actix_web::http::Method;
 use actix_web::{HttpRequest, HttpResponse, web};
 use maud::{Markup, html};
 use serde_json::Value;
 
 use super::form::{Form, encode};
 use super::inside::Visit;
-use super::page::{self, empty, generation_link, items, moment, moment_text, number, state, text, usd};
+use super::page::{self, empty, generation_link, items, moment, moment_text, notice, number, state, text, usd};
 use super::session::redirect;
 use crate::http::{Code, Problem};
 
@@ -15,7 +16,7 @@ const FILTERS: &[&str] =
 const STATES: &[&str] = &["queued", "running", "succeeded", "failed", "cancelled", "expired"];
 
 /// `GET /console/generations`.
-pub async fn list(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn list(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let form = Form::read(request.query_string().as_bytes());
     if let Some(wanted) = form.given("search") {
         return Ok(redirect(&search(&visit, wanted).await?));
@@ -115,7 +116,7 @@ pub fn table(found: &Value) -> Markup {
 }
 
 /// `GET /console/generations.csv`: every one that fits, as a stream.
-pub async fn export(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn export(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let query = Form::read(request.query_string().as_bytes()).query(FILTERS);
     let answer = visit.stream(&format!("/admin/v1/generations?format=csv&{query}")).await?;
     let (_, mut response) = answer.into_parts();
@@ -127,12 +128,13 @@ pub async fn export(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<
 }
 
 /// `GET /console/generations/{id}`.
-pub async fn show(path: web::Path<String>, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn show(visit: Visit, request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, Problem> {
     let found = visit.get(&format!("/admin/v1/generations/{}", encode(&path))).await?;
     let open = found["settled_at"].is_null();
     let content = html! {
         h1 { "Generation" }
         p { code { (text(&found["id"])) } " " (state(&found["state"])) @if open { " " span #still-open data-refresh { "This page looks again by itself." } } }
+        (notice(request.query_string()))
         (pictures(&found))
         @if !found["error"].is_null() {
             section .notice.bad aria-labelledby="error" {
@@ -149,17 +151,38 @@ pub async fn show(path: web::Path<String>, visit: web::ReqData<Visit>) -> Result
         section {
             h2 { "Parameters" }
             @if let Some(prompt) = found["prompt"].as_str() { p { "Prompt: " q { (prompt) } } }
+            @else if !found["erased_at"].is_null() { p .hint { "Prompt, parameters and images were erased on request: " (moment(&found["erased_at"])) } }
             @else { p .hint { "The prompt is not kept: the project's data retention is set to none." } }
             pre tabindex="0" { (pretty(&found["parameters"])) }
         }
         (ledger(&found))
+        @if !open && found["erased_at"].is_null() {
+            section .card.narrow aria-labelledby="erase" {
+                h2 #erase { "Erase" }
+                p .hint { "Prompt, parameters and images are gone for good; amounts, model and times stay." }
+                form method="post" action=(format!("/console/generations/{}/erase", text(&found["id"]))) data-confirm="Erase the prompt, parameters and images of this generation for good?" {
+                    button .danger type="submit" { "Erase its content" }
+                }
+            }
+        }
     };
     Ok(page::show("Generation", "/console/generations", &content))
 }
 
+/// `POST /console/generations/{id}/erase`.
+pub async fn erase(visit: Visit, path: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let id = encode(&path);
+    visit.send(Method::DELETE, &format!("/admin/v1/generations/{id}/content"), &Value::Null).await?;
+    Ok(redirect(&format!("/console/generations/{id}?done=erased")))
+}
+
 /// What was delivered.
 pub fn pictures(found: &Value) -> Markup {
-    let count = if found["state"] == "succeeded" { found["num_images"].as_u64().unwrap_or(0) } else { 0 };
+    let count = if found["state"] == "succeeded" && found["erased_at"].is_null() {
+        found["num_images"].as_u64().unwrap_or(0)
+    } else {
+        0
+    };
     let id = text(&found["id"]);
     html! {
         @if count > 0 {

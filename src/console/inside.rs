@@ -1,6 +1,6 @@
 //! Asks the API from inside the process: the same routes and handlers, with the operator who is signed in as the caller.
 
-use std::future::Future;
+use std::future::{Future, Ready, ready};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -8,16 +8,16 @@ use std::rc::Rc;
 use actix_http::Request;
 use actix_service::{IntoServiceFactory, Service, ServiceFactory};
 use actix_web::body::{BoxBody, to_bytes};
-use actix_web::dev::{AppConfig, ServiceResponse};
+use actix_web::dev::{AppConfig, Payload, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
-use actix_web::{App, Error, HttpMessage, web};
-use serde_json::Value;
+use actix_web::{App, Error, FromRequest, HttpMessage, HttpRequest, web};
+use serde_json::{Value, json};
 use tokio::sync::OnceCell;
-use utoipa_actix_web::AppExt;
 
-use crate::accounts::{Caller, CallerKind};
+use crate::accounts::{Accounts, AdminAction, AuditEvent, Author, Caller, CallerKind};
 use crate::api::Services;
+use crate::api::access::{Access, StatedCaller, method_not_allowed, resources};
 use crate::domain::ProjectId;
 use crate::http::{Code, Problem, RequestContext};
 use crate::{admin, api};
@@ -67,7 +67,9 @@ impl Inside {
 }
 
 async fn build(services: web::Data<Services>, body_limit: usize) -> Result<Api, Problem> {
-    let (app, _) = App::new().into_utoipa_app().configure(api::routes).configure(admin::routes).split_for_parts();
+    let mut endpoints = api::endpoints();
+    endpoints.extend(admin::endpoints());
+    let app = resources("", endpoints, method_not_allowed).into_iter().fold(App::new(), App::service);
     let app = app.app_data(services).app_data(web::PayloadConfig::new(body_limit));
     let service = app.into_factory().new_service(AppConfig::default()).await;
     let service = service.map_err(|()| Problem::new(Code::InternalError, "the console cannot reach the API"))?;
@@ -75,6 +77,20 @@ async fn build(services: web::Data<Services>, body_limit: usize) -> Result<Api, 
         let answer = service.call(request);
         Box::pin(async move { answer.await.map(ServiceResponse::map_into_boxed_body) })
     }))
+}
+
+impl FromRequest for Visit {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let visit = request.extensions().get::<Self>().cloned();
+        ready(visit.ok_or_else(|| Problem::new(Code::PermissionDenied, "this page requires a session of the console")))
+    }
+}
+
+impl StatedCaller for Visit {
+    const ACCESS: Access = Access::Console;
 }
 
 impl Visit {
@@ -85,15 +101,10 @@ impl Visit {
         caller: Caller,
         context: RequestContext,
     ) -> Self {
-        let base = {
-            let info = request.connection_info();
-            format!("{}://{}", info.scheme(), info.host())
-        };
-        let public = inside.services().http.public_url.clone();
         Self {
             caller,
             context,
-            base: public.unwrap_or(base),
+            base: api::public_base(inside.services(), request.request()),
             host: request.headers().get(HOST).cloned(),
             user_agent: request.headers().get(USER_AGENT).cloned(),
             peer: request.peer_addr(),
@@ -105,6 +116,14 @@ impl Visit {
     #[must_use]
     pub fn services(&self) -> &Services {
         self.inside.services()
+    }
+
+    /// The accounts; what is changed through them is recorded as this operator's.
+    #[must_use]
+    pub fn accounts(&self) -> Accounts {
+        let user_agent = self.user_agent.as_ref().and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let ip = self.peer.map(|peer| peer.ip().to_string());
+        self.services().accounts.by(Author::Key { api_key_id: self.caller.api_key_id, ip, user_agent })
     }
 
     /// `GET`: what the API says.
@@ -119,6 +138,10 @@ impl Visit {
 
     /// As [`Visit::send`], on a project's account.
     pub async fn send_as(&self, project: ProjectId, path: &str, body: &Value) -> Result<Value, Problem> {
+        if !self.caller.role.may(AdminAction::Operate) {
+            let message = format!("the role `{}` does not permit making images for a project", self.caller.role);
+            return Err(Problem::new(Code::PermissionDenied, message));
+        }
         let caller = Caller { kind: CallerKind::Project(project), ..self.caller.clone() };
         self.ask(&caller, Method::POST, path, Some(body)).await
     }
@@ -126,6 +149,11 @@ impl Visit {
     /// `GET`: the API's answer as it is, such as a stream of lines.
     pub async fn stream(&self, path: &str) -> Result<ServiceResponse, Problem> {
         self.call(&self.caller, Method::GET, path, None).await
+    }
+
+    /// Writes into the audit log that a page hands rows of this kind out as a file.
+    pub async fn note_export(&self, what: &str, query: &str) -> Result<(), Problem> {
+        Ok(self.accounts().note(AuditEvent::DataExported, None, what.to_owned(), &json!({"query": query})).await?)
     }
 
     async fn ask(&self, caller: &Caller, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Problem> {

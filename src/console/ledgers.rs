@@ -1,6 +1,6 @@
 //! Open holds, drift, and the audit log.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse};
 use maud::{Markup, html};
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::page::{self, empty, generation_link, items, moment, number, state, te
 use crate::http::Problem;
 
 /// `GET /console/holds`.
-pub async fn holds(visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn holds(visit: Visit) -> Result<HttpResponse, Problem> {
     let holds = visit.get("/admin/v1/holds?limit=1000").await?;
     let content = html! {
         h1 { "Open holds" }
@@ -38,7 +38,7 @@ pub async fn holds(visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> 
 }
 
 /// `GET /console/drift`.
-pub async fn drift(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn drift(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let after = Form::read(request.query_string().as_bytes()).query(&["after"]);
     let found = visit.get(&format!("/admin/v1/generations?drifted=true&limit=100&{after}")).await?;
     let content = html! {
@@ -57,12 +57,12 @@ pub async fn drift(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<H
 }
 
 /// `GET /console/audit`.
-pub async fn audit(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn audit(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let after = Form::read(request.query_string().as_bytes()).query(&["after"]);
     let log = visit.get(&format!("/v1/organization/audit_logs?limit=50&{after}")).await?;
     let content = html! {
         h1 { "Audit log" }
-        p .hint { "Every change of projects, keys and limits, the newest first. Nothing in it is ever changed." }
+        p .hint { "Every change of projects, keys and limits, and who read prompts, secrets and exports, the newest first. Nothing in it is ever changed." }
         @if items(&log).is_empty() {
             (empty("Nothing was changed yet.", &html! { a href="/console/projects" { "Make a project" } }))
         } @else {

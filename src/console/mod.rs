@@ -17,54 +17,62 @@ mod snippets;
 mod usage;
 
 use actix_web::middleware::from_fn;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, Scope, web};
+
+use crate::api::access::{Open, method_not_allowed, page, resources};
+use inside::Visit;
 
 pub use inside::Inside;
 
+/// What the paths of the console begin with.
+const PREFIX: &str = "/console";
+
 /// The pages, for an application that has [`Inside`] and [`Services`](crate::api::Services) as its data. All but signing
-/// in and the page's own files want a session.
+/// in and the page's own files require a session, which the scope around them checks before the page does.
 pub fn routes(config: &mut web::ServiceConfig) {
-    config
-        .route("/console/assets/{name}", web::get().to(asset))
-        .service(
-            web::resource("/console/sign-in")
-                .route(web::get().to(session::show_sign_in))
-                .route(web::post().to(session::sign_in)),
-        )
-        .service(
-            web::scope("/console")
-                .wrap(from_fn(session::guard))
-                .route("", web::get().to(overview::show))
-                .route("/sign-out", web::post().to(session::sign_out))
-                .route("/usage", web::get().to(usage::show))
-                .route("/usage.csv", web::get().to(usage::export))
-                .route("/generations", web::get().to(generations::list))
-                .route("/generations.csv", web::get().to(generations::export))
-                .route("/generations/{id}", web::get().to(generations::show))
-                .route("/generations/{id}/images/{n}", web::get().to(pictures::show))
-                .route("/projects", web::get().to(projects::list))
-                .route("/projects", web::post().to(projects::create))
-                .route("/projects/{id}", web::get().to(projects::show))
-                .route("/projects/{id}/{deed}", web::post().to(projects::change))
-                .route("/projects/{id}/keys/{key}/{deed}", web::post().to(projects::change_key))
-                .route("/models", web::get().to(models::list))
-                .route("/holds", web::get().to(ledgers::holds))
-                .route("/drift", web::get().to(ledgers::drift))
-                .route("/audit", web::get().to(ledgers::audit))
-                .route("/playground", web::get().to(playground::show))
-                .route("/playground/quote", web::post().to(playground::quote))
-                .route("/playground/run", web::post().to(playground::run))
-                .route("/playground/{id}/progress", web::get().to(playground::progress))
-                .default_service(web::to(nothing_here)),
-        );
+    let open = vec![
+        page!(GET "/console/assets/{name}" => asset),
+        page!(GET "/console/sign-in" => session::show_sign_in),
+        page!(POST "/console/sign-in" => session::sign_in),
+    ];
+    for resource in resources("", open, method_not_allowed) {
+        config.service(resource);
+    }
+    let pages = vec![
+        page!(GET "/console" => overview::show),
+        page!(POST "/console/sign-out" => session::sign_out),
+        page!(GET "/console/usage" => usage::show),
+        page!(GET "/console/usage.csv" => usage::export),
+        page!(GET "/console/generations" => generations::list),
+        page!(GET "/console/generations.csv" => generations::export),
+        page!(GET "/console/generations/{id}" => generations::show),
+        page!(POST "/console/generations/{id}/erase" => generations::erase),
+        page!(GET "/console/generations/{id}/images/{n}" => pictures::show),
+        page!(GET "/console/projects" => projects::list),
+        page!(POST "/console/projects" => projects::create),
+        page!(GET "/console/projects/{id}" => projects::show),
+        page!(POST "/console/projects/{id}/{action}" => projects::change),
+        page!(POST "/console/projects/{id}/keys/{key}/{action}" => projects::change_key),
+        page!(GET "/console/models" => models::list),
+        page!(GET "/console/holds" => ledgers::holds),
+        page!(GET "/console/drift" => ledgers::drift),
+        page!(GET "/console/audit" => ledgers::audit),
+        page!(GET "/console/playground" => playground::show),
+        page!(POST "/console/playground/quote" => playground::quote),
+        page!(POST "/console/playground/run" => playground::run),
+        page!(GET "/console/playground/{id}/progress" => playground::progress),
+    ];
+    let scope = web::scope(PREFIX).wrap(from_fn(session::guard));
+    let scope = resources(PREFIX, pages, method_not_allowed).into_iter().fold(scope, Scope::service);
+    config.service(scope.default_service(web::to(nothing_here)));
 }
 
-async fn nothing_here() -> Result<HttpResponse, crate::http::Problem> {
+async fn nothing_here(_: Visit) -> Result<HttpResponse, crate::http::Problem> {
     Err(crate::http::Problem::new(crate::http::Code::NotFound, "the console has no such page"))
 }
 
 /// The page's own files; the same for everybody.
-async fn asset(name: web::Path<String>) -> HttpResponse {
+async fn asset(_: Open, name: web::Path<String>) -> HttpResponse {
     let (content_type, body) = match name.as_str() {
         "console.css" => ("text/css; charset=utf-8", include_str!("assets/console.css")),
         "console.js" => ("text/javascript; charset=utf-8", include_str!("assets/console.js")),

@@ -1,6 +1,6 @@
 //! The catalogue as it is sold: prices, limits, and how each endpoint is.
 
-use actix_web::{HttpResponse, web};
+use actix_web::HttpResponse;
 use maud::{Markup, html};
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use super::page::{self, empty, items, number, text, usd};
 use crate::http::Problem;
 
 /// `GET /console/models`.
-pub async fn list(visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn list(visit: Visit) -> Result<HttpResponse, Problem> {
     let models = visit.get("/v1/models").await?;
     let services = visit.services();
     let catalogue = services.gateway.catalogue();

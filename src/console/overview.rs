@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use actix_web::{HttpResponse, web};
+use actix_web::HttpResponse;
 use maud::{Markup, html};
 use serde_json::Value;
 
@@ -48,7 +48,7 @@ impl Sums {
 }
 
 /// `GET /console`.
-pub async fn show(visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn show(visit: Visit) -> Result<HttpResponse, Problem> {
     let now = visit.services().clock.now();
     let today = day_of(now);
     let month = Books::month_of(now).seconds();

@@ -12,7 +12,7 @@ use crate::http::{Code, Problem};
 const SHOWN: &[&str] = &["image/jpeg", "image/png", "image/webp", "image/gif", "image/avif", "image/svg+xml"];
 
 /// `GET /console/generations/{id}/images/{n}`.
-pub async fn show(path: web::Path<(String, usize)>, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn show(visit: Visit, path: web::Path<(String, usize)>) -> Result<HttpResponse, Problem> {
     let (id, n) = path.into_inner();
     let missing = || Problem::new(Code::NotFound, "there is no such picture");
     let id: GenerationId = id.parse().map_err(|_| missing())?;

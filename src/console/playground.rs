@@ -20,7 +20,7 @@ const MODEL: &str = ":model";
 const PROJECT: &str = ":project";
 
 /// `GET /console/playground`.
-pub async fn show(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn show(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let form = Form::read(request.query_string().as_bytes());
     let models = visit.get("/v1/models").await?;
     let projects = visit.get("/v1/organization/projects?limit=100").await?;
@@ -196,11 +196,7 @@ async fn read(visit: &Visit, body: &[u8]) -> Result<(Map<String, Value>, Project
 }
 
 /// `POST /console/playground/quote`: the price and the request as code, or every problem of the form.
-pub async fn quote(
-    request: HttpRequest,
-    body: web::Bytes,
-    visit: web::ReqData<Visit>,
-) -> Result<HttpResponse, Problem> {
+pub async fn quote(visit: Visit, request: HttpRequest, body: web::Bytes) -> Result<HttpResponse, Problem> {
     let (wish, project) = read(&visit, &body).await?;
     let answer = visit.send_as(project, "/v1/images/generations/quote", &Value::Object(wish.clone())).await;
     let piece = match answer {
@@ -236,7 +232,7 @@ fn piece_or_page(request: &HttpRequest, piece: &Markup) -> HttpResponse {
 }
 
 /// `POST /console/playground/run`: makes the image in the background; its progress is asked for by its id.
-pub async fn run(request: HttpRequest, body: web::Bytes, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn run(visit: Visit, request: HttpRequest, body: web::Bytes) -> Result<HttpResponse, Problem> {
     let (mut wish, project) = read(&visit, &body).await?;
     wish.insert("background".to_owned(), Value::Bool(true));
     match visit.send_as(project, "/v1/images/generations", &Value::Object(wish)).await {
@@ -250,7 +246,7 @@ pub async fn run(request: HttpRequest, body: web::Bytes, visit: web::ReqData<Vis
 }
 
 /// `GET /console/playground/{id}/progress`.
-pub async fn progress(path: web::Path<String>, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn progress(visit: Visit, path: web::Path<String>) -> Result<HttpResponse, Problem> {
     let found = visit.get(&format!("/admin/v1/generations/{}", encode(&path))).await?;
     Ok(HttpResponse::Ok().content_type("text/html; charset=utf-8").body(progress_piece(&found).into_string()))
 }

@@ -9,11 +9,11 @@ use super::form::{Form, encode};
 use super::inside::Visit;
 use super::page::{self, empty, items, moment, notice, state, text, usd};
 use super::session::redirect;
-use crate::accounts::{Cursor, KeyFilter, KeyKind};
+use crate::accounts::{Cursor, KeyFilter, KeyKind, Scope, Scopes};
 use crate::http::{Code, Problem};
 
 /// `GET /console/projects`.
-pub async fn list(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn list(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let after = Form::read(request.query_string().as_bytes()).query(&["after"]);
     let path = format!("/v1/organization/projects?limit=100&include_archived=true&{after}");
     let found = visit.get(&path).await?;
@@ -53,18 +53,14 @@ pub async fn list(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<Ht
 }
 
 /// `POST /console/projects`.
-pub async fn create(body: web::Bytes, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn create(visit: Visit, body: web::Bytes) -> Result<HttpResponse, Problem> {
     let form = Form::read(&body);
     let made = visit.send(Method::POST, "/v1/organization/projects", &json!({"name": form.text("name")})).await?;
     Ok(redirect(&format!("/console/projects/{}?done=created", text(&made["id"]))))
 }
 
 /// `GET /console/projects/{id}`.
-pub async fn show(
-    request: HttpRequest,
-    path: web::Path<String>,
-    visit: web::ReqData<Visit>,
-) -> Result<HttpResponse, Problem> {
+pub async fn show(visit: Visit, request: HttpRequest, path: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = encode(&path);
     let project = visit.get(&format!("/admin/v1/projects/{id}")).await?;
     let keys = visit.get(&format!("/v1/organization/projects/{}/api_keys?limit=100", text(&project["id"]))).await?;
@@ -111,6 +107,7 @@ fn project_page(project: &Value, keys: &Value, above: &Markup) -> Markup {
             @if !archived { (limits_form(project)) (credit_form(id)) }
         }
         (keys_section(id, keys, archived))
+        (erase_section(id, &project["content_erasure"]))
         @if !archived {
             section .card.narrow aria-labelledby="archive" {
                 h2 #archive { "Archive" }
@@ -118,6 +115,24 @@ fn project_page(project: &Value, keys: &Value, above: &Markup) -> Markup {
                 form method="post" action=(format!("/console/projects/{id}/archive")) data-confirm="Archive this project for good?" {
                     button .danger type="submit" { "Archive the project" }
                 }
+            }
+        }
+    }
+}
+
+fn erase_section(id: &str, erasure: &Value) -> Markup {
+    html! {
+        section .card.narrow aria-labelledby="erase" {
+            h2 #erase { "Erase" }
+            p .hint { "Prompts, parameters and images of all that the project has made so far, and its uploaded files, are gone for good; amounts, models and times stay." }
+            @if !erasure.is_null() {
+                p {
+                    "All from before " (moment(&erasure["before"]))
+                    @if erasure["finished_at"].is_null() { " is being erased." } @else { " is erased since " (moment(&erasure["finished_at"])) "." }
+                }
+            }
+            form method="post" action=(format!("/console/projects/{id}/erase")) data-confirm="Erase all prompts, parameters and images of this project for good?" {
+                button .danger type="submit" { "Erase its content" }
             }
         }
     }
@@ -175,7 +190,7 @@ fn keys_section(id: &str, keys: &Value, archived: bool) -> Markup {
             } @else {
                 div .scroll tabindex="0" role="region" aria-label="Keys" {
                     table {
-                        thead { tr { th scope="col" { "Name" } th scope="col" { "Begins" } th scope="col" { "Made" } th scope="col" { "Last used" } th scope="col" { "Ends" } th scope="col" { "Holder" } th .num scope="col" { "Spent" } th .num scope="col" { "Budget" } th scope="col" { "Do" } } }
+                        thead { tr { th scope="col" { "Name" } th scope="col" { "Begins" } th scope="col" { "Made" } th scope="col" { "Last used" } th scope="col" { "Ends" } th scope="col" { "Holder" } th .num scope="col" { "Spent" } th .num scope="col" { "Budget" } th scope="col" { "May, from" } th scope="col" { "Do" } } }
                         tbody { @for key in items(keys) { (key_row(id, key)) } }
                     }
                 }
@@ -189,6 +204,9 @@ fn keys_section(id: &str, keys: &Value, archived: bool) -> Markup {
                     input id="budget" name="budget_usd" inputmode="decimal" placeholder="no limit";
                     label for="models" { "Models it may use, one a line" }
                     textarea id="models" name="allowed_models" rows="3" placeholder="every model" {}
+                    (scopes_fieldset(None))
+                    label for="addresses" { "Addresses and networks it may come from, one a line" }
+                    textarea id="addresses" name="allowed_addresses" rows="2" placeholder="any, or such as 10.0.0.0/8" {}
                     button type="submit" { "Make the key" }
                 }
             }
@@ -208,6 +226,7 @@ fn key_row(project: &str, key: &Value) -> Markup {
             td { (name) br; code { (id) } } td { code { (text(&key["redacted_value"])) } }
             td { (moment(&key["created_at"])) } td { (moment(&key["last_used_at"])) } td { (moment(&key["expires_at"])) } td { (holder) }
             td .num { (usd(&key["spent_usd"])) } td .num { @if key["budget_usd"].is_null() { "none" } @else { (usd(&key["budget_usd"])) } }
+            td { (permits(key)) }
             td .deeds {
                 @if given_by_setting { span .hint { "Set by a setting" } } @else {
                     form method="post" action=(action("rotate")) { button .quiet type="submit" aria-label=(format!("Rotate {name}")) { "Rotate" } }
@@ -223,6 +242,46 @@ fn key_row(project: &str, key: &Value) -> Markup {
                         button .quiet type="submit" { "Set" }
                     }
                 }
+                details {
+                    summary { "Permissions" }
+                    form method="post" action=(action("permissions")) {
+                        (scopes_fieldset(Some(key)))
+                        label for=(format!("a-{id}")) { "Addresses it may come from, one a line; empty: any" }
+                        textarea id=(format!("a-{id}")) name="allowed_addresses" rows="2" { (lines_of(&key["allowed_addresses"])) }
+                        button .quiet type="submit" { "Set" }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a key may do and from where.
+fn permits(key: &Value) -> Markup {
+    html! {
+        @for scope in texts(&key["scopes"]) { code { (scope) } " " }
+        @for network in texts(&key["allowed_addresses"]) { br; "from " code { (network) } }
+    }
+}
+
+fn texts(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
+fn lines_of(list: &Value) -> String {
+    texts(list).collect::<Vec<_>>().join("\n")
+}
+
+/// A box for each scope: those of a key, or the usual ones for a new one.
+fn scopes_fieldset(key: Option<&Value>) -> Markup {
+    let has = |scope: Scope| {
+        key.map_or_else(|| Scopes::DEFAULT.contains(scope), |key| texts(&key["scopes"]).any(|has| has == scope.name()))
+    };
+    html! {
+        fieldset {
+            legend { "What it may do" }
+            @for scope in Scope::ALL {
+                label .check { input type="checkbox" name="scopes" value=(scope.name()) checked[has(scope)]; " " (scope.name()) }
             }
         }
     }
@@ -230,9 +289,9 @@ fn key_row(project: &str, key: &Value) -> Markup {
 
 /// `POST /console/projects/{id}/{deed}`.
 pub async fn change(
+    visit: Visit,
     path: web::Path<(String, String)>,
     body: web::Bytes,
-    visit: web::ReqData<Visit>,
 ) -> Result<HttpResponse, Problem> {
     let (id, deed) = path.into_inner();
     let (id, form) = (encode(&id), Form::read(&body));
@@ -249,6 +308,10 @@ pub async fn change(
         "archive" => {
             visit.send(Method::POST, &format!("/v1/organization/projects/{id}/archive"), &json!({})).await?;
             "archived"
+        }
+        "erase" => {
+            visit.send(Method::DELETE, &format!("/admin/v1/projects/{id}/content"), &Value::Null).await?;
+            "erasing"
         }
         "key" => return create_key(&visit, &id, &form).await,
         _ => return Err(Problem::new(Code::NotFound, "the console has no such deed")),
@@ -270,11 +333,15 @@ fn limits(form: &Form) -> Result<Value, Problem> {
 
 async fn create_key(visit: &Visit, project: &str, form: &Form) -> Result<HttpResponse, Problem> {
     let path = format!("/v1/organization/projects/{project}/service_accounts");
-    let made = visit.send(Method::POST, &path, &json!({"name": form.text("name")})).await?;
+    let mut new = json!({"name": form.text("name"), "scopes": form.all("scopes")});
+    let networks = form.lines("allowed_addresses");
+    if !networks.is_empty() {
+        new["allowed_addresses"] = json!(networks);
+    }
+    let made = visit.send(Method::POST, &path, &new).await?;
     let key = &made["api_key"];
     let mut terms = form.object(&["name", "budget_usd"]);
-    let models: Vec<&str> =
-        form.text("allowed_models").lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let models = form.lines("allowed_models");
     if !models.is_empty() {
         terms.insert("allowed_models".to_owned(), json!(models));
     }
@@ -309,9 +376,9 @@ fn key_page(project: &str, id: &str, value: &str, said: &str) -> HttpResponse {
 
 /// `POST /console/projects/{id}/keys/{key}/{deed}`.
 pub async fn change_key(
+    visit: Visit,
     path: web::Path<(String, String, String)>,
     body: web::Bytes,
-    visit: web::ReqData<Visit>,
 ) -> Result<HttpResponse, Problem> {
     let (project, key, deed) = path.into_inner();
     let (project, key, form) = (encode(&project), encode(&key), Form::read(&body));
@@ -330,6 +397,12 @@ pub async fn change_key(
         }
         "budget" => {
             let terms = json!({"budget_usd": form.given("budget_usd")});
+            visit.send(Method::PATCH, &format!("/admin/v1/keys/{key}"), &terms).await?;
+            Ok(redirect(&format!("/console/projects/{project}?done=key")))
+        }
+        "permissions" => {
+            let networks = Some(form.lines("allowed_addresses")).filter(|networks| !networks.is_empty());
+            let terms = json!({"scopes": form.all("scopes"), "allowed_addresses": networks});
             visit.send(Method::PATCH, &format!("/admin/v1/keys/{key}"), &terms).await?;
             Ok(redirect(&format!("/console/projects/{project}?done=key")))
         }

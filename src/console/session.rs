@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::cookie::{Cookie, SameSite};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use actix_web::http::header::{HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, USER_AGENT};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse, web};
@@ -15,9 +15,10 @@ use tracing::info;
 use super::form::Form;
 use super::inside::{Inside, Visit};
 use super::page;
-use crate::accounts::SESSION_LIFE;
+use crate::accounts::{Client, SESSION_LIFE, SignIn};
 use crate::api::Services;
-use crate::http::{Code, Problem, RequestContext, Verbatim};
+use crate::api::access::Open;
+use crate::http::{AuthenticationFailed, Code, Problem, RequestContext, Verbatim};
 
 const COOKIE: &str = "imagegate_console";
 /// How long a wrong key waits for its answer, so that guessing is slow.
@@ -54,6 +55,9 @@ async fn admit(request: &ServiceRequest) -> Result<Option<Visit>, Problem> {
     let Some(token) = request.cookie(COOKIE) else { return Ok(None) };
     let services = inside.services();
     let Some(caller) = services.accounts.session(token.value(), services.clock.now()).await? else { return Ok(None) };
+    if request.peer_addr().is_some_and(|peer| !caller.may_come_from(peer.ip())) {
+        return Err(Problem::new(Code::PermissionDenied, "this key may not be used from this address"));
+    }
     if request.method() != Method::GET && !is_same_origin(request.headers()) {
         return Err(foreign());
     }
@@ -136,7 +140,7 @@ pub fn redirect(to: &str) -> HttpResponse {
 }
 
 /// The page that asks for a key.
-pub async fn show_sign_in(request: HttpRequest) -> HttpResponse {
+pub async fn show_sign_in(_: Open, request: HttpRequest) -> HttpResponse {
     sign_in_page(&request, &next_of(request.query_string()), None, StatusCode::OK)
 }
 
@@ -174,6 +178,7 @@ fn sign_in_page(request: &HttpRequest, next: &str, fault: Option<&str>, status: 
 
 /// Takes an admin key and begins a session.
 pub async fn sign_in(
+    _: Open,
     request: HttpRequest,
     body: web::Bytes,
     services: web::Data<Services>,
@@ -183,14 +188,29 @@ pub async fn sign_in(
     }
     let form = Form::read(&body);
     let next = next_of(&format!("next={}", form.encoded("next")));
-    let token = services.accounts.sign_in(form.text("key"), services.clock.now()).await?;
-    let Some(token) = token else {
-        info!("a key was refused at the console's sign-in");
-        tokio::time::sleep(WRONG_KEY_WAIT).await;
-        let fault = "This is not an admin key, or it is no longer valid.";
-        return Ok(sign_in_page(&request, &next, Some(fault), StatusCode::UNAUTHORIZED));
+    let address = request.peer_addr().map(|peer| peer.ip());
+    let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let client = Client { address, user_agent };
+    let token = match services.accounts.sign_in(form.text("key"), &client, services.clock.now()).await? {
+        SignIn::Session(token) => token,
+        SignIn::Refused => {
+            let reason = "not a valid admin key at the console's sign-in".to_owned();
+            request.extensions_mut().insert(AuthenticationFailed(reason));
+            tokio::time::sleep(WRONG_KEY_WAIT).await;
+            let error = "This is not an admin key, or it is no longer valid.";
+            return Ok(sign_in_page(&request, &next, Some(error), StatusCode::UNAUTHORIZED));
+        }
+        SignIn::Paused(wait) => {
+            let reason = "too many wrong keys at the console's sign-in".to_owned();
+            request.extensions_mut().insert(AuthenticationFailed(reason));
+            let seconds = wait.as_secs() + 1;
+            let error = format!("Too many wrong keys from this address. Try again in {seconds} seconds.");
+            let mut page = sign_in_page(&request, &next, Some(&error), StatusCode::TOO_MANY_REQUESTS);
+            page.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            return Ok(page);
+        }
     };
-    info!("somebody signed in at the console");
+    info!(client_address = address.map(tracing::field::display), "an operator signed in at the console");
     let mut response = redirect(&next);
     let lasts = i64::try_from(SESSION_LIFE.as_secs()).unwrap_or(i64::MAX);
     let cookie = cookie(&request, &services, token, lasts);
@@ -211,9 +231,13 @@ fn cookie(request: &HttpRequest, services: &Services, token: String, seconds: i6
 }
 
 /// Ends the session.
-pub async fn sign_out(request: HttpRequest, services: web::Data<Services>) -> Result<HttpResponse, Problem> {
+pub async fn sign_out(
+    visit: Visit,
+    request: HttpRequest,
+    services: web::Data<Services>,
+) -> Result<HttpResponse, Problem> {
     if let Some(token) = request.cookie(COOKIE) {
-        services.accounts.sign_out(token.value()).await?;
+        visit.accounts().sign_out(token.value(), visit.caller.api_key_id).await?;
     }
     let mut response = redirect("/console/sign-in");
     let gone = cookie(&request, &services, String::new(), 0);

@@ -1,6 +1,6 @@
 //! Usage: filters, a chart, and a table of the same numbers, also as CSV.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse};
 use maud::{Markup, html};
 use serde_json::Value;
 
@@ -86,7 +86,7 @@ fn read_day(text: &str) -> Result<i64, Problem> {
 }
 
 /// `GET /console/usage`.
-pub async fn show(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn show(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let question = Question::read(request.query_string(), visit.services().clock.now())?;
     let usage = question.ask(&visit).await?;
     let by_money = question.form.text("show") == "spend";
@@ -186,8 +186,9 @@ fn table(group: &str, rows: &[(&Value, &Value)]) -> Markup {
 }
 
 /// `GET /console/usage.csv`: the rows of the table.
-pub async fn export(request: HttpRequest, visit: web::ReqData<Visit>) -> Result<HttpResponse, Problem> {
+pub async fn export(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let question = Question::read(request.query_string(), visit.services().clock.now())?;
+    visit.note_export("usage", request.query_string()).await?;
     let usage = question.ask(&visit).await?;
     let mut csv =
         "day,project_id,api_key_id,user_id,model,size,images,requests,megapixels,amount_usd,cost_usd\r\n".to_owned();

@@ -83,6 +83,41 @@ impl Clock for SystemClock {
     }
 }
 
+/// The machine's clock, corrected to the one that all replicas share: the database's. Deadlines, months and buckets of usage
+/// are the same wherever a request is worked on.
+#[derive(Debug, Default)]
+pub struct SharedClock {
+    machine: SystemClock,
+    /// What the machine's clock is behind by, in microseconds.
+    behind: AtomicI64,
+}
+
+/// Less than this is no difference: two clocks that are kept right differ by that much.
+const NO_DIFFERENCE: Duration = Duration::from_millis(50);
+
+impl SharedClock {
+    /// Notes what the shared clock shows now, give or take `tolerance`; a smaller difference changes nothing.
+    pub fn set(&self, now: Timestamp, tolerance: Duration) {
+        let behind = now.micros().saturating_sub(self.machine.now().micros());
+        let change = Duration::from_micros(behind.abs_diff(self.behind.load(Ordering::SeqCst)));
+        if change > tolerance + NO_DIFFERENCE {
+            self.behind.store(behind, Ordering::SeqCst);
+        }
+    }
+
+    /// How many microseconds the machine's clock is behind; below zero it is ahead.
+    #[must_use]
+    pub fn behind(&self) -> i64 {
+        self.behind.load(Ordering::SeqCst)
+    }
+}
+
+impl Clock for SharedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.machine.now().0.saturating_add(self.behind()))
+    }
+}
+
 /// Ids from the machine's clock and random source.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemIds;
@@ -131,6 +166,20 @@ mod tests {
     #[test]
     fn a_timestamp_is_written_as_rfc3339() {
         assert_eq!(Timestamp::from_seconds(1_793_000_000).rfc3339(), "2026-10-26T07:33:20.000Z");
+    }
+
+    #[test]
+    fn a_shared_clock_takes_over_a_difference_that_is_more_than_the_question_took() {
+        let clock = SharedClock::default();
+        let off = |seconds: i64| Timestamp::from_micros(SystemClock.now().micros() + seconds * 1_000_000);
+        clock.set(off(3), Duration::from_secs(9));
+        assert_eq!(clock.behind(), 0);
+        for seconds in [40, -12] {
+            clock.set(off(seconds), Duration::from_millis(1));
+            assert_eq!((clock.behind() + 500_000).div_euclid(1_000_000), seconds);
+            assert!(clock.now().since(off(seconds)) < Duration::from_secs(10));
+            assert!(off(seconds).since(clock.now()) < Duration::from_secs(10));
+        }
     }
 
     #[test]

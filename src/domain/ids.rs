@@ -103,6 +103,11 @@ id!(
     "msg_"
 );
 id!(
+    /// An uploaded file: `file-` and 32 hex digits, as OpenAI's.
+    FileId,
+    "file-"
+);
+id!(
     /// One HTTP request, as `x-request-id` names it: `req_` and 32 hex digits.
     RequestId,
     "req_"

@@ -1,16 +1,18 @@
-//! Plain types that every room shares: money, ids, time. Nothing of ours lies below this room.
+//! Plain types that every module shares: money, ids, time, networks, permissions. It depends on no other module.
 
 mod clock;
 mod fixed;
 mod ids;
 mod money;
 mod network;
+mod permissions;
 
-pub use clock::{Clock, IdSource, ManualClock, SystemClock, SystemIds, Timestamp};
+pub use clock::{Clock, IdSource, ManualClock, SharedClock, SystemClock, SystemIds, Timestamp};
 pub use fixed::{Fixed, FixedError};
 pub use ids::{
-    ApiKeyId, AuditLogId, GenerationId, IdError, ProjectId, RequestId, ServiceAccountId, SpendAlertId,
+    ApiKeyId, AuditLogId, FileId, GenerationId, IdError, ProjectId, RequestId, ServiceAccountId, SpendAlertId,
     WebhookDeliveryId,
 };
 pub use money::{Money, MoneyError};
 pub use network::{Network, NetworkError};
+pub use permissions::{AdminAction, Role, Scope, Scopes, UnknownPermission};

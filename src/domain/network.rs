@@ -1,5 +1,6 @@
 //! A network of IP addresses, such as `10.0.0.0/8` or a single address.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -46,7 +47,26 @@ impl FromStr for Network {
         if bits > most {
             return Err(NetworkError);
         }
-        Ok(Self { base, bits })
+        Ok(Self { base: masked(base, bits), bits })
+    }
+}
+
+/// An address with all but its first bits zero, so that a network is written in one way only.
+fn masked(address: IpAddr, bits: u8) -> IpAddr {
+    let mask = |width: u32| u128::MAX.checked_shl(width - u32::from(bits)).unwrap_or(0);
+    match address {
+        IpAddr::V4(address) => {
+            IpAddr::V4((address.to_bits() & u32::try_from(mask(32) & 0xffff_ffff).unwrap_or(0)).into())
+        }
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() & mask(128)).into()),
+    }
+}
+
+impl fmt::Display for Network {
+    /// As it is read back: `10.0.0.0/8`, or the address alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = if self.base.is_ipv4() { 32 } else { 128 };
+        if self.bits == all { write!(f, "{}", self.base) } else { write!(f, "{}/{}", self.base, self.bits) }
     }
 }
 
@@ -63,6 +83,20 @@ mod tests {
         assert!(holds("0.0.0.0/0", "8.8.8.8") && !holds("0.0.0.0/0", "::1"));
         assert!(holds("fd00::/8", "fdff::1") && !holds("fd00::/8", "fe80::1"));
         assert!(holds("10.0.0.0/8", "::ffff:10.1.1.1"));
+        for (given, shown) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("127.0.0.1/32", "127.0.0.1"),
+            ("8.8.8.8/0", "0.0.0.0/0"),
+            ("::ffff:10.1.1.1", "10.1.1.1"),
+            ("fdab::1/8", "fd00::/8"),
+            ("::1/0", "::/0"),
+            ("2001:db8::5/128", "2001:db8::5"),
+        ] {
+            let network: Network = given.parse().unwrap();
+            assert_eq!(network.to_string(), shown);
+            assert_eq!(shown.parse(), Ok(network));
+        }
         for bad in ["", "10.0.0.0/33", "host", "10.0.0.0/x", "::/129"] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }

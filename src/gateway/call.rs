@@ -6,9 +6,9 @@ use tracing::{error, info, warn};
 
 use super::Gateway;
 use super::attempt::submitted;
-use super::reservation::stored_order;
+use super::reservation::held_terms;
 use crate::domain::GenerationId;
-use crate::ledger::{GenerationRecord, LedgerError};
+use crate::ledger::{FinalState, GenerationRecord, LedgerError, Recorded};
 use crate::providers::{Attempt, HookCall, HookError, HookHint, LookError, Provider};
 
 /// Why a call is not taken.
@@ -42,21 +42,28 @@ impl Gateway {
         let record = self.books.generation(id).await?.filter(|record| record.provider == provider);
         let record = record.ok_or(CallError::UnknownGeneration)?;
         let attempt = Attempt { generation: id, number: hint.attempt.unwrap_or(1).max(1) };
+        let ended = record.outcome.is_some();
         match &record.attempt {
+            Some(stored) if stored.provider_request_id == request_id && ended => self.check_if_given_up(&record).await,
             Some(stored) if stored.provider_request_id == request_id => self.waiter.poke(id),
             Some(stored) if stored.n >= attempt.number => {
                 warn!(generation = %id, request_id, "the provider calls about a request that is not this generation's");
                 return Err(CallError::NotOurs);
-            }
-            _ if record.outcome.is_some() => {
-                error!(generation = %id, request_id, "the provider took a request that was given up for lost; its image is paid for by us");
             }
             _ => self.adopt_request(known.as_ref(), &record, attempt, &request_id, hint).await?,
         }
         Ok(())
     }
 
-    /// An open generation whose request id was lost gets its ticket: whoever works on it goes on from there.
+    /// A call about a generation that was given up brings what was still unknown of it.
+    async fn check_if_given_up(&self, record: &GenerationRecord) {
+        if record.state == FinalState::Expired.into() {
+            self.check_late(record).await;
+        }
+    }
+
+    /// A generation whose request id was lost gets its ticket: whoever works on it goes on from there, and one that has
+    /// ended gets what came late.
     async fn adopt_request(
         &self,
         provider: &dyn Provider,
@@ -65,21 +72,22 @@ impl Gateway {
         request_id: &str,
         hint: &HookHint,
     ) -> Result<(), CallError> {
-        let fallback = stored_order(record, attempt.number).filter(|_| attempt.number > 1);
-        let endpoint = fallback
-            .and_then(|(model, parameters)| {
-                Some(self.catalogue.load().restore(&model, &parameters)?.endpoint().to_owned())
-            })
-            .unwrap_or_else(|| record.endpoint.clone());
+        let endpoint = held_terms(record, attempt.number).endpoint;
         let ticket = provider.ticket(&endpoint, request_id, hint);
         // The address that was called is not signed, so anybody with an account there could name a request of his own.
         if let Err(LookError::Unknown | LookError::NotUnderstood(_)) = provider.look(&ticket).await {
             return Err(CallError::NotOurs);
         }
-        match self.books.submitted(submitted(attempt, record.owner, &ticket, self.clock.now())).await {
-            Ok(()) => info!(generation = %record.id, request_id, "the provider's call has brought its id"),
-            // It has ended, or its own submit was answered meanwhile.
-            Err(LedgerError::NotOpen | LedgerError::Invalid(_)) => {}
+        match self.books.submitted(submitted(attempt, &ticket, self.clock.now())).await {
+            Ok(Recorded::Open) => info!(generation = %record.id, request_id, "the provider's call has brought its id"),
+            Ok(Recorded::Ended) => {
+                error!(generation = %record.id, request_id, "late webhook: the provider ran a request that had ended here; its cost is ours");
+                if let Some(record) = self.books.generation(record.id).await? {
+                    self.check_late(&record).await;
+                }
+            }
+            // Its own submit was answered meanwhile.
+            Err(LedgerError::Invalid(_)) => {}
             Err(fault) => return Err(fault.into()),
         }
         if let Some(job) = self.jobs.get(record.id) {

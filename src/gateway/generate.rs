@@ -7,7 +7,7 @@ use tracing::{Instrument, info, info_span, warn};
 use super::attempt::ticket_of;
 use super::generation::{Cancellation, Job, Progress};
 use super::{Gateway, inputs};
-use crate::catalogue::{Json, Order, PriceError, Quote, Rejection, Strictness};
+use crate::catalogue::{Json, Order, PriceError, Quote, Rejection, Strictness, Terms};
 use crate::domain::{ApiKeyId, GenerationId, ProjectId, RequestId, Timestamp};
 use crate::ledger::{GenerationRecord, ReserveError, Webhook};
 use crate::providers::Provider;
@@ -75,6 +75,9 @@ pub enum GenerateError {
     /// The model file names a provider that is not there.
     #[error("there is no provider `{0}`")]
     NoProvider(String),
+    /// The id source has made the same id twice.
+    #[error("the id of generation `{0}` is in use")]
+    IdTaken(GenerationId),
 }
 
 impl Gateway {
@@ -85,9 +88,9 @@ impl Gateway {
         let order = self.catalogue.load().order(wish, strictness).map_err(GenerateError::Rejected)?;
         inputs::check(&order).map_err(GenerateError::Rejected)?;
         let fallbacks = self.fallbacks(&order, wish, strictness)?;
-        let mut quote = order.quote(self.markup)?;
+        let mut quote = order.terms(self.markup)?.quote()?;
         for fallback in &fallbacks {
-            let other = fallback.quote(self.markup)?;
+            let other = fallback.terms(self.markup)?.quote()?;
             quote = if other.price > quote.price { other } else { quote };
         }
         Ok(Accepted { order: Arc::new(order), fallbacks, quote })
@@ -96,18 +99,19 @@ impl Gateway {
     /// Steps 5 to 8, on a task of the gateway's own: a client that hangs up changes nothing in the books.
     pub fn generate(self: &Arc<Self>, accepted: &Accepted, request: &Request) -> Result<Arc<Job>, GenerateError> {
         let chain = self.chain(accepted)?;
-        let reservation = self.reservation(accepted, request);
+        let reservation = self.reservation(accepted, &chain, request);
         let (id, created_at) = (reservation.id, reservation.created_at);
         let job = Job::new(id, request.project_id, created_at, reservation.deadline_at, reservation.model.clone());
-        self.jobs.insert(job.clone());
-        let (gateway, watched) = (self.clone(), job.clone());
+        let claim = self.jobs.claim(&job).ok_or(GenerateError::IdTaken(id))?;
+        let gateway = self.clone();
         let work = async move {
+            let job = &claim.job;
             match gateway.books.reserve(reservation).instrument(info_span!("reserve")).await {
-                Ok(reserved) => watched.reserved(reserved),
-                Err(refusal) => return gateway.refuse(&watched, refusal),
+                Ok(reserved) => job.reserved(reserved),
+                Err(refusal) => return gateway.refuse(job, &chain.first.terms, refusal).await,
             }
-            let (order, outcome) = gateway.try_in_turn(&watched, &chain).await;
-            gateway.settle(&watched, order, outcome).instrument(info_span!("settle")).await;
+            let (terms, outcome) = gateway.try_in_turn(job, &chain).await;
+            gateway.see_through(job, terms.clone(), outcome).await;
         };
         let step = info_span!("generation", generation = %id, model = job.model);
         self.tracker.spawn_on(work.instrument(step), &self.runtime);
@@ -142,8 +146,10 @@ impl Gateway {
 
     /// The orders in turn, each with whoever makes it.
     fn chain(&self, accepted: &Accepted) -> Result<Chain, GenerateError> {
-        let choice =
-            |order: &Arc<Order>| Ok(Choice { order: order.clone(), provider: self.provider(&order.model.provider)? });
+        let choice = |order: &Arc<Order>| {
+            let provider = self.provider(&order.model.provider)?;
+            Ok(Choice { order: order.clone(), provider, terms: order.terms(self.markup)? })
+        };
         let fallbacks = accepted.fallbacks.iter().map(choice).collect::<Result<_, GenerateError>>()?;
         Ok(Chain { first: choice(&accepted.order)?, fallbacks })
     }
@@ -152,9 +158,13 @@ impl Gateway {
         self.providers.get(name).cloned().ok_or_else(|| GenerateError::NoProvider(name.to_owned()))
     }
 
-    fn refuse(&self, job: &Job, refusal: ReserveError) {
-        self.jobs.remove(job.id);
+    /// There is no generation. Where the database's answer was lost there may be one all the same: it is ended.
+    async fn refuse(&self, job: &Job, terms: &Terms, refusal: ReserveError) {
+        let unknown = matches!(refusal, ReserveError::OutcomeUnknown(_));
         job.tell(Progress::Refused(Arc::new(refusal)));
+        if unknown {
+            self.withdraw(job, terms).await;
+        }
     }
 
     /// The job of this process for a generation, while it is open.
@@ -200,8 +210,16 @@ pub(super) struct Chain {
     pub fallbacks: Vec<Choice>,
 }
 
-/// One of the models that may make the image, and who runs it.
+impl Chain {
+    /// How each of them is charged.
+    pub fn terms(&self) -> impl Iterator<Item = &Terms> {
+        std::iter::once(&self.first).chain(&self.fallbacks).map(|choice| &choice.terms)
+    }
+}
+
+/// One of the models that may make the image, who runs it, and how it is charged.
 pub(super) struct Choice {
     pub order: Arc<Order>,
     pub provider: Arc<dyn Provider>,
+    pub terms: Terms,
 }

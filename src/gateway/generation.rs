@@ -1,7 +1,6 @@
 //! A generation as this process sees it: a job with watchers, and what they are told.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -88,6 +87,8 @@ pub struct Job {
     /// It was refused, is overdue, or has ended: who waits for that alone need not wake for every step before it.
     milestone: Notify,
     cancellation: AtomicU8,
+    /// The latest attempt that the provider is known to have accepted; 0 for none.
+    attempt: AtomicU32,
     rates: OnceLock<RateLimits>,
     times: Mutex<Times>,
 }
@@ -121,6 +122,7 @@ impl Job {
             progress: watch::Sender::new(Progress::Reserving),
             milestone: Notify::new(),
             cancellation: AtomicU8::new(Cancellation::Never as u8),
+            attempt: AtomicU32::new(0),
             rates: OnceLock::new(),
             times: Mutex::default(),
         })
@@ -233,40 +235,29 @@ impl Job {
         }
     }
 
+    /// The latest attempt that the provider is known to have accepted; 0 for none. An end is written only by whoever
+    /// knows of the latest one.
+    pub(super) fn attempt(&self) -> u32 {
+        self.attempt.load(Ordering::SeqCst)
+    }
+
+    /// The provider has accepted this attempt.
+    pub(super) fn was_accepted(&self, attempt: u32) {
+        self.attempt.fetch_max(attempt, Ordering::SeqCst);
+    }
+
     /// Notes the wish; a stronger one is never weakened.
     pub(super) fn wish_cancellation(&self, wish: Cancellation) {
         self.cancellation.fetch_max(wish as u8, Ordering::SeqCst);
     }
 }
 
-/// The jobs of this process by id.
-#[derive(Debug, Default)]
-pub(super) struct Jobs(Mutex<HashMap<GenerationId, Arc<Job>>>);
-
-impl Jobs {
-    pub fn insert(&self, job: Arc<Job>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(job.id, job);
-    }
-
-    pub fn get(&self, id: GenerationId) -> Option<Arc<Job>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
-    }
-
-    pub fn remove(&self, id: GenerationId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use uuid::Uuid;
 
-    fn job() -> Arc<Job> {
+    pub fn job() -> Arc<Job> {
         Job::new(
             GenerationId::from_uuid(Uuid::nil()),
             ProjectId::from_uuid(Uuid::nil()),

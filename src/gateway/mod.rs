@@ -2,10 +2,14 @@
 
 mod attempt;
 mod call;
+mod clock;
+mod erase;
 mod generate;
 mod generation;
 mod inputs;
+mod jobs;
 mod keep;
+mod late;
 mod recover;
 mod resend;
 mod reservation;
@@ -13,10 +17,11 @@ mod settle;
 mod standing;
 mod streamed;
 mod wait;
+mod withdraw;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -25,12 +30,14 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::catalogue::{Catalogue, Order};
-use crate::domain::{Clock, Fixed, IdSource};
+use crate::domain::{Clock, Fixed, IdSource, SharedClock};
 use crate::ledger::{Books, LedgerError};
 use crate::meters::SharedMeters;
 use crate::providers::{Failure, FailureKind, FileWish, Health, Prepared, Provider, Providers, UploadPlace};
 
 pub use call::CallError;
+pub use clock::ClockSkew;
+pub use erase::{EraseError, Eraser};
 pub use generate::{Accepted, GenerateError, Request};
 pub use generation::{Cancellation, Finished, Job, Preview, Progress};
 pub use inputs::check_file;
@@ -39,7 +46,7 @@ pub use resend::ClientNews;
 pub use reservation::wants_data_uris;
 pub use settle::{FinishedError, cost_drift, read_finished};
 
-use generation::Jobs;
+use jobs::Jobs;
 use wait::Waiter;
 
 /// What the gateway is built from.
@@ -51,7 +58,7 @@ pub struct Parts {
     /// Who makes the images, by the name that model files use.
     pub providers: Providers,
     /// Tells the time.
-    pub clock: Arc<dyn Clock>,
+    pub clock: Arc<SharedClock>,
     /// Makes ids.
     pub ids: Arc<dyn IdSource>,
     /// The runtime that jobs run on; not a web worker's.
@@ -74,6 +81,10 @@ pub struct Gateway {
     books: Books,
     providers: Providers,
     clock: Arc<dyn Clock>,
+    /// The same, to be set by the database's.
+    shared_clock: Arc<SharedClock>,
+    /// Whether it has been logged that the machine's clock is off.
+    skew_reported: AtomicBool,
     ids: Arc<dyn IdSource>,
     runtime: Handle,
     tracker: TaskTracker,
@@ -81,7 +92,9 @@ pub struct Gateway {
     deadline: Duration,
     /// This process, as the owner of the generations that it works on.
     replica: Uuid,
-    jobs: Jobs,
+    /// When the latest heartbeat that was written began.
+    seen_at: Mutex<Instant>,
+    jobs: Arc<Jobs>,
     waiter: Waiter,
     /// Generations that the provider billed otherwise than the catalogue computes.
     cost_drifts: AtomicU64,
@@ -99,19 +112,22 @@ impl Gateway {
             books: parts.books,
             providers: parts.providers,
             replica: parts.ids.uuid(),
-            clock: parts.clock,
+            seen_at: Mutex::new(Instant::now()),
+            clock: parts.clock.clone(),
+            shared_clock: parts.clock,
+            skew_reported: AtomicBool::new(false),
             ids: parts.ids,
             runtime: parts.runtime,
             tracker: parts.tracker,
             markup: parts.markup,
             deadline: parts.deadline,
-            jobs: Jobs::default(),
+            jobs: Arc::default(),
             waiter,
             cost_drifts: AtomicU64::new(0),
             meters: parts.meters,
             keeper: parts.keeper,
         });
-        gateway.books.heartbeat(gateway.replica, gateway.clock.now()).await?;
+        gateway.beat().await?;
         // The month's partition must stand before the first row wants to go there.
         gateway.maintain().await;
         gateway.start_recovery();
@@ -155,6 +171,12 @@ impl Gateway {
     #[must_use]
     pub fn cost_drifts(&self) -> u64 {
         self.cost_drifts.load(Ordering::Relaxed)
+    }
+
+    /// How the machine's clock stands to the database's.
+    #[must_use]
+    pub fn clock_skew(&self) -> ClockSkew {
+        ClockSkew(self.shared_clock.behind())
     }
 
     /// A place at the provider to upload an input file to.

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::Gateway;
-use super::generate::{Accepted, Request};
-use crate::catalogue::Order;
+use super::generate::{Accepted, Chain, Request};
+use crate::catalogue::{Order, Terms};
 use crate::domain::GenerationId;
 use crate::ledger::{GenerationRecord, Idempotency, Reservation};
 
@@ -15,7 +15,7 @@ const FALLBACKS: &str = "fallbacks";
 const SYNC_MODE: &str = "sync_mode";
 
 impl Gateway {
-    pub(super) fn reservation(&self, accepted: &Accepted, request: &Request) -> Reservation {
+    pub(super) fn reservation(&self, accepted: &Accepted, chain: &Chain, request: &Request) -> Reservation {
         let Accepted { order, fallbacks, quote } = accepted;
         let created_at = self.clock.now();
         let deadline = order.model.deadline.unwrap_or(self.deadline);
@@ -40,6 +40,8 @@ impl Gateway {
             num_images: order.count(),
             size: order.size().map(|size| size.to_string()),
             parameters: Value::Object(parameters).to_string(),
+            // What was quoted stands, also after a restart with another price or markup.
+            terms: serde_json::to_string(&chain.terms().collect::<Vec<_>>()).ok(),
             // Kept only where the project's data retention says so, and as long.
             prompt: order.prompt().map(str::to_owned),
             user: order.switches.user.clone(),
@@ -87,12 +89,11 @@ pub fn wants_data_uris(record: &GenerationRecord) -> bool {
     parameters.is_ok_and(|parameters| parameters.get(SYNC_MODE) == Some(&Value::Bool(true)))
 }
 
-/// The model and parameters of an attempt as they were stored: 1 is the first model, 2 the first fallback.
-pub(super) fn stored_order(record: &GenerationRecord, attempt: u32) -> Option<(String, Map<String, Value>)> {
-    let mut parameters: Map<String, Value> = serde_json::from_str(&record.parameters).ok()?;
-    let fallbacks = parameters.remove(FALLBACKS);
-    let Some(place) = attempt.checked_sub(2) else { return Some((record.model.clone(), parameters)) };
-    let fallback = fallbacks?.get(usize::try_from(place).ok()?)?.clone();
-    let model = fallback.get("model")?.as_str()?.to_owned();
-    Some((model, fallback.get("parameters")?.as_object()?.clone()))
+/// How an attempt is charged, as it was quoted: 1 is the first model, 2 the first fallback.
+pub(super) fn held_terms(record: &GenerationRecord, attempt: u32) -> Terms {
+    let stored: Option<Vec<Terms>> = record.terms.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    let place = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
+    stored
+        .and_then(|terms| terms.into_iter().nth(place))
+        .unwrap_or_else(|| Terms::from_share(&record.model, &record.endpoint, record.hold, record.num_images))
 }

@@ -9,52 +9,42 @@ use tracing::{error, info, warn};
 use super::Gateway;
 use super::generation::{Finished, Job, Progress};
 use super::wait::Outcome;
-use crate::catalogue::{Charge, Order, Size};
+use crate::accounts::Kept;
+use crate::catalogue::{Charge, Size, Terms};
 use crate::domain::{Fixed, GenerationId, Money, Timestamp};
 use crate::ledger::{Applied, Books, CostSource, FinalState, Finish, GenerationRecord, LedgerError, Submitted};
 use crate::meters::Ended;
 use crate::providers::{Delivery, Failure, FailureKind};
 
 /// First and longest wait between two tries to write what must be written.
-const WRITE_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+pub(super) const WRITE_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// The field of a stored answer that holds what the catalogue computed as the cost.
 const COMPUTED_COST: &str = "computed_cost_usd";
 
-/// How the order is charged, wherever it comes from: a request just served, or one found open after a restart.
-pub(super) trait Terms: Send + Sync {
-    /// The model that was asked last.
-    fn model(&self) -> &str;
-    /// The charge for what was delivered; `None` stands for an image of the size that was ordered. `units` is what the
-    /// provider says it bills.
-    fn charge(&self, delivered: &[Option<Size>], units: Option<Fixed>, markup: Fixed) -> Option<Charge>;
-    /// The provider's price of one of its billing units, if the catalogue knows it.
-    fn unit_cost(&self) -> Option<Money>;
-}
+/// What stands where the provider's words were.
+const ERASED: &str = "erased on request";
 
-impl Terms for Order {
-    fn model(&self) -> &str {
-        &self.model.id
-    }
-
-    fn charge(&self, delivered: &[Option<Size>], units: Option<Fixed>, markup: Fixed) -> Option<Charge> {
-        Self::charge(self, delivered, units, markup).ok()
-    }
-
-    fn unit_cost(&self) -> Option<Money> {
-        Self::unit_cost(self)
-    }
+/// What came of an attempt to settle.
+pub(super) enum Settled {
+    /// The generation has ended, or is left to recovery.
+    Done,
+    /// Somebody has submitted another attempt meanwhile, of which the outcome said nothing: it goes on from there.
+    NewerAttempt(Box<GenerationRecord>),
 }
 
 impl Gateway {
     /// Writes the end of a generation and tells the watchers. Tried until it is written; the customer does not wait for
     /// a database that is away, since the hold and the provider's id are safe and recovery would settle it the same way.
-    pub(super) async fn settle(&self, job: &Arc<Job>, terms: &dyn Terms, outcome: Outcome) {
+    pub(super) async fn settle(&self, job: &Arc<Job>, terms: &Terms, outcome: Outcome) -> Settled {
         let outcome = match &self.keeper {
             Some(keeper) => keeper.keep(job.id, outcome).await,
             None => outcome,
         };
-        let (finish, finished) = self.conclude(job, terms, outcome);
+        let Some((finish, finished)) = self.conclude(job, terms, outcome) else {
+            warn!(generation = %job.id, "nobody here follows the generation any more; it stays open for recovery");
+            return Settled::Done;
+        };
         let finish = Arc::new(finish);
         let mut wait = WRITE_BACKOFF.0;
         loop {
@@ -62,9 +52,14 @@ impl Gateway {
                 Ok(Applied::Now) => break,
                 Ok(Applied::Already) => {
                     info!(generation = %job.id, "another replica has settled it first");
-                    Box::pin(self.tell_stored(job)).await;
-                    self.jobs.remove(job.id);
-                    return;
+                    Box::pin(self.tell_stored(job, &finish)).await;
+                    return Settled::Done;
+                }
+                // One that has ended meanwhile is found to have ended by the next try.
+                Err(LedgerError::NewerAttempt) => {
+                    if let Some(record) = Box::pin(self.still_open(job.id)).await {
+                        return Settled::NewerAttempt(record);
+                    }
                 }
                 Err(LedgerError::Unavailable(reason)) => {
                     warn!(generation = %job.id, reason, "the end of a generation is not written yet; trying again");
@@ -88,26 +83,39 @@ impl Gateway {
             "generation ended"
         );
         self.meters.ended(Ended {
-            model: terms.model(),
+            model: &terms.model,
             state: finish.state.as_str(),
             images: finish.images,
             queued: job.time_queued(),
         });
         job.tell(Progress::Finished(Arc::new(finished)));
-        self.jobs.remove(job.id);
+        Settled::Done
     }
 
-    /// What is written, and what the watchers are told.
-    fn conclude(&self, job: &Job, terms: &dyn Terms, outcome: Outcome) -> (Finish, Finished) {
+    /// The generation as the books have it, if it is open; asked until they answer.
+    async fn still_open(&self, id: GenerationId) -> Option<Box<GenerationRecord>> {
+        let mut wait = WRITE_BACKOFF.0;
+        loop {
+            match self.books.generation(id).await {
+                Ok(record) => return record.filter(|record| record.outcome.is_none()).map(Box::new),
+                Err(fault) => warn!(generation = %id, %fault, "the books cannot be read; trying again"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(WRITE_BACKOFF.1);
+        }
+    }
+
+    /// What is written, and what the watchers are told; nothing where the outcome is no end.
+    pub(super) fn conclude(&self, job: &Job, terms: &Terms, outcome: Outcome) -> Option<(Finish, Finished)> {
         let now = self.clock.now();
-        match outcome {
+        Some(match outcome {
             Outcome::Delivered(delivery) => {
                 let sizes: Vec<Option<Size>> =
                     delivery.images.iter().map(|image| Size::from_pixels(image.width, image.height)).collect();
-                let Some(charge) = terms.charge(&sizes, delivery.billable_units, self.markup) else {
+                let Ok(charge) = terms.charge(&sizes, delivery.billable_units) else {
                     error!(generation = %job.id, "what was delivered cannot be priced; it is free");
                     let failure = Failure::new(FailureKind::Run, "what was delivered cannot be priced");
-                    return failed(job, FinalState::Failed, failure, terms, now);
+                    return Some(failed(job, FinalState::Failed, failure, terms, now));
                 };
                 let ended = delivered(job, terms, &charge, *delivery, now);
                 self.note_drift(&ended.0, charge.cost);
@@ -116,7 +124,8 @@ impl Gateway {
             Outcome::Failed(failure) => failed(job, FinalState::Failed, failure, terms, now),
             Outcome::Cancelled(failure) => failed(job, FinalState::Cancelled, failure, terms, now),
             Outcome::Expired(failure) => failed(job, FinalState::Expired, failure, terms, now),
-        }
+            Outcome::LeftOpen => return None,
+        })
     }
 
     /// Counts and logs where the provider bills another amount than the catalogue computes: its price list has changed, or
@@ -128,9 +137,13 @@ impl Gateway {
         }
     }
 
-    /// Tells the watchers what the books say.
-    async fn tell_stored(&self, job: &Job) {
+    /// Tells the watchers what the books say. What this process has seen of the end, and whoever settled it has not, is
+    /// booked.
+    async fn tell_stored(&self, job: &Job, seen: &Finish) {
         let record = self.books.generation(job.id).await.ok().flatten();
+        if let Some(record) = &record {
+            self.book_late(record, seen).await;
+        }
         let finished = record.and_then(|record| read_finished(&record).ok()).unwrap_or_else(|| Finished {
             id: job.id,
             state: FinalState::Expired,
@@ -145,19 +158,14 @@ impl Gateway {
 }
 
 /// A generation that is charged for what was delivered.
-fn delivered(
-    job: &Job,
-    terms: &dyn Terms,
-    charge: &Charge,
-    mut delivery: Delivery,
-    now: Timestamp,
-) -> (Finish, Finished) {
+fn delivered(job: &Job, terms: &Terms, charge: &Charge, mut delivery: Delivery, now: Timestamp) -> (Finish, Finished) {
     let unit_cost = terms.unit_cost();
     let billed = billed_cost(delivery.billable_units, unit_cost);
     let drifts = billed.is_some_and(|billed| billed != charge.cost);
     let finish = Finish {
         generation: job.id,
-        model: Some(terms.model().to_owned()),
+        attempt: job.attempt(),
+        model: Some(terms.model.clone()),
         state: FinalState::Succeeded,
         settled_at: now,
         price: charge.price,
@@ -176,7 +184,7 @@ fn delivered(
         id: job.id,
         state: FinalState::Succeeded,
         created_at: job.created_at,
-        model: terms.model().to_owned(),
+        model: terms.model.clone(),
         delivery: Some(delivery),
         failure: None,
         price: charge.price,
@@ -185,12 +193,19 @@ fn delivered(
 }
 
 /// A generation that is free. What the provider charged us all the same is booked as our cost.
-fn failed(job: &Job, state: FinalState, failure: Failure, terms: &dyn Terms, now: Timestamp) -> (Finish, Finished) {
+pub(super) fn failed(
+    job: &Job,
+    state: FinalState,
+    failure: Failure,
+    terms: &Terms,
+    now: Timestamp,
+) -> (Finish, Finished) {
     let unit_cost = terms.unit_cost();
     let billed = billed_cost(failure.billable_units, unit_cost);
     let finish = Finish {
         generation: job.id,
-        model: Some(terms.model().to_owned()),
+        attempt: job.attempt(),
+        model: Some(terms.model.clone()),
         state,
         settled_at: now,
         price: Money::ZERO,
@@ -209,7 +224,7 @@ fn failed(job: &Job, state: FinalState, failure: Failure, terms: &dyn Terms, now
         id: job.id,
         state,
         created_at: job.created_at,
-        model: terms.model().to_owned(),
+        model: terms.model.clone(),
         delivery: None,
         failure: Some(failure),
         price: Money::ZERO,
@@ -230,6 +245,7 @@ const fn may_succeed_later(kind: FailureKind) -> bool {
             // The provider itself has given it up by its deadline.
             | FailureKind::TimedOut
             | FailureKind::InputUnreadable
+            | FailureKind::NotSubmitted
     )
 }
 
@@ -245,6 +261,27 @@ fn stored_answer(delivery: &mut Delivery, computed: Option<Money>) -> Option<Str
         stored = serde_json::Value::Object(fields).to_string();
     }
     Some(stored)
+}
+
+/// What stays of a generation's end when its content is erased: how it ended, and what the catalogue computed where the
+/// provider billed otherwise.
+pub(super) fn kept_after_erasure(record: &GenerationRecord) -> Kept {
+    let outcome = record.outcome.as_ref();
+    let answer = outcome.and_then(|outcome| outcome.answer.as_deref());
+    let answer: Option<serde_json::Value> = answer.and_then(|answer| serde_json::from_str(answer).ok());
+    let computed = answer.as_ref().and_then(|answer| answer.get(COMPUTED_COST));
+    let error = outcome.and_then(|outcome| outcome.error.as_deref());
+    let failure: Option<Failure> = error.and_then(|error| serde_json::from_str(error).ok());
+    let failure = failure.map(|failure| Failure::new(failure.kind, ERASED));
+    let reason = match &failure {
+        Some(_) => ERASED,
+        None => outcome.map_or(ERASED, |outcome| outcome.reason.as_str()),
+    };
+    Kept {
+        answer: computed.map(|computed| serde_json::json!({COMPUTED_COST: computed}).to_string()),
+        reason: reason.to_owned(),
+        error: failure.and_then(|failure| serde_json::to_string(&failure).ok()),
+    }
 }
 
 /// What the provider billed beyond what the catalogue computed (below zero: less), where the two differ.
@@ -266,8 +303,7 @@ pub(super) async fn persist(books: Books, submitted: Arc<Submitted>) {
     let mut wait = WRITE_BACKOFF.0;
     while let Err(fault) = books.submitted(submitted.clone()).await {
         if !matches!(fault, LedgerError::Unavailable(_)) {
-            // It has ended meanwhile: there is nothing left to remember.
-            info!(generation = %submitted.generation, %fault, "the provider's id is not stored");
+            error!(generation = %submitted.generation, %fault, "the provider's id cannot be stored");
             return;
         }
         tokio::time::sleep(wait).await;
@@ -281,6 +317,9 @@ pub enum FinishedError {
     /// It is still open.
     #[error("generation `{0}` is still open")]
     Open(GenerationId),
+    /// Its content was erased on request.
+    #[error("the content of generation `{0}` was erased on request")]
+    Erased(GenerationId),
     /// The stored answer cannot be read.
     #[error("the stored answer of generation `{0}` cannot be read: {1}")]
     Unreadable(GenerationId, serde_json::Error),
@@ -290,6 +329,9 @@ pub enum FinishedError {
 pub fn read_finished(record: &GenerationRecord) -> Result<Finished, FinishedError> {
     let outcome = record.outcome.as_ref().ok_or(FinishedError::Open(record.id))?;
     let state = record.state.final_state().ok_or(FinishedError::Open(record.id))?;
+    if record.erased_at.is_some() && state == FinalState::Succeeded {
+        return Err(FinishedError::Erased(record.id));
+    }
     let unreadable = |fault| FinishedError::Unreadable(record.id, fault);
     let delivery = outcome.answer.as_deref().map(serde_json::from_str).transpose().map_err(unreadable)?;
     let failure = outcome.error.as_deref().map(serde_json::from_str).transpose().map_err(unreadable)?;

@@ -39,6 +39,9 @@ impl Gateway {
 
     /// What the provider's runner has written while it worked; nothing where that is not known any more.
     pub async fn logs(&self, record: &GenerationRecord) -> Vec<LogLine> {
+        if record.erased_at.is_some() {
+            return Vec::new();
+        }
         self.told(record).await.map(|standing| standing.logs).unwrap_or_default()
     }
 

@@ -24,6 +24,7 @@ impl Gateway {
     ) -> Option<Outcome> {
         match provider.stream(prepared, attempt, job.deadline_at.since(self.clock.now())).await {
             Ok(run) => {
+                job.was_accepted(attempt.number);
                 self.remember(attempt, &run.ticket).await;
                 job.tell(Progress::Running);
                 Some(self.watch(job, run).await)

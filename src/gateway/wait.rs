@@ -43,6 +43,8 @@ pub(super) enum Outcome {
     Cancelled(Failure),
     /// It never came to an end that we could see.
     Expired(Failure),
+    /// This process no longer follows it, and knows nothing of its end: it stays open for recovery.
+    LeftOpen,
 }
 
 /// The way to the one task that waits.
@@ -96,11 +98,10 @@ impl Waiter {
     }
 
     async fn hand_over(&self, followed: Followed, wait: Duration, outcome: oneshot::Receiver<Outcome>) -> Outcome {
-        let gone = || Outcome::Expired(Failure::new(FailureKind::Lost, "this gateway stopped while it waited"));
         if self.commands.send(Command::Follow(Box::new(followed), wait)).is_err() {
-            return gone();
+            return Outcome::LeftOpen;
         }
-        outcome.await.unwrap_or_else(|_| gone())
+        outcome.await.unwrap_or(Outcome::LeftOpen)
     }
 
     /// Has the generation looked at now, since its wishes changed.

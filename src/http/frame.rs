@@ -1,23 +1,29 @@
 //! The frame around every request: its id, the one log line, panics caught, every error in the one shape.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue,
+};
 use actix_web::http::{ConnectionType, Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, HttpResponse, ResponseError, web};
 use futures_util::FutureExt;
-use tracing::field::Empty;
+use tracing::field::{Empty, display};
 use tracing::{Instrument, Span, error, info, info_span, warn};
 
-use super::edge::Stopping;
+use super::edge::{Edge, Stopping};
+use super::headers::check_headers;
+use super::path::normalize;
 use super::problem::{Code, Problem};
-use crate::domain::{Clock, IdSource, RequestId, Timestamp};
+use crate::domain::{ApiKeyId, Clock, IdSource, ProjectId, RequestId, Timestamp};
 use crate::meters::{Served, SharedMeters};
 use crate::traces;
 
@@ -41,18 +47,17 @@ pub struct FrameTools {
     pub meters: SharedMeters,
     /// Whether the process is about to stop.
     pub stopping: Stopping,
+    /// Which proxies are trusted, and how long a body may take.
+    pub edge: Edge,
 }
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Most bytes of a request's address and headers. What the server itself allows depends on how fast they arrive:
-/// anything between 128 and 256 KiB over HTTP/1.1, megabytes over HTTP/2.
-const LARGEST_HEAD: usize = 64 * 1024;
 
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-client-request-id");
 
 /// The outermost middleware.
 pub async fn frame<B: MessageBody + 'static>(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let Some(tools) = request.app_data::<web::Data<FrameTools>>().cloned() else {
@@ -61,29 +66,42 @@ pub async fn frame<B: MessageBody + 'static>(
     let context = RequestContext { request_id: RequestId::from_uuid(tools.ids.uuid()), received_at: tools.clock.now() };
     request.extensions_mut().insert(context);
     let echo = client_request_id(request.headers());
+    tools.edge.receive(&mut request);
+    let readable = normalize(&mut request)
+        .map_err(|error| Problem::new(Code::InvalidRequest, error.to_string()))
+        .and_then(|()| check_headers(&request));
     let path = request.path().to_owned();
-    let line = LogLine { method: request.method().clone(), path: loggable(&path).to_owned(), context };
+    let address = request.peer_addr().map(|peer| peer.ip());
+    let line = LogLine { method: request.method().clone(), path: path.clone(), address, context };
 
     // The request itself cannot be kept beside this: the router wants it alone.
     let step = step(&request, &line);
-    let outcome = if head_size(&request) > LARGEST_HEAD {
-        let message = format!("the request's address and headers have more than {LARGEST_HEAD} bytes");
-        Ok(Err(Problem::new(Code::HeadersTooLarge, message).into()))
-    } else {
-        AssertUnwindSafe(next.call(request).instrument(step.clone())).catch_unwind().await
+    let outcome = match readable {
+        Ok(()) => {
+            let answer = AssertUnwindSafe(next.call(request).instrument(step.clone())).catch_unwind().await;
+            answer.map(|answer| answer.map(ServiceResponse::map_into_boxed_body))
+        }
+        Err(problem) => {
+            let mut response = request.error_response(problem);
+            // A body that is not read would be taken for the next request.
+            response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+            Ok(Ok(response))
+        }
     };
     let now = tools.clock.now();
     let problem = match outcome {
         Ok(Ok(response)) => {
-            let mut response = with_problem_body(response.map_into_boxed_body(), &context, &path, now);
+            let mut response = with_problem_body(response, &context, &path, now);
             put_ids(response.headers_mut(), &context, echo);
+            keep_private(&mut response);
+            expose_headers(response.headers_mut());
             if tools.stopping.is_stopping() {
                 // The client's next request is for somebody who stays.
                 response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
             }
-            line.write(response.status().as_u16(), response.headers(), now);
+            line.write(&response, now);
             count(&tools.meters, &response, now.since(context.received_at));
-            tell(&step, &response);
+            record(&step, &line, &response);
             return Ok(response);
         }
         Ok(Err(fault)) => Problem::of(&fault),
@@ -92,17 +110,10 @@ pub async fn frame<B: MessageBody + 'static>(
     };
     let broken = Broken { problem, context, path, now, echo };
     let response = broken.error_response();
-    line.write(response.status().as_u16(), response.headers(), now);
+    line.write_outcome(response.status().as_u16(), &Facts::default(), &line.path, now);
     let took = now.since(context.received_at);
     tools.meters.answered(line.method.as_str(), None, response.status().as_u16(), took, None);
     Err(broken.into())
-}
-
-/// The bytes of the address and of the headers, with two separators each.
-fn head_size(request: &ServiceRequest) -> usize {
-    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-    let uri = request.uri();
-    uri.path().len() + uri.query().map_or(0, str::len) + headers.sum::<usize>()
 }
 
 /// The request's own span, part of the trace that it came with.
@@ -114,7 +125,7 @@ fn step(request: &ServiceRequest, line: &LogLine) -> Span {
         otel.name = format!("{method} {route}"),
         otel.kind = "server",
         http.request.method = method,
-        url.path = line.path,
+        url.path = Empty,
         http.route = route,
         http.response.status_code = Empty,
         request_id = %line.context.request_id,
@@ -124,11 +135,12 @@ fn step(request: &ServiceRequest, line: &LogLine) -> Span {
     step
 }
 
-/// What is known of a request once it is answered.
-fn tell(step: &Span, response: &ServiceResponse) {
+/// Adds to the request's span what is known once it is answered.
+fn record(step: &Span, line: &LogLine, response: &ServiceResponse) {
     if step.is_disabled() {
         return;
     }
+    step.record("url.path", line.shown_path(response));
     step.record("http.response.status_code", response.status().as_u16());
     let generation = response.headers().get("x-imagegate-generation-id").and_then(|value| value.to_str().ok());
     if let Some(generation) = generation {
@@ -181,6 +193,27 @@ fn put_ids(headers: &mut HeaderMap, context: &RequestContext, echo: Option<Heade
     }
 }
 
+/// What a key has opened is for its holder alone: no cache keeps it, unless the handler says otherwise.
+fn keep_private(response: &mut ServiceResponse) {
+    let is_keyed =
+        response.request().extensions().contains::<LoggedCaller>() || response.status() == StatusCode::UNAUTHORIZED;
+    if is_keyed && !response.headers().contains_key(CACHE_CONTROL) {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+/// Lets pages of other sites read every header of an answer that they may read. Done here, where all headers are set.
+fn expose_headers(headers: &mut HeaderMap) {
+    if !headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+        return;
+    }
+    let names: BTreeSet<&str> = headers.keys().map(HeaderName::as_str).collect();
+    let names: Vec<&str> = names.into_iter().filter(|name| !name.starts_with("access-control-")).collect();
+    if let Ok(names) = HeaderValue::from_str(&names.join(", ")) {
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, names);
+    }
+}
+
 /// Gives an error that has no body of ours the one shape.
 fn with_problem_body(
     response: ServiceResponse<BoxBody>,
@@ -214,33 +247,88 @@ fn client_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     ((1..=128).contains(&value.len()) && value.as_bytes().iter().all(fits)).then(|| value.clone())
 }
 
-/// A path as it is logged: the names of the stand-in's files tell what was drawn.
-fn loggable(path: &str) -> &str {
-    const FILES: &str = "/sandbox/files/";
-    if path.starts_with(FILES) { FILES } else { path }
-}
+/// Put into a request's extensions by a handler whose path must not be logged.
+#[derive(Debug, Clone, Copy)]
+pub struct PrivatePath;
 
 /// The one line per request. Never a key, a prompt or a query string.
 struct LogLine {
     method: Method,
     path: String,
+    address: Option<IpAddr>,
     context: RequestContext,
 }
 
 impl LogLine {
-    fn write(&self, status: u16, headers: &HeaderMap, now: Timestamp) {
-        let Self { method, path, context } = self;
-        let duration_ms = u64::try_from(now.since(context.received_at).as_millis()).unwrap_or(u64::MAX);
-        let generation = headers.get("x-imagegate-generation-id").and_then(|value| value.to_str().ok());
-        let request_id = context.request_id;
-        if status >= 500 && status != 503 && status != 504 {
-            error!(%method, path, status, duration_ms, %request_id, generation, "request failed");
-        } else if status >= 500 {
-            warn!(%method, path, status, duration_ms, %request_id, generation, "request not served");
+    /// The path as it is logged: of a private one, only the pattern of its route.
+    fn shown_path(&self, response: &ServiceResponse) -> String {
+        let request = response.request();
+        if request.extensions().contains::<PrivatePath>() {
+            request.match_pattern().unwrap_or_default()
         } else {
-            info!(%method, path, status, duration_ms, %request_id, generation, "request");
+            self.path.clone()
         }
     }
+
+    fn write(&self, response: &ServiceResponse, now: Timestamp) {
+        let extensions = response.request().extensions();
+        let facts = Facts {
+            generation: response.headers().get("x-imagegate-generation-id").and_then(|value| value.to_str().ok()),
+            caller: extensions.get::<LoggedCaller>(),
+            refusal: extensions.get::<AuthenticationFailed>().map(|failed| failed.0.as_str()),
+        };
+        self.write_outcome(response.status().as_u16(), &facts, &self.shown_path(response), now);
+    }
+
+    fn write_outcome(&self, status: u16, facts: &Facts<'_>, path: &str, now: Timestamp) {
+        let Self { method, address, context, .. } = self;
+        let duration_ms = u64::try_from(now.since(context.received_at).as_millis()).unwrap_or(u64::MAX);
+        let request_id = context.request_id;
+        let Facts { generation, caller, refusal } = facts;
+        let client_address = address.map(display);
+        let key_id = caller.map(|caller| display(caller.api_key_id));
+        let project_id = caller.and_then(|caller| caller.project_id).map(display);
+        // One call for each level: the macros want it to be known when they are compiled.
+        macro_rules! line {
+            ($level:ident, $message:literal) => {
+                $level!(
+                    %method, path, status, duration_ms, %request_id, generation, client_address, key_id, project_id,
+                    reason = refusal, $message
+                )
+            };
+        }
+        if refusal.is_some() {
+            line!(warn, "authentication failed");
+        } else if status >= 500 && status != 503 && status != 504 {
+            line!(error, "request failed");
+        } else if status >= 500 {
+            line!(warn, "request not served");
+        } else {
+            line!(info, "request");
+        }
+    }
+}
+
+/// What only the answer to a request says about it.
+#[derive(Default)]
+struct Facts<'a> {
+    generation: Option<&'a str>,
+    caller: Option<&'a LoggedCaller>,
+    refusal: Option<&'a str>,
+}
+
+/// Put into a request's extensions when its key is refused, with the reason: for the log only, since no answer says
+/// whether a key exists.
+#[derive(Debug, Clone)]
+pub struct AuthenticationFailed(pub String);
+
+/// Put into a request's extensions once its caller is known, for the log.
+#[derive(Debug, Clone, Copy)]
+pub struct LoggedCaller {
+    /// The key.
+    pub api_key_id: ApiKeyId,
+    /// The project of a project key.
+    pub project_id: Option<ProjectId>,
 }
 
 #[cfg(test)]
@@ -264,6 +352,7 @@ mod tests {
             ids: Arc::new(SystemIds),
             meters: SharedMeters::default(),
             stopping: Stopping::default(),
+            edge: Edge::default(),
         });
         let server = HttpServer::new(move || {
             App::new().app_data(tools.clone()).route("/panics", web::get().to(panics)).wrap(from_fn(frame))

@@ -2,10 +2,10 @@
 
 mod edge;
 mod frame;
+mod headers;
 mod path;
 mod problem;
 
 pub use edge::{BODY_TIME, Edge, Stopping};
-pub use frame::{FrameTools, RequestContext, Verbatim, frame};
-pub use path::normalize;
-pub use problem::{Code, Problem, ProblemBody};
+pub use frame::{AuthenticationFailed, FrameTools, LoggedCaller, PrivatePath, RequestContext, Verbatim, frame};
+pub use problem::{Code, LONGEST_MESSAGE, Problem, ProblemBody, shortened};

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use actix_web::error::PayloadError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpResponse, HttpResponseBuilder, ResponseError};
@@ -165,18 +166,33 @@ struct Details {
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
+/// Longest message of a problem in bytes: what a client sent is quoted, but not without end.
+pub const LONGEST_MESSAGE: usize = 4096;
+/// Longest name of a parameter in bytes.
+const LONGEST_PARAM: usize = 512;
+
+/// The text, cut to at most this many bytes.
+#[must_use]
+pub fn shortened(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.push('…');
+    }
+    text
+}
+
 impl Problem {
-    /// A problem with its sentence for the reader.
+    /// A problem with its sentence for the reader. Longer ones are cut.
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        let message = message.into();
+        let message = shortened(message.into(), LONGEST_MESSAGE);
         Self(Box::new(Details { code, message, param: None, data: None, retry_after: None, headers: Vec::new() }))
     }
 
     /// Names the parameter that is wrong.
     #[must_use]
     pub fn param(mut self, param: impl Into<String>) -> Self {
-        self.0.param = Some(param.into());
+        self.0.param = Some(shortened(param.into(), LONGEST_PARAM));
         self
     }
 
@@ -236,8 +252,23 @@ impl Problem {
     /// The problem that an error carries; one that a library made is told by its status.
     #[must_use]
     pub fn of(fault: &actix_web::Error) -> Self {
-        let status = || Self::from_status(fault.as_response_error().status_code());
-        fault.as_error::<Self>().cloned().unwrap_or_else(status)
+        if let Some(problem) = fault.as_error::<Self>() {
+            return problem.clone();
+        }
+        match fault.as_error::<PayloadError>() {
+            Some(error) => Self::from_payload_error(error),
+            None => Self::from_status(fault.as_response_error().status_code()),
+        }
+    }
+
+    /// For a body that cannot be read: too large, too slow, or broken off.
+    #[must_use]
+    pub fn from_payload_error(error: &PayloadError) -> Self {
+        Self::from_status(match error {
+            PayloadError::Overflow => StatusCode::PAYLOAD_TOO_LARGE,
+            PayloadError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => StatusCode::REQUEST_TIMEOUT,
+            _ => StatusCode::BAD_REQUEST,
+        })
     }
 
     /// For an error that a library made: its status and nothing of its text.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -21,7 +22,7 @@ use crate::domain::{GenerationId, ProjectId, Timestamp};
 use crate::meters::SharedMeters;
 use crate::store::{
     AttemptRecord, Balance, ChargeFilter, ChargeRecord, Discrepancy, Finish, GenerationFilter, GenerationRecord,
-    HoldAges, LedgerEntry, OpenHold, Outage, Page, PoolUse, Purged, Reservation, Store, Submitted, UsagePage,
+    HoldAges, Late, LedgerEntry, OpenHold, Outage, Page, PoolUse, Purged, Reservation, Store, Submitted, UsagePage,
     UsageQuery,
 };
 
@@ -45,6 +46,15 @@ pub enum Applied {
     Now,
     /// It had been done before, perhaps by somebody else.
     Already,
+}
+
+/// Where a submit was recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recorded {
+    /// On an open generation: whoever works on it goes on from it.
+    Open,
+    /// On a generation that had ended: what comes of it is booked by [`Books::book_late`].
+    Ended,
 }
 
 /// A reservation that was made.
@@ -141,13 +151,7 @@ impl Books {
 
     async fn play(&self, line: Line) -> Result<(), LedgerError> {
         match line {
-            Line::Submitted(line) => {
-                let mut submitted = Submitted::from(line);
-                // Whoever works on it now is told the provider's id.
-                let record = self.generation(submitted.generation).await?;
-                submitted.owner = record.ok_or(LedgerError::UnknownGeneration(submitted.generation))?.owner;
-                self.submitted(submitted).await
-            }
+            Line::Submitted(line) => self.submitted(Submitted::from(line)).await.map(drop),
             Line::Finish(line) => {
                 let finish = Finish::try_from(*line).map_err(|fault| LedgerError::Invalid(fault.to_string()))?;
                 self.finish(finish).await.map(drop)
@@ -171,10 +175,10 @@ impl Books {
         answer.await.unwrap_or_else(|_| Err(ReserveError::Unavailable(closed())))
     }
 
-    /// Records that a provider took a submit. The same submit again is fine.
+    /// Records that a provider took a submit, whoever brings the news and whenever. The same submit again is fine.
     ///
-    /// Errors: [`LedgerError::NotOpen`] where the generation has ended or is another replica's.
-    pub async fn submitted(&self, submitted: impl Into<Arc<Submitted>>) -> Result<(), LedgerError> {
+    /// Errors: [`LedgerError::Invalid`] where this attempt is known under another id.
+    pub async fn submitted(&self, submitted: impl Into<Arc<Submitted>>) -> Result<Recorded, LedgerError> {
         let _timed = self.meters.books_call("submit");
         let submitted = submitted.into();
         let (caller, answer) = oneshot::channel();
@@ -204,7 +208,7 @@ impl Books {
     /// Ends a generation: final state, end of the hold, ledger entries and the attempt's outcome in one transaction. Of
     /// two that race, one is [`Applied::Now`] and the other [`Applied::Already`].
     ///
-    /// Errors: [`LedgerError::AboveHold`]; the generation stays open.
+    /// Errors: [`LedgerError::AboveHold`], [`LedgerError::NewerAttempt`]; the generation stays open.
     pub async fn finish(&self, finish: impl Into<Arc<Finish>>) -> Result<Applied, LedgerError> {
         let _timed = self.meters.books_call("finish");
         let finish = finish.into();
@@ -220,6 +224,22 @@ impl Books {
             }
         }
         result
+    }
+
+    /// Books what was seen of a generation after it had ended without it: our cost, and what was delivered. Once; the end
+    /// stays as it was, and free.
+    ///
+    /// Errors: [`LedgerError::StillOpen`].
+    pub async fn book_late(&self, late: Arc<Late>) -> Result<Applied, LedgerError> {
+        let _timed = self.meters.books_call("late");
+        let (caller, answer) = oneshot::channel();
+        self.send(Command::Late(late, caller)).map_err(LedgerError::Unavailable)?;
+        answer.await.unwrap_or_else(|_| Err(LedgerError::Unavailable(closed())))
+    }
+
+    /// Generations that were given up since then, whose requests the provider took and nobody knows the outcome of.
+    pub async fn given_up(&self, since: Timestamp, limit: u32) -> Result<Vec<GenerationRecord>, LedgerError> {
+        Ok(self.store.given_up(since, limit).await?)
     }
 
     fn send(&self, command: Command) -> Result<(), String> {
@@ -244,10 +264,10 @@ impl Books {
         Ok(self.store.balance(project, Month::of(now).start()).await?)
     }
 
-    /// Records that replica `owner` is alive. To be called before its first reservation and then well within the time
-    /// after which others call [`Books::adopt`].
-    pub async fn heartbeat(&self, owner: Uuid, at: Timestamp) -> Result<(), LedgerError> {
-        Ok(self.store.heartbeat(owner, at).await?)
+    /// Records that replica `owner` is alive, by the database's clock. To be called before its first reservation and then
+    /// well within the time after which others call [`Books::adopt`].
+    pub async fn heartbeat(&self, owner: Uuid) -> Result<(), LedgerError> {
+        Ok(self.store.heartbeat(owner).await?)
     }
 
     /// Forgets replica `owner`, which stops: others may adopt at once what it leaves open.
@@ -277,15 +297,25 @@ impl Books {
         resend::join(&self.store, resend).await
     }
 
-    /// Takes over at most `limit` open generations whose replica gave no sign of life since `stale_before`. Two replicas
-    /// that ask at once get different ones.
+    /// The time by the clock that all replicas share, and by how much it may be off; nothing where that is the machine's.
+    pub async fn time(&self) -> Result<Option<(Timestamp, Duration)>, LedgerError> {
+        Ok(self.store.time().await?)
+    }
+
+    /// Takes over at most `limit` open generations whose replica gave no sign of life for `stale_after`, by the database's
+    /// clock. Two replicas that ask at once get different ones.
     pub async fn adopt(
         &self,
         owner: Uuid,
-        stale_before: Timestamp,
+        stale_after: Duration,
         limit: u32,
     ) -> Result<Vec<GenerationRecord>, LedgerError> {
-        Ok(self.store.adopt(owner, stale_before, limit).await?)
+        Ok(self.store.adopt(owner, stale_after, limit).await?)
+    }
+
+    /// Makes replica `owner` the owner of these generations again, as far as they are open; how many it had lost.
+    pub async fn reclaim(&self, owner: Uuid, ids: &[GenerationId]) -> Result<u64, LedgerError> {
+        Ok(if ids.is_empty() { 0 } else { self.store.reclaim(owner, ids).await? })
     }
 
     /// The open generations of replica `owner`, oldest first: also those whose reservation it was never told of, because

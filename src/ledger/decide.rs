@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::books::Applied;
+use super::books::{Applied, Recorded};
 use super::error::{LedgerError, ReserveError};
 use super::limits::{LimitReached, RateLimits, Rates, check_concurrency};
 use super::month::Month;
 use crate::domain::{GenerationId, Money, Timestamp};
 use crate::store::{
-    BalanceRow, Entries, Existing, FinalState, Finish, GenerationState, KeyTerms, LimitRows, NewTransaction, OpenRow,
-    ProjectTerms, Reservation, Submitted, TransactionKind,
+    BalanceRow, Entries, Existing, FinalState, Finish, GenerationState, KeyTerms, Late, LimitRows, NewTransaction,
+    OpenRow, ProjectTerms, Reservation, Submitted, TransactionKind,
 };
 
 /// What is known of those who want to reserve, kept up to date from one decision of a batch to the next.
@@ -217,23 +217,22 @@ pub(super) enum Submit {
     Recorded,
 }
 
-/// Whether a submit may be recorded; if so it is taken into account from now on.
-pub(super) fn submit(row: Option<&mut OpenRow>, s: &Submitted) -> Result<Submit, LedgerError> {
+/// Whether a submit is to be recorded; if so it is taken into account from now on. Whoever brings it, and whether or not
+/// the generation has ended: the provider's id is what its cost is found by.
+pub(super) fn submit(row: Option<&mut OpenRow>, s: &Submitted) -> Result<(Submit, Recorded), LedgerError> {
     let row = row.ok_or(LedgerError::UnknownGeneration(s.generation))?;
-    if !is_open(row) || row.owner != s.owner {
-        return Err(LedgerError::NotOpen);
-    }
+    let recorded = if is_open(row) { Recorded::Open } else { Recorded::Ended };
     let latest = row.attempt.unwrap_or(0);
     let attempt = i64::from(s.attempt);
     if attempt == latest && row.provider_request_id.as_ref() == Some(&s.provider_request_id) {
-        return Ok(Submit::Recorded);
+        return Ok((Submit::Recorded, recorded));
     }
     if attempt <= latest {
         return Err(LedgerError::Invalid(format!("attempt {attempt} after attempt {latest}")));
     }
     row.attempt = Some(attempt);
     row.provider_request_id = Some(s.provider_request_id.clone());
-    Ok(Submit::Record)
+    Ok((Submit::Record, recorded))
 }
 
 /// Whether a generation is to be marked as running: not if it is already.
@@ -253,6 +252,9 @@ pub(super) fn finish(row: Option<&mut OpenRow>, f: &Finish) -> Result<Applied, L
     if !is_open(row) {
         return Ok(Applied::Already);
     }
+    if row.attempt.unwrap_or(0) > i64::from(f.attempt) {
+        return Err(LedgerError::NewerAttempt);
+    }
     let hold = Money::from_nanos(row.hold);
     if f.price < Money::ZERO || f.cost < Money::ZERO {
         return Err(LedgerError::Invalid(format!("price `{}`, cost `{}`", f.price, f.cost)));
@@ -264,7 +266,42 @@ pub(super) fn finish(row: Option<&mut OpenRow>, f: &Finish) -> Result<Applied, L
         return Err(LedgerError::AboveHold { price: f.price, hold });
     }
     f.state.as_str().clone_into(&mut row.state);
+    row.booked = f.price != Money::ZERO || f.cost != Money::ZERO;
     Ok(Applied::Now)
+}
+
+/// Whether evidence that comes after the end is booked: once, and only where the end booked nothing. If so it is taken
+/// into account from now on.
+pub(super) fn late(row: Option<&mut OpenRow>, l: &Late) -> Result<Applied, LedgerError> {
+    let row = row.ok_or(LedgerError::UnknownGeneration(l.generation))?;
+    if is_open(row) {
+        return Err(LedgerError::StillOpen);
+    }
+    if row.booked || row.late_at.is_some() || row.state == GenerationState::Succeeded.as_str() {
+        return Ok(Applied::Already);
+    }
+    if l.cost < Money::ZERO {
+        return Err(LedgerError::Invalid(format!("a cost of `{}`", l.cost)));
+    }
+    row.booked = l.cost != Money::ZERO;
+    row.late_at = Some(l.at.micros());
+    Ok(Applied::Now)
+}
+
+/// What late evidence books: our cost, where there is one. It has the generation's id, as a settlement has, so that there
+/// can be only one.
+pub(super) fn late_settlement(row: &OpenRow, l: &Late) -> Option<NewTransaction> {
+    let cost = l.cost.nanos();
+    (cost != 0).then(|| NewTransaction {
+        id: row.id,
+        kind: TransactionKind::Settlement,
+        project_id: row.project_id,
+        generation_id: Some(row.id),
+        reason: "the provider finished it after its end".to_owned(),
+        author: None,
+        created_at: l.at,
+        entries: Entries { cost_of_sales: cost, provider: -cost, ..Entries::default() },
+    })
 }
 
 /// What a finish books: nothing where neither price nor cost is above zero.

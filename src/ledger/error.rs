@@ -65,14 +65,24 @@ pub enum ReserveError {
     /// The books cannot be written now; nothing may go to a provider.
     #[error("the books cannot be written: {0}")]
     Unavailable(String),
+    /// The database's answer was lost, and perhaps the generation is there. Nothing may go to a provider, and whoever asked
+    /// ends it.
+    #[error("it is not known whether the reservation was written: {0}")]
+    OutcomeUnknown(String),
 }
 
 /// Why the books refuse anything else.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
-    /// The generation has ended, or another replica works on it.
-    #[error("the generation is not open, or not ours")]
+    /// The generation has ended.
+    #[error("the generation is not open")]
     NotOpen,
+    /// The generation has not ended.
+    #[error("the generation is still open")]
+    StillOpen,
+    /// The provider has accepted another attempt, of which whoever ends the generation does not know.
+    #[error("the generation has a newer attempt")]
+    NewerAttempt,
     /// There is no such generation.
     #[error("generation `{0}` is unknown")]
     UnknownGeneration(GenerationId),

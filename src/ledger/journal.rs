@@ -13,11 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
-
 use crate::domain::{Fixed, GenerationId, Money, Timestamp};
 use crate::store::{Finish, Submitted};
+use serde::{Deserialize, Serialize};
 
 /// One thing that the books must still learn.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,7 +31,6 @@ pub(super) enum Line {
 pub(super) struct SubmittedLine {
     generation: GenerationId,
     attempt: u32,
-    owner: Uuid,
     endpoint: String,
     credential: String,
     provider_request_id: String,
@@ -46,6 +43,8 @@ pub(super) struct SubmittedLine {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct FinishLine {
     generation: GenerationId,
+    #[serde(default)]
+    attempt: u32,
     #[serde(default)]
     model: Option<String>,
     state: String,
@@ -68,7 +67,6 @@ impl From<&Submitted> for Line {
         Self::Submitted(SubmittedLine {
             generation: s.generation,
             attempt: s.attempt,
-            owner: s.owner,
             endpoint: s.endpoint.clone(),
             credential: s.credential.clone(),
             provider_request_id: s.provider_request_id.clone(),
@@ -85,7 +83,6 @@ impl From<SubmittedLine> for Submitted {
         Self {
             generation: s.generation,
             attempt: s.attempt,
-            owner: s.owner,
             endpoint: s.endpoint,
             credential: s.credential,
             provider_request_id: s.provider_request_id,
@@ -101,6 +98,7 @@ impl From<&Finish> for Line {
     fn from(f: &Finish) -> Self {
         Self::Finish(Box::new(FinishLine {
             generation: f.generation,
+            attempt: f.attempt,
             model: f.model.clone(),
             state: f.state.as_str().to_owned(),
             settled_at: f.settled_at.micros(),
@@ -125,6 +123,7 @@ impl TryFrom<FinishLine> for Finish {
     fn try_from(f: FinishLine) -> Result<Self, Self::Error> {
         Ok(Self {
             generation: f.generation,
+            attempt: f.attempt,
             model: f.model,
             state: f.state.parse()?,
             settled_at: Timestamp::from_micros(f.settled_at),
@@ -374,7 +373,6 @@ mod tests {
         Line::from(&Submitted {
             generation: GenerationId::from_uuid(SystemIds.uuid()),
             attempt: 1,
-            owner: SystemIds.uuid(),
             endpoint: "fal-ai/flux/dev".to_owned(),
             credential: "3c9d8f21".to_owned(),
             provider_request_id: "r".to_owned(),

@@ -9,13 +9,11 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::domain::Timestamp;
+pub use crate::store::ANY_MODEL;
 use crate::store::{CountRow, RateRow, Reservation};
 
 /// How long a reservation counts, in seconds: a minute, and the second that it lies in.
 pub(super) const WINDOW_SECONDS: i64 = 61;
-
-/// The model of a rate limit that stands for each model without one of its own.
-pub const ANY_MODEL: &str = "*";
 
 /// How one rate limit stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

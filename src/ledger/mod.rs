@@ -24,8 +24,9 @@ mod retention;
 #[cfg(test)]
 mod tests;
 mod writer;
+mod writes;
 
-pub use books::{Applied, Books, Reserved};
+pub use books::{Applied, Books, Recorded, Reserved};
 pub use credit::{Credit, CreditKind, Refund};
 pub use error::{LedgerError, ReserveError};
 pub use limits::{ANY_MODEL, LimitReached, Limited, RateLimits, RateState};
@@ -34,7 +35,7 @@ pub use retention::{DropError, drop_month, droppable_month};
 
 pub use crate::store::{
     AttemptOutcome, AttemptRecord, Balance, BilledAttempt, BucketWidth, ChargeFilter, ChargeRecord, CostSource,
-    Discrepancy, FinalState, Finish, GenerationFilter, GenerationRecord, GenerationState, HoldAges, Idempotency,
+    Discrepancy, FinalState, Finish, GenerationFilter, GenerationRecord, GenerationState, HoldAges, Idempotency, Late,
     LedgerAccount, LedgerEntry, OpenHold, Outage, Outcome, Page, PoolUse, Purged, Reservation, Submitted,
     TransactionKind, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow, Webhook, WebhookForm,
 };

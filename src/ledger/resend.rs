@@ -45,14 +45,24 @@ pub(super) async fn join(store: &Store, resend: &Resend) -> Result<Found, Ledger
     if store.nothing_unanswered(resend.api_key_id, &resend.digest).await? {
         return Ok(Found::Nothing);
     }
-    Ok(within(store.options().write_timeout, join_once(store, resend)).await?)
+    let mut claimed = None;
+    let found = match within(store.options().write_timeout, join_once(store, resend, &mut claimed)).await {
+        // The answer to the commit was lost: what this resend claimed is its own perhaps.
+        Err(StoreError::Unreachable(_)) if claimed.is_some() => {
+            within(store.options().write_timeout, join_once(store, resend, &mut claimed)).await
+        }
+        found => found,
+    };
+    Ok(found?)
 }
 
-async fn join_once(store: &Store, resend: &Resend) -> Result<Found, StoreError> {
+/// `claimed` is the request that an earlier try has joined perhaps, and then this one.
+async fn join_once(store: &Store, resend: &Resend, claimed: &mut Option<GenerationId>) -> Result<Found, StoreError> {
     let mut transaction = store.begin().await?;
     let rows = transaction.lock_unanswered(resend.api_key_id, &resend.digest).await?;
-    let found = find(&rows, resend);
+    let found = find(&rows, resend, *claimed);
     if let Found::Joined(id) = found {
+        *claimed = Some(id);
         transaction.join_request(id.uuid(), resend.replica).await?;
     }
     transaction.commit().await?;
@@ -65,7 +75,15 @@ fn left_at(row: &UnansweredRow, resend: &Resend) -> Option<Timestamp> {
     row.left_at.map(Timestamp::from_micros).or(dead)
 }
 
-fn find(rows: &[UnansweredRow], resend: &Resend) -> Found {
+fn find(rows: &[UnansweredRow], resend: &Resend, claimed: Option<GenerationId>) -> Found {
+    let is_claimed = |row: &UnansweredRow| {
+        claimed.is_some_and(|id| id.uuid() == row.generation_id)
+            && row.replica == resend.replica
+            && row.left_at.is_none()
+    };
+    if let Some(id) = claimed.filter(|_| rows.iter().any(is_claimed)) {
+        return Found::Joined(id);
+    }
     let joinable = rows.iter().find(|row| left_at(row, resend).is_some_and(|at| resend.now.since(at) <= JOINABLE));
     if let Some(row) = joinable {
         return Found::Joined(GenerationId::from_uuid(row.generation_id));
@@ -104,6 +122,10 @@ mod tests {
     }
 
     fn found(rows: &[UnansweredRow]) -> Found {
+        found_again(rows, None)
+    }
+
+    fn found_again(rows: &[UnansweredRow], claimed: Option<u128>) -> Found {
         let resend = Resend {
             api_key_id: ApiKeyId::from_uuid(Uuid::nil()),
             digest: [0; 32],
@@ -112,7 +134,7 @@ mod tests {
             now: NOW,
             stale_before: ago(6),
         };
-        find(rows, &resend)
+        find(rows, &resend, claimed.map(|id| GenerationId::from_uuid(Uuid::from_u128(id))))
     }
 
     fn joined(id: u128) -> Found {
@@ -125,6 +147,13 @@ mod tests {
         assert_eq!(found(&[row(1, 1, None, 0), row(2, 1, Some(5), 0), row(3, 1, Some(9), 0)]), joined(2));
         assert_eq!(found(&[row(1, 1, None, 0)]), Found::Attended);
         assert_eq!(found(&[row(1, 2, None, 0)]), Found::Nothing);
+    }
+
+    #[test]
+    fn what_an_earlier_try_has_joined_is_found_by_the_next() {
+        assert_eq!(found_again(&[row(1, 1, None, 0)], Some(1)), joined(1), "the first try was written");
+        assert_eq!(found_again(&[row(1, 1, Some(5), 0)], Some(1)), joined(1), "it was not");
+        assert_eq!(found_again(&[row(2, 1, None, 0)], Some(1)), Found::Attended, "it is another's");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Calls that arrive while a transaction is being committed share the next one, so durability costs one flush for many
 //! calls. Each call gets its own answer; a refusal undoes nobody else's work.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,16 +12,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::books::{Applied, Reserved};
-use super::decide::{self, Standing, Submit};
+use super::books::{Applied, Recorded, Reserved};
+use super::decide::Standing;
 use super::error::{LedgerError, ReserveError};
 use super::limits::WINDOW_SECONDS;
 use super::month::Month;
+use super::writes::Writes;
 use crate::domain::{GenerationId, Timestamp};
 use crate::meters::SharedMeters;
 use crate::store::{
-    Asked, BalanceChange, Batch, CountRow, Finish, Idempotency, Lane, MonthlyCharge, OpenRow, ProjectTerms,
-    Reservation, Store, StoreError, Submitted, SumChanges, WriteTransaction, within,
+    Asked, Finish, Lane, Late, OpenRow, ProjectTerms, Reservation, Store, StoreError, Submitted, WriteTransaction,
+    within,
 };
 
 /// The most calls that one transaction takes.
@@ -37,17 +38,19 @@ const PROBE_EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) enum Command {
     Reserve(Box<Reservation>, oneshot::Sender<Result<Reserved, ReserveError>>),
-    Submitted(Arc<Submitted>, oneshot::Sender<Result<(), LedgerError>>),
+    Submitted(Arc<Submitted>, oneshot::Sender<Result<Recorded, LedgerError>>),
     Running(GenerationId, Timestamp, oneshot::Sender<Result<(), LedgerError>>),
     /// The client who waited has left (when), or has its answer.
     Client(GenerationId, Option<Timestamp>, oneshot::Sender<Result<(), LedgerError>>),
     Finish(Arc<Finish>, oneshot::Sender<Result<Applied, LedgerError>>),
+    Late(Arc<Late>, oneshot::Sender<Result<Applied, LedgerError>>),
 }
 
 /// The answer to a call.
 #[derive(Debug)]
 enum Answer {
     Reserve(Result<Reserved, ReserveError>),
+    Submitted(Result<Recorded, LedgerError>),
     Other(Result<Applied, LedgerError>),
 }
 
@@ -56,21 +59,23 @@ impl Command {
         // A caller who no longer listens has gone away; what was written stays.
         match (self, answer) {
             (Self::Reserve(_, caller), Answer::Reserve(result)) => drop(caller.send(result)),
-            (Self::Finish(_, caller), Answer::Other(result)) => drop(caller.send(result)),
-            (
-                Self::Submitted(_, caller) | Self::Running(_, _, caller) | Self::Client(_, _, caller),
-                Answer::Other(result),
-            ) => {
+            (Self::Submitted(_, caller), Answer::Submitted(result)) => drop(caller.send(result)),
+            (Self::Finish(_, caller) | Self::Late(_, caller), Answer::Other(result)) => drop(caller.send(result)),
+            (Self::Running(_, _, caller) | Self::Client(_, _, caller), Answer::Other(result)) => {
                 drop(caller.send(result.map(|_| ())));
             }
             // Answers are made from their own calls.
-            (_, Answer::Reserve(_)) | (Self::Reserve(..), Answer::Other(_)) => {}
+            (_, Answer::Reserve(_) | Answer::Submitted(_))
+            | (Self::Reserve(..) | Self::Submitted(..), Answer::Other(_)) => {}
         }
     }
 
-    fn fail(self, error: StoreError) {
+    fn fail(self, unwritten: Unwritten) {
+        let Unwritten { error, perhaps } = unwritten;
         let answer = match &self {
+            Self::Reserve(..) if perhaps => Answer::Reserve(Err(ReserveError::OutcomeUnknown(error.to_string()))),
             Self::Reserve(..) => Answer::Reserve(Err(error.into())),
+            Self::Submitted(..) => Answer::Submitted(Err(error.into())),
             _ => Answer::Other(Err(error.into())),
         };
         self.answer(answer);
@@ -79,6 +84,20 @@ impl Command {
     /// A reservation whose caller has gone away before it was made is not made.
     fn is_abandoned(&self) -> bool {
         matches!(self, Self::Reserve(_, caller) if caller.is_closed())
+    }
+}
+
+/// Why a batch was not written.
+#[derive(Debug, Clone)]
+struct Unwritten {
+    error: StoreError,
+    /// The answer to a commit was lost: perhaps it was written all the same.
+    perhaps: bool,
+}
+
+impl From<StoreError> for Unwritten {
+    fn from(error: StoreError) -> Self {
+        Self { error, perhaps: false }
     }
 }
 
@@ -141,7 +160,7 @@ impl Writer {
                         return;
                     }
                     for command in waiting.drain(..) {
-                        command.fail(error.clone());
+                        command.fail(error.clone().into());
                     }
                 }
                 () = &mut back => break,
@@ -154,46 +173,51 @@ impl Writer {
 
 /// Writes a batch and answers everybody in it. Errors when the database cannot be reached; all were told.
 async fn write(store: &Store, lane: &mut Lane, batch: Vec<Command>) -> Result<(), StoreError> {
-    match commit(store, lane, &batch).await {
+    match commit(store, lane, &batch, false).await {
         Ok(answers) => answer_all(batch, answers),
-        Err(StoreError::Refused(_) | StoreError::Inconsistent(_)) if batch.len() > 1 => {
+        Err(Unwritten { error: StoreError::Refused(_) | StoreError::Inconsistent(_), perhaps }) if batch.len() > 1 => {
             // One row is bad: each gets a transaction of its own, so that only the bad one fails.
-            return write_one_by_one(store, lane, batch).await;
+            return write_one_by_one(store, lane, batch, perhaps).await;
         }
-        Err(error) => {
-            let unreachable = matches!(error, StoreError::Unreachable(_));
+        Err(unwritten) => {
+            let unreachable = matches!(unwritten.error, StoreError::Unreachable(_));
             if !unreachable {
-                tracing::error!(%error, calls = batch.len(), "a transaction of the books failed");
+                tracing::error!(error = %unwritten.error, calls = batch.len(), "a transaction of the books failed");
             }
             for command in batch {
-                command.fail(error.clone());
+                command.fail(unwritten.clone());
             }
             if unreachable {
-                return Err(error);
+                return Err(unwritten.error);
             }
         }
     }
     Ok(())
 }
 
-async fn write_one_by_one(store: &Store, lane: &mut Lane, batch: Vec<Command>) -> Result<(), StoreError> {
+async fn write_one_by_one(
+    store: &Store,
+    lane: &mut Lane,
+    batch: Vec<Command>,
+    perhaps: bool,
+) -> Result<(), StoreError> {
     let mut unreachable = None;
     for command in batch {
         if let Some(error) = &unreachable {
-            command.fail(StoreError::clone(error));
+            command.fail(Unwritten { error: StoreError::clone(error), perhaps });
             continue;
         }
         let alone = [command];
-        let result = commit(store, lane, &alone).await;
+        let result = commit(store, lane, &alone, perhaps).await;
         let [command] = alone;
         match result {
             Ok(answers) => answer_all(vec![command], answers),
-            Err(error) => {
-                tracing::warn!(%error, "a row of the books was refused");
-                if matches!(error, StoreError::Unreachable(_)) {
-                    unreachable = Some(error.clone());
+            Err(unwritten) => {
+                tracing::warn!(error = %unwritten.error, "a row of the books was refused");
+                if matches!(unwritten.error, StoreError::Unreachable(_)) {
+                    unreachable = Some(unwritten.error.clone());
                 }
-                command.fail(error);
+                command.fail(unwritten);
             }
         }
     }
@@ -206,77 +230,103 @@ fn answer_all(batch: Vec<Command>, answers: Vec<Answer>) {
     }
 }
 
-/// Commits a batch in one transaction, within the time that a write may take; gives an answer for each call.
-async fn commit(store: &Store, lane: &mut Lane, batch: &[Command]) -> Result<Vec<Answer>, StoreError> {
-    let mut tries = 1;
+/// How far a transaction has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Beginning,
+    Writing,
+    Committing,
+}
+
+/// Commits a batch in one transaction, within the time that a write may take; gives an answer for each call. A transaction
+/// whose connection is lost on the way is tried once more. Every call can be repeated, so the second transaction finds what
+/// the first one wrote if only its answer was lost; it waits for the locks of a first one that is still under way.
+/// `perhaps`: the batch may have been written before.
+async fn commit(
+    store: &Store,
+    lane: &mut Lane,
+    batch: &[Command],
+    mut perhaps: bool,
+) -> Result<Vec<Answer>, Unwritten> {
+    let (mut tries, mut lost) = (1, false);
     loop {
+        let mut stage = Stage::Beginning;
         let result = within(store.options().write_timeout, async {
             let mut transaction = store.begin_in(lane).await?;
-            let answers = apply(&mut transaction, batch).await?;
+            stage = Stage::Writing;
+            let answers = apply(&mut transaction, batch, perhaps).await?;
+            stage = Stage::Committing;
             transaction.commit_in(lane).await?;
             Ok(answers)
         })
         .await;
         match result {
+            Ok(answers) => return Ok(answers),
             Err(StoreError::Conflict(_)) if tries < TRIES => tries += 1,
-            other => return other,
+            Err(error) => {
+                let refused = matches!(error, StoreError::Refused(_) | StoreError::Conflict(_));
+                perhaps |= stage == Stage::Committing && !refused;
+                let unreachable = matches!(error, StoreError::Unreachable(_));
+                if !unreachable || stage == Stage::Beginning || std::mem::replace(&mut lost, true) {
+                    return Err(Unwritten { error, perhaps });
+                }
+                tracing::warn!(%error, calls = batch.len(), "the connection was lost in a transaction of the books; trying once more");
+            }
         }
     }
 }
 
-/// What a batch has decided to write.
-#[derive(Default)]
-struct Writes<'b> {
-    rows: Batch<'b>,
-    idempotency: BTreeMap<(Uuid, &'b str), (&'b Reservation, &'b Idempotency)>,
-    left: Vec<(GenerationId, Timestamp)>,
-    started: Vec<(GenerationId, Timestamp)>,
-    released: Vec<Uuid>,
-    balances: BTreeMap<Uuid, BalanceChange>,
-    keys: BTreeMap<Uuid, BalanceChange>,
-    months: BTreeMap<(Uuid, Month), i64>,
-    counts: BTreeMap<(Uuid, i64, &'b str), (i64, i64)>,
-}
-
-async fn apply(transaction: &mut WriteTransaction, batch: &[Command]) -> Result<Vec<Answer>, StoreError> {
-    let mut generations = lock_generations(transaction, batch).await?;
+async fn apply(
+    transaction: &mut WriteTransaction,
+    batch: &[Command],
+    perhaps: bool,
+) -> Result<Vec<Answer>, StoreError> {
+    let mut generations = lock_generations(transaction, batch, perhaps).await?;
     let mut standing = read_standing(transaction, batch, &generations).await?;
     let mut writes = Writes::default();
     let answers = batch
         .iter()
         .map(|command| match command {
+            // It was made, and only the answer was lost.
+            Command::Reserve(r, _) if generations.contains_key(&r.id.uuid()) => {
+                Answer::Reserve(Ok(Reserved::default()))
+            }
             Command::Reserve(r, _) => Answer::Reserve(writes.reserve(&mut standing, r)),
-            Command::Submitted(s, _) => Answer::Other(writes.submit(generations.get_mut(&s.generation.uuid()), s)),
+            Command::Submitted(s, _) => Answer::Submitted(writes.submit(generations.get_mut(&s.generation.uuid()), s)),
             Command::Running(id, at, _) => Answer::Other(writes.start(generations.get_mut(&id.uuid()), *id, *at)),
             Command::Client(id, left_at, _) => {
                 match left_at {
-                    Some(at) => writes.left.push((*id, *at)),
-                    None => writes.rows.answered.push(*id),
+                    Some(at) => writes.client_left(*id, *at),
+                    None => writes.client_answered(*id),
                 }
                 Answer::Other(Ok(Applied::Now))
             }
             Command::Finish(f, _) => {
                 Answer::Other(writes.finish(&mut standing, generations.get_mut(&f.generation.uuid()), f))
             }
+            Command::Late(l, _) => Answer::Other(writes.late(generations.get_mut(&l.generation.uuid()), l)),
         })
         .collect();
     writes.write(transaction).await?;
     Ok(answers)
 }
 
-/// Reads and locks the generations that a batch is about. Every writer locks generations first, then balances, each in
+/// Reads and locks the generations that a batch is about: new ones only where they may have been written before. Every writer locks generations first, then balances, each in
 /// the order of their ids, so that no two wait for each other.
 async fn lock_generations(
     transaction: &mut WriteTransaction,
     batch: &[Command],
+    perhaps: bool,
 ) -> Result<HashMap<Uuid, OpenRow>, StoreError> {
     let ids: BTreeSet<Uuid> = batch
         .iter()
         .filter_map(|command| match command {
-            Command::Reserve(..) | Command::Client(..) => None,
+            Command::Reserve(r, _) => perhaps.then(|| r.id.uuid()),
+            Command::Client(..) => None,
             Command::Submitted(s, _) => Some(s.generation.uuid()),
             Command::Running(id, ..) => Some(id.uuid()),
             Command::Finish(f, _) => Some(f.generation.uuid()),
+            Command::Late(l, _) => Some(l.generation.uuid()),
         })
         .collect();
     if ids.is_empty() {
@@ -311,7 +361,7 @@ async fn read_standing(
             Command::Finish(f, _) => {
                 paying.extend(generations.get(&f.generation.uuid()).map(|row| row.project_id));
             }
-            Command::Submitted(..) | Command::Running(..) | Command::Client(..) => {}
+            Command::Submitted(..) | Command::Running(..) | Command::Client(..) | Command::Late(..) => {}
         }
     }
     let list = |ids: BTreeSet<Uuid>| ids.into_iter().collect::<Vec<_>>();
@@ -351,113 +401,4 @@ async fn read_limits(
     };
     standing.add_limits(transaction.limits(projects, keys, asked).await?, organization);
     Ok(())
-}
-
-impl<'b> Writes<'b> {
-    fn reserve(&mut self, standing: &mut Standing, r: &'b Reservation) -> Result<Reserved, ReserveError> {
-        let allowed = standing.reserve(r)?;
-        self.rows.generations.push((r, allowed.prompt_until));
-        if allowed.rates.is_some() {
-            let key = (r.project_id.uuid(), r.created_at.seconds(), r.model.as_str());
-            let (requests, images) = self.counts.entry(key).or_default();
-            *requests += 1;
-            *images += i64::from(r.num_images);
-        }
-        if let Some(idempotency) = &r.idempotency {
-            // The last one of a name wins: an expired one may have been replaced within this batch.
-            self.idempotency.insert((r.project_id.uuid(), &idempotency.key), (r, idempotency));
-        }
-        self.rows.webhooks.extend(r.webhook.as_ref().map(|webhook| (r, webhook)));
-        self.rows.unanswered.extend(r.resend_digest.as_ref().map(|digest| (r, digest)));
-        let hold = r.hold.nanos();
-        let project = self.balances.entry(r.project_id.uuid()).or_default();
-        project.held += hold;
-        project.open += 1;
-        self.keys.entry(r.api_key_id.uuid()).or_default().held += hold;
-        Ok(Reserved { rates: allowed.rates.unwrap_or_default() })
-    }
-
-    fn submit(&mut self, row: Option<&mut OpenRow>, s: &'b Submitted) -> Result<Applied, LedgerError> {
-        match decide::submit(row, s)? {
-            Submit::Recorded => Ok(Applied::Already),
-            Submit::Record => {
-                self.rows.attempts.push(s);
-                Ok(Applied::Now)
-            }
-        }
-    }
-
-    fn start(&mut self, row: Option<&mut OpenRow>, id: GenerationId, at: Timestamp) -> Result<Applied, LedgerError> {
-        if decide::start(row, id)? {
-            self.started.push((id, at));
-        }
-        Ok(Applied::Now)
-    }
-
-    fn finish(
-        &mut self,
-        standing: &mut Standing,
-        mut row: Option<&mut OpenRow>,
-        f: &'b Finish,
-    ) -> Result<Applied, LedgerError> {
-        let applied = decide::finish(row.as_deref_mut(), f)?;
-        let (Applied::Now, Some(row)) = (applied, row) else {
-            return Ok(applied);
-        };
-        standing.settle(row, f);
-        self.rows.finished.push(f);
-        self.rows.transactions.extend(decide::settlement(row, f));
-        if f.release_idempotency_key {
-            self.released.push(row.id);
-        }
-        let price = f.price.nanos();
-        let project = self.balances.entry(row.project_id).or_default();
-        project.held -= row.hold;
-        project.open -= 1;
-        project.posted -= price;
-        let key = self.keys.entry(row.api_key_id).or_default();
-        key.held -= row.hold;
-        key.posted += price;
-        if price != 0 {
-            *self.months.entry((row.project_id, Month::of(f.settled_at))).or_default() += price;
-        }
-        Ok(Applied::Now)
-    }
-
-    async fn write(mut self, transaction: &mut WriteTransaction) -> Result<(), StoreError> {
-        if !self.released.is_empty() {
-            transaction.release_idempotency(&self.released).await?;
-        }
-        // Asked of what was queued before this batch: a generation may be started and finished in one.
-        if !self.started.is_empty() {
-            transaction.start_generations(&self.started).await?;
-        }
-        let counts = self.counts.into_iter().map(|((project_id, second, model), (requests, images))| CountRow {
-            project_id,
-            model: model.to_owned(),
-            second,
-            requests,
-            images,
-        });
-        let months = self.months.into_iter().map(|((project_id, month), spent)| MonthlyCharge {
-            project_id,
-            starts_at: month.start(),
-            ends_at: month.next().start(),
-            spent,
-        });
-        self.rows.sums = SumChanges {
-            balances: self.balances.into_iter().collect(),
-            keys: self.keys.into_iter().collect(),
-            months: months.collect(),
-            counts: counts.collect(),
-        };
-        self.rows.idempotency = self.idempotency.into_values().collect();
-        transaction.write_batch(&self.rows).await?;
-        transaction.replace_attempts(&self.rows.attempts).await?;
-        // A client may leave in the very batch that records it.
-        if !self.left.is_empty() {
-            transaction.leave_requests(&self.left).await?;
-        }
-        Ok(())
-    }
 }

@@ -173,5 +173,6 @@ const fn failure_outcome(failure: &Failure) -> &'static str {
         FailureKind::TimedOut => "timed_out",
         FailureKind::Lost => "lost",
         FailureKind::Unclear => "unclear",
+        FailureKind::NotSubmitted => "not_submitted",
     }
 }

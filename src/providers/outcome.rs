@@ -206,6 +206,8 @@ pub enum FailureKind {
     Lost,
     /// It is not known whether the provider took it, and nothing came of it.
     Unclear,
+    /// This gateway never submitted it: it lost its database, or was held up, before it could.
+    NotSubmitted,
 }
 
 impl FailureKind {

@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 
 use actix_cors::Cors;
-use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpServer, web};
+use actix_web::body::{EitherBody, MessageBody};
+use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
+use actix_web::http::header::ORIGIN;
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{App, Error, HttpResponse, HttpServer, web};
 use tokio::sync::oneshot;
 
 use super::{
@@ -62,8 +65,8 @@ fn serve(settings: &Settings, sandbox: &web::Data<Sandbox>, started: &mpsc::Sync
         App::new()
             .app_data(shared.clone())
             .app_data(web::PayloadConfig::new(BODY_LIMIT))
-            .wrap(Cors::permissive())
-            .configure(routes)
+            .service(web::scope("/__sandbox").wrap(from_fn(refuse_browsers)).configure(control_routes))
+            .service(web::scope("").wrap(Cors::permissive()).configure(routes))
     })
     .on_connect(misbehave::remember_connection)
     .workers(settings.workers.max(1))
@@ -113,13 +116,29 @@ fn routes(config: &mut web::ServiceConfig) {
         .route("/v1/models", web::get().to(platform::list_models))
         .route("/v1/models/pricing", web::get().to(platform::get_pricing))
         .route("/v1/models/billing-events", web::get().to(billing::list_events))
-        .route("/__sandbox/state", web::get().to(control::get_state))
-        .route("/__sandbox/reset", web::post().to(control::reset))
-        .route("/__sandbox/behaviour", web::get().to(control::get_behaviour))
-        .route("/__sandbox/behaviour", web::post().to(control::add_behaviour))
-        .route("/__sandbox/behaviour", web::delete().to(control::clear_behaviour))
         .route("/run/{path:.*}", web::to(run::answer))
         .default_service(web::to(queue::answer));
+}
+
+/// The stand-in's own routes: for programs, and not for pages of a browser.
+fn control_routes(config: &mut web::ServiceConfig) {
+    config
+        .route("/state", web::get().to(control::get_state))
+        .route("/reset", web::post().to(control::reset))
+        .route("/behaviour", web::get().to(control::get_behaviour))
+        .route("/behaviour", web::post().to(control::add_behaviour))
+        .route("/behaviour", web::delete().to(control::clear_behaviour));
+}
+
+async fn refuse_browsers<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    if request.headers().contains_key(ORIGIN) {
+        let refused = HttpResponse::Forbidden().body("these routes are not for pages of a browser");
+        return Ok(request.into_response(refused).map_into_right_body());
+    }
+    next.call(request).await.map(ServiceResponse::map_into_left_body)
 }
 
 impl Running {

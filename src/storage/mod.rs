@@ -89,6 +89,17 @@ impl Storage {
         Ok(())
     }
 
+    /// Removes all files whose names begin with this folder; none is fine.
+    pub async fn remove_folder(&self, folder: &str) -> Result<(), StorageError> {
+        let found = self.store.list(Some(&self.path(folder))).map_ok(|file| file.location).boxed();
+        let removed = self.store.delete_stream(found).try_for_each(|_| async { Ok(()) }).await;
+        match removed {
+            // Somebody else has removed it meanwhile.
+            Err(object_store::Error::NotFound { .. }) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// A whole file.
     pub async fn read(&self, name: &str) -> Result<Bytes, StorageError> {
         Ok(self.store.get(&self.path(name)).await?.bytes().await?)
@@ -151,6 +162,15 @@ mod tests {
         let piece = storage.open_file("g/0.png", Some((2, 4))).await.unwrap();
         let bytes: Vec<Bytes> = piece.body.try_collect().await.unwrap();
         assert_eq!((bytes.concat().as_slice(), piece.size), (b"234".as_slice(), 10));
+        storage.keep("g/1.png", Bytes::from_static(b"1")).await.unwrap();
+        storage.keep("g1/0.png", Bytes::from_static(b"another's")).await.unwrap();
+        for _ in 0..2 {
+            storage.remove_folder("g").await.unwrap();
+        }
+        for gone in ["g/0.png", "g/1.png"] {
+            assert!(matches!(storage.read(gone).await, Err(StorageError::NotFound)));
+        }
+        assert_eq!(storage.read("g1/0.png").await.unwrap(), "another's");
         // No name leads out of the folder.
         assert!(matches!(storage.read("../../etc/passwd").await, Err(StorageError::NotFound)));
         for url in ["ftp://x/y", "file://relative/x"] {

@@ -150,12 +150,14 @@ impl WriteTransaction {
         retention: Retention,
         before: i64,
         micros: i64,
+        now: Timestamp,
     ) -> Result<(), StoreError> {
         let touched = on_both!(self.connection(), connection => {
             // One that was given a time of its own keeps it.
-            sqlx::query("UPDATE projects SET prompt_retention = $1
+            sqlx::query("UPDATE projects SET prompt_retention = $1,
+                             shorten_prompts_at = CASE WHEN prompt_retention > $1 THEN $3 ELSE shorten_prompts_at END
                          WHERE data_retention = 'organization_default' AND prompt_retention = $2")
-                .bind(micros).bind(before).execute(&mut *connection).await?;
+                .bind(micros).bind(before).bind(now.micros()).execute(&mut *connection).await?;
             sqlx::query("UPDATE organization SET data_retention = $1").bind(retention.as_str())
                 .execute(&mut *connection).await?.rows_affected()
         });
@@ -176,10 +178,13 @@ impl WriteTransaction {
         id: ProjectId,
         retention: Retention,
         micros: i64,
+        now: Timestamp,
     ) -> Result<(), StoreError> {
         let touched = on_both!(self.connection(), connection =>
-            sqlx::query("UPDATE projects SET data_retention = $2, prompt_retention = $3 WHERE id = $1")
-                .bind(id.uuid()).bind(retention.as_str()).bind(micros)
+            sqlx::query("UPDATE projects SET data_retention = $2, prompt_retention = $3,
+                             shorten_prompts_at = CASE WHEN prompt_retention > $3 THEN $4 ELSE shorten_prompts_at END
+                         WHERE id = $1")
+                .bind(id.uuid()).bind(retention.as_str()).bind(micros).bind(now.micros())
                 .execute(connection).await.map(|done| done.rows_affected()))?;
         must_touch("projects", touched, 1)
     }

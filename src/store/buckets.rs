@@ -33,7 +33,12 @@ pub(super) const USAGE: Source = Source {
          COUNT(*) FILTER (WHERE state <> 'succeeded') AS failures,
          CAST(SUM(images) AS BIGINT) AS images, CAST(SUM(megapixels) AS BIGINT) AS megapixels,
          CAST(SUM(price) AS BIGINT) AS price, CAST(SUM(cost) AS BIGINT) AS cost",
-    tables: "generations WHERE TRUE",
+    // What came to light after an end counts as cost when it did, and as nothing else.
+    tables: "(SELECT settled_at, project_id, api_key_id, end_user, model, size, source, state, images, megapixels, price, cost
+          FROM generations WHERE settled_at IS NOT NULL
+          UNION ALL
+          SELECT late_at, project_id, api_key_id, end_user, model, size, source, NULL, 0, 0, 0, late_cost
+          FROM generations WHERE late_at IS NOT NULL AND late_cost > 0) settled WHERE TRUE",
     having: "",
 };
 
@@ -46,7 +51,7 @@ pub(super) const USAGE_OF_DAYS: Source = Source {
          CAST(SUM(images) AS BIGINT) AS images, CAST(SUM(megapixels) AS BIGINT) AS megapixels,
          CAST(SUM(price) AS BIGINT) AS price, CAST(SUM(cost) AS BIGINT) AS cost",
     tables: "usage_days WHERE TRUE",
-    having: " HAVING SUM(requests) + SUM(failures) > 0",
+    having: " HAVING SUM(requests) + SUM(failures) > 0 OR SUM(cost) > 0",
 };
 
 /// The same from the sums of whole days by model only.

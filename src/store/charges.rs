@@ -128,7 +128,9 @@ impl Store {
             Ok(on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, Row>(
                     "SELECT t.id, t.kind, t.created_at, t.revenue AS amount, t.generation_id, g.state,
-                         t.project_id, g.api_key_id, g.end_user, g.model, g.source, g.size, g.images, g.megapixels,
+                         t.project_id, g.api_key_id, g.end_user, g.model, g.source, g.size,
+                         CASE WHEN g.id IS NOT NULL THEN COALESCE(g.images, 0) END AS images,
+                         CASE WHEN g.id IS NOT NULL THEN COALESCE(g.megapixels, 0) END AS megapixels,
                          t.cost_of_sales AS cost
                      FROM ledger_transactions t LEFT JOIN generations g ON g.id = t.generation_id
                      WHERE t.kind IN ('settlement', 'refund') AND t.created_at >= $1 AND t.created_at < $2 AND (t.created_at > $1 OR t.id > $3)
@@ -162,7 +164,7 @@ impl Store {
                 let Some(last) = ids.last().copied() else { return Ok((Vec::new(), None)) };
                 let rows = sqlx::query_as::<_, BilledAttempt>(
                     "SELECT a.provider_request_id, a.generation_id, a.endpoint,
-                         CASE WHEN a.replaced_at IS NULL THEN g.cost END AS cost,
+                         CASE WHEN a.replaced_at IS NULL THEN g.cost + g.late_cost END AS cost,
                          COALESCE(a.replaced_at, g.settled_at) AS ended_at
                      FROM attempts a JOIN generations g ON g.id = a.generation_id
                      WHERE a.generation_id > $3 AND a.generation_id <= $4
@@ -185,7 +187,7 @@ impl Store {
                 Ok(on_both!(reader.connection(), connection =>
                     sqlx::query_as::<_, BilledAttempt>(
                         "SELECT a.provider_request_id, a.generation_id, a.endpoint,
-                             CASE WHEN a.replaced_at IS NULL THEN COALESCE(g.cost, t.cost_of_sales) END AS cost,
+                             CASE WHEN a.replaced_at IS NULL THEN COALESCE(g.cost + g.late_cost, t.cost_of_sales) END AS cost,
                              COALESCE(a.replaced_at, g.settled_at, t.created_at) AS ended_at
                          FROM attempts a LEFT JOIN generations g ON g.id = a.generation_id
                              LEFT JOIN ledger_transactions t ON t.id = a.generation_id

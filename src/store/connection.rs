@@ -258,7 +258,7 @@ impl Store {
         self.inner.outage.note(Err(error));
     }
 
-    /// What keeps the database from being written, as far as the last heartbeat or [`Self::ping_writing`] told. That it
+    /// What keeps the database from being written, as far as the last heartbeat or `ping_writing` told. That it
     /// did not answer in time is not among it: under load that happens to a single one.
     #[must_use]
     pub fn outage(&self) -> Option<Outage> {

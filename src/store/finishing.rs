@@ -9,7 +9,7 @@ use super::connection::{Either, WriteTransaction, json_list, on_both};
 use super::credits::NewTransaction;
 use super::error::must_touch;
 use super::reserving::{column, without_nul};
-use super::rows::{Finish, Submitted};
+use super::rows::{Finish, Late, Submitted};
 use crate::domain::{Fixed, GenerationId, Timestamp};
 
 /// What must be known of a generation to decide what may happen to it.
@@ -19,11 +19,14 @@ pub(crate) struct OpenRow {
     pub(crate) project_id: Uuid,
     pub(crate) api_key_id: Uuid,
     pub(crate) state: String,
-    pub(crate) owner: Uuid,
     pub(crate) hold: i64,
     /// The number of its latest attempt and the provider's id of it.
     pub(crate) attempt: Option<i64>,
     pub(crate) provider_request_id: Option<String>,
+    /// Whether its end has booked a price or a cost.
+    pub(crate) booked: bool,
+    /// When something came to light after its end.
+    pub(crate) late_at: Option<i64>,
 }
 
 impl WriteTransaction {
@@ -34,8 +37,8 @@ impl WriteTransaction {
         Ok(match self.connection() {
             Either::Postgres(connection) => {
                 sqlx::query_as(
-                    "SELECT g.id, g.project_id, g.api_key_id, g.state, g.owner, g.hold, a.n AS attempt,
-                         a.provider_request_id
+                    "SELECT g.id, g.project_id, g.api_key_id, g.state, g.hold, a.n AS attempt,
+                         a.provider_request_id, COALESCE(g.price + g.cost + g.late_cost, 0) <> 0 AS booked, g.late_at
                      FROM generations g LEFT JOIN LATERAL (
                          SELECT n, provider_request_id FROM attempts WHERE generation_id = g.id ORDER BY n DESC LIMIT 1) a
                          ON TRUE
@@ -49,8 +52,8 @@ impl WriteTransaction {
             }
             Either::Sqlite(connection) => {
                 sqlx::query_as(
-                    "SELECT g.id, g.project_id, g.api_key_id, g.state, g.owner, g.hold, a.n AS attempt,
-                         a.provider_request_id
+                    "SELECT g.id, g.project_id, g.api_key_id, g.state, g.hold, a.n AS attempt,
+                         a.provider_request_id, COALESCE(g.price + g.cost + g.late_cost, 0) <> 0 AS booked, g.late_at
                      FROM generations g LEFT JOIN attempts a ON a.generation_id = g.id
                          AND a.n = (SELECT MAX(n) FROM attempts WHERE generation_id = g.id)
                      WHERE g.id IN (SELECT unhex(value) FROM json_each($1)) ORDER BY g.id",
@@ -70,6 +73,22 @@ impl WriteTransaction {
                              WHERE generation_id = $2 AND n < $3 AND replaced_at IS NULL")
                     .bind(row.submitted_at.micros()).bind(row.generation.uuid()).bind(i64::from(row.attempt))
                     .execute(connection).await.map(drop))?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was seen of generations after they had ended without it.
+    pub(crate) async fn book_late(&mut self, rows: &[&Late]) -> Result<(), StoreError> {
+        for row in rows {
+            let touched = on_both!(self.connection(), connection =>
+                sqlx::query("UPDATE generations SET late_cost = $2, late_at = $3, cost_source = $4, billable_units = $5,
+                                 unit_price = $6, answer = CASE WHEN erased_at IS NULL THEN COALESCE($7, answer) END
+                             WHERE id = $1 AND settled_at IS NOT NULL AND late_at IS NULL")
+                    .bind(row.generation.uuid()).bind(row.cost.nanos()).bind(row.at.micros())
+                    .bind(row.cost_source.as_str()).bind(row.billable_units.map(Fixed::billionths))
+                    .bind(row.unit_price.map(Fixed::billionths)).bind(row.answer.as_deref().map(without_nul))
+                    .execute(connection).await.map(|done| done.rows_affected()))?;
+            must_touch("generations", touched, 1)?;
         }
         Ok(())
     }

@@ -1,9 +1,12 @@
 //! Reading generations: one, a list, the open ones; and taking over those whose replica has died.
 
+use std::time::Duration;
+
 use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
-use super::connection::{AnyConnection, Either, on_both, select_by_ids, within};
+use super::adopting::take_over;
+use super::connection::{on_both, select_by_ids, within};
 use super::rows::{AttemptRecord, GenerationFilter, GenerationRecord, Outcome, Page};
 use super::{Store, StoreError};
 use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId, RequestId, Timestamp};
@@ -16,10 +19,11 @@ macro_rules! select_generations {
     ($rest:literal) => {
         concat!(
             "SELECT g.id, g.project_id, g.api_key_id, g.request_id, g.state, g.owner, g.source, g.model, g.provider,
-                 g.endpoint, g.num_images, g.size, g.parameters, g.prompt, g.end_user, g.cancel_if_client_leaves,
-                 g.created_at, g.deadline_at, g.started_at, g.settled_at, g.price, g.cost, g.cost_source,
+                 g.endpoint, g.num_images, g.size, g.parameters, g.terms, g.prompt, g.end_user, g.cancel_if_client_leaves,
+                 g.created_at, g.deadline_at, g.started_at, g.settled_at, g.price, g.cost + g.late_cost AS cost, g.late_at,
+                 g.cost_source,
                  g.billable_units, g.unit_price, g.images, g.megapixels, g.answer, g.error, g.reason,
-                 g.hold, a.n AS attempt_n, a.endpoint AS attempt_endpoint, a.credential,
+                 g.erased_at, g.hold, a.n AS attempt_n, a.endpoint AS attempt_endpoint, a.credential,
                  a.provider_request_id, a.status_url, a.response_url, a.cancel_url, a.submitted_at,
                  COALESCE(a.replaced_at, g.settled_at) AS attempt_ended_at,
                  CASE WHEN a.replaced_at IS NOT NULL THEN 'replaced' WHEN g.settled_at IS NOT NULL THEN g.state END
@@ -62,8 +66,8 @@ macro_rules! push_conditions {
                 .push(")");
         }
         for (condition, amount) in [
-            ("g.cost >= ", $filter.cost_from),
-            ("g.cost <= ", $filter.cost_to),
+            ("g.cost + g.late_cost >= ", $filter.cost_from),
+            ("g.cost + g.late_cost <= ", $filter.cost_to),
             ("g.price >= ", $filter.price_from),
             ("g.price <= ", $filter.price_to),
         ] {
@@ -110,6 +114,7 @@ struct GenerationRow {
     num_images: i64,
     size: Option<String>,
     parameters: String,
+    terms: Option<String>,
     prompt: Option<String>,
     end_user: Option<String>,
     cancel_if_client_leaves: bool,
@@ -117,6 +122,7 @@ struct GenerationRow {
     deadline_at: i64,
     started_at: Option<i64>,
     hold: i64,
+    erased_at: Option<i64>,
     #[sqlx(flatten)]
     outcome: OutcomeColumns,
     #[sqlx(flatten)]
@@ -128,6 +134,7 @@ struct OutcomeColumns {
     settled_at: Option<i64>,
     price: Option<i64>,
     cost: Option<i64>,
+    late_at: Option<i64>,
     cost_source: Option<String>,
     billable_units: Option<i64>,
     unit_price: Option<i64>,
@@ -171,6 +178,7 @@ impl OutcomeColumns {
             settled_at: Timestamp::from_micros(settled_at),
             price: Money::from_nanos(present("price", self.price)?),
             cost: Money::from_nanos(present("cost", self.cost)?),
+            late_at: self.late_at.map(Timestamp::from_micros),
             cost_source: present("cost_source", self.cost_source)?.parse()?,
             billable_units: self.billable_units.map(Fixed::from_billionths),
             unit_price: self.unit_price.map(Fixed::from_billionths),
@@ -220,6 +228,7 @@ impl GenerationRow {
             num_images: count("num_images", self.num_images)?,
             size: self.size,
             parameters: self.parameters,
+            terms: self.terms,
             prompt: self.prompt,
             user: self.end_user,
             cancel_if_client_leaves: self.cancel_if_client_leaves,
@@ -227,6 +236,7 @@ impl GenerationRow {
             deadline_at: Timestamp::from_micros(self.deadline_at),
             started_at: self.started_at.map(Timestamp::from_micros),
             hold: Money::from_nanos(self.hold),
+            erased_at: self.erased_at.map(Timestamp::from_micros),
             attempt,
             outcome: self.outcome.outcome()?,
         })
@@ -321,17 +331,31 @@ impl Store {
         .await
     }
 
-    /// Makes `owner` the owner of at most `limit` open generations whose replica gave no sign of life since
-    /// `stale_before`, or never did. Two replicas that ask at once get different ones.
+    /// Generations that were given up since then, whose requests the provider took and nobody knows the outcome of.
+    pub(crate) async fn given_up(&self, since: Timestamp, limit: u32) -> Result<Vec<GenerationRecord>, StoreError> {
+        within(self.options().read_timeout, async {
+            let mut reader = self.reader().await?;
+            let rows = on_both!(reader.connection(), connection =>
+                sqlx::query_as::<_, GenerationRow>(select_generations!(
+                    " WHERE g.settled_at >= $1 AND g.state = 'expired' AND g.late_at IS NULL AND a.n IS NOT NULL
+                     ORDER BY g.settled_at LIMIT $2"))
+                    .bind(since.micros()).bind(i64::from(limit)).fetch_all(connection).await)?;
+            records(rows)
+        })
+        .await
+    }
+
+    /// Makes `owner` the owner of at most `limit` open generations whose replica gave no sign of life for `stale_after`, or
+    /// never did. Two replicas that ask at once get different ones.
     pub(crate) async fn adopt(
         &self,
         owner: Uuid,
-        stale_before: Timestamp,
+        stale_after: Duration,
         limit: u32,
     ) -> Result<Vec<GenerationRecord>, StoreError> {
         within(self.options().write_timeout, async {
             let mut transaction = self.begin().await?;
-            let adopted = take_over(transaction.connection(), owner, stale_before, limit).await?;
+            let adopted = take_over(transaction.connection(), owner, stale_after, limit).await?;
             let rows = select_by_ids!(
                 transaction.connection(),
                 GenerationRow,
@@ -345,47 +369,4 @@ impl Store {
         })
         .await
     }
-}
-
-async fn take_over(
-    connection: AnyConnection<'_>,
-    owner: Uuid,
-    stale_before: Timestamp,
-    limit: u32,
-) -> Result<Vec<Uuid>, StoreError> {
-    // The heartbeat is asked for in a subquery of its own, not by a join: where another replica has just taken a row,
-    // PostgreSQL looks again at that row and at subqueries, but not at what was joined to it.
-    macro_rules! take_over {
-        ($lock:literal) => {
-            concat!(
-                "UPDATE generations SET owner = $1 WHERE id IN (
-                     SELECT g.id FROM generations g
-                     WHERE g.state IN ('queued', 'running') AND g.owner <> $1 AND g.created_at < $2
-                         AND COALESCE((SELECT r.heartbeat_at FROM replicas r WHERE r.id = g.owner), 0) < $2
-                     ORDER BY g.id LIMIT $3",
-                $lock,
-                ") RETURNING id"
-            )
-        };
-    }
-    let limit = i64::from(limit);
-    let adopted = match connection {
-        Either::Postgres(connection) => {
-            sqlx::query_scalar(take_over!(" FOR UPDATE OF g SKIP LOCKED"))
-                .bind(owner)
-                .bind(stale_before.micros())
-                .bind(limit)
-                .fetch_all(connection)
-                .await?
-        }
-        Either::Sqlite(connection) => {
-            sqlx::query_scalar(take_over!(""))
-                .bind(owner)
-                .bind(stale_before.micros())
-                .bind(limit)
-                .fetch_all(connection)
-                .await?
-        }
-    };
-    Ok(adopted)
 }

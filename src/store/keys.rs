@@ -3,11 +3,11 @@
 use sqlx::{FromRow, QueryBuilder};
 use uuid::Uuid;
 
-use super::connection::{WriteTransaction, on_both, select_by_ids, within};
+use super::connection::{Either, WriteTransaction, on_both, select_by_ids, within};
 use super::error::must_touch;
 use super::rows::{Cursor, Page};
 use super::{KeyKind, KeyOrigin, Store, StoreError};
-use crate::domain::{ApiKeyId, Money, ProjectId, ServiceAccountId, Timestamp};
+use crate::domain::{ApiKeyId, Money, Network, ProjectId, Role, Scopes, ServiceAccountId, Timestamp};
 
 /// The change number that grows with every change of projects and keys.
 pub(crate) const ACCOUNTS: &str = "accounts";
@@ -43,6 +43,14 @@ pub struct KeyRecord {
     pub revoked_at: Option<Timestamp>,
     /// The project that an admin key may also make images for; none as a rule.
     pub generates_for: Option<ProjectId>,
+    /// What a project key may do; every scope for an admin key.
+    pub scopes: Scopes,
+    /// What an admin key is trusted with; without effect for a project key.
+    pub role: Role,
+    /// The networks that it may be used from; any address when `None`.
+    pub allowed_addresses: Option<Vec<Network>>,
+    /// When it was last used, as far as that is written.
+    pub last_used_at: Option<Timestamp>,
 }
 
 /// A key to be written.
@@ -82,6 +90,10 @@ struct KeyRow {
     expires_at: Option<i64>,
     revoked_at: Option<i64>,
     generates_for: Option<Uuid>,
+    scopes: Option<String>,
+    role: String,
+    allowed_addresses: Option<String>,
+    last_used_at: Option<i64>,
     archived_at: Option<i64>,
     policy: Option<String>,
 }
@@ -101,6 +113,14 @@ impl TryFrom<KeyRow> for StoredKey {
 
     fn try_from(row: KeyRow) -> Result<Self, StoreError> {
         let broken = |what: &str| StoreError::Inconsistent(format!("`{what}` of key `{}`", row.id));
+        let list = |what: &str, text: Option<String>| {
+            let read = text.map(|text| serde_json::from_str::<Vec<String>>(&text)).transpose();
+            read.map_err(|_| broken(what))
+        };
+        // What a newer version wrote and this one does not know permits nothing.
+        let scopes = list("scopes", row.scopes)?
+            .map_or(Scopes::ALL, |scopes| scopes.iter().filter_map(|scope| scope.parse().ok()).collect());
+        let addresses = list("allowed_addresses", row.allowed_addresses)?;
         Ok(Self {
             hash: row.hash.try_into().map_err(|_| broken("hash"))?,
             project_archived: row.archived_at.is_some(),
@@ -115,15 +135,16 @@ impl TryFrom<KeyRow> for StoredKey {
                 origin: row.origin.parse()?,
                 budget: row.budget.map(Money::from_nanos),
                 spent: Money::from_nanos(row.spent),
-                allowed_models: row
-                    .allowed_models
-                    .map(|text| serde_json::from_str(&text))
-                    .transpose()
-                    .map_err(|_| broken("allowed_models"))?,
+                allowed_models: list("allowed_models", row.allowed_models)?,
                 created_at: Timestamp::from_micros(row.created_at),
                 expires_at: row.expires_at.map(Timestamp::from_micros),
                 revoked_at: row.revoked_at.map(Timestamp::from_micros),
                 generates_for: row.generates_for.map(ProjectId::from_uuid),
+                scopes,
+                role: row.role.parse().map_err(|_| broken("role"))?,
+                allowed_addresses: addresses
+                    .map(|networks| networks.iter().filter_map(|network| network.parse().ok()).collect()),
+                last_used_at: row.last_used_at.map(Timestamp::from_micros),
             },
         })
     }
@@ -133,7 +154,8 @@ macro_rules! select_keys {
     ($rest:literal) => {
         concat!(
             "SELECT k.id, k.kind, k.project_id, k.service_account_id, k.name, k.hash, k.prefix, k.origin, k.budget, b.spent,
-                 k.allowed_models, k.created_at, k.expires_at, k.revoked_at, k.generates_for, p.archived_at, p.policy
+                 k.allowed_models, k.created_at, k.expires_at, k.revoked_at, k.generates_for, k.scopes, k.role,
+                 k.allowed_addresses, k.last_used_at, p.archived_at, p.policy
              FROM api_keys k JOIN key_balances b ON b.api_key_id = k.id
              LEFT JOIN projects p ON p.id = COALESCE(k.project_id, k.generates_for) ",
             $rest
@@ -141,8 +163,21 @@ macro_rules! select_keys {
     };
 }
 
-fn models_text(models: Option<&Vec<String>>) -> Option<String> {
-    models.map(|models| serde_json::Value::from(models.clone()).to_string())
+/// A list as the tables hold it.
+fn list_text<T: ToString>(list: impl IntoIterator<Item = T>) -> String {
+    list.into_iter().map(|item| item.to_string()).collect::<serde_json::Value>().to_string()
+}
+
+fn models_text(key: &KeyRecord) -> Option<String> {
+    key.allowed_models.as_ref().map(list_text)
+}
+
+fn scopes_text(key: &KeyRecord) -> Option<String> {
+    (key.kind == KeyKind::Project && key.scopes != Scopes::ALL).then(|| list_text(key.scopes.iter()))
+}
+
+fn addresses_text(key: &KeyRecord) -> Option<String> {
+    key.allowed_addresses.as_ref().map(list_text)
 }
 
 impl WriteTransaction {
@@ -156,16 +191,18 @@ impl WriteTransaction {
         let record = &key.record;
         on_both!(self.connection(), connection => {
             sqlx::query("INSERT INTO api_keys (id, kind, project_id, name, hash, prefix, origin, budget, allowed_models,
-                             created_at, expires_at, revoked_at, service_account_id, generates_for)
-                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)")
+                             created_at, expires_at, revoked_at, service_account_id, generates_for, scopes, role,
+                             allowed_addresses)
+                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)")
                 .bind(record.id.uuid()).bind(record.kind.as_str()).bind(record.project_id.map(ProjectId::uuid))
                 .bind(record.name.as_str()).bind(key.hash.as_slice()).bind(record.prefix.as_str())
                 .bind(record.origin.as_str()).bind(record.budget.map(Money::nanos))
-                .bind(models_text(record.allowed_models.as_ref()))
+                .bind(models_text(record))
                 .bind(record.created_at.micros()).bind(record.expires_at.map(Timestamp::micros))
                 .bind(record.revoked_at.map(Timestamp::micros))
                 .bind(record.service_account_id.map(ServiceAccountId::uuid))
                 .bind(record.generates_for.map(ProjectId::uuid))
+                .bind(scopes_text(record)).bind(record.role.name()).bind(addresses_text(record))
                 .execute(&mut *connection).await?;
             sqlx::query("INSERT INTO key_balances (api_key_id) VALUES ($1)")
                 .bind(record.id.uuid()).execute(&mut *connection).await?;
@@ -184,10 +221,12 @@ impl WriteTransaction {
     pub(crate) async fn update_key(&mut self, key: &KeyRecord) -> Result<(), StoreError> {
         let touched = on_both!(self.connection(), connection =>
             sqlx::query("UPDATE api_keys SET name = $2, budget = $3, allowed_models = $4, expires_at = $5,
-                             revoked_at = $6, generates_for = $7 WHERE id = $1")
+                             revoked_at = $6, generates_for = $7, scopes = $8, role = $9, allowed_addresses = $10
+                         WHERE id = $1")
                 .bind(key.id.uuid()).bind(key.name.as_str()).bind(key.budget.map(Money::nanos))
-                .bind(models_text(key.allowed_models.as_ref())).bind(key.expires_at.map(Timestamp::micros))
+                .bind(models_text(key)).bind(key.expires_at.map(Timestamp::micros))
                 .bind(key.revoked_at.map(Timestamp::micros)).bind(key.generates_for.map(ProjectId::uuid))
+                .bind(scopes_text(key)).bind(key.role.name()).bind(addresses_text(key))
                 .execute(connection).await.map(|done| done.rows_affected()))?;
         must_touch("api_keys", touched, 1)
     }
@@ -230,7 +269,8 @@ impl Store {
         Ok(cursor.page(keys?))
     }
 
-    /// When each of these keys last asked for an image that was reserved.
+    /// When each of these keys was last used, as far as it is written; for a time when that was not yet, when it last asked
+    /// for an image that was reserved.
     pub(crate) async fn last_used(&self, keys: &[ApiKeyId]) -> Result<Vec<(ApiKeyId, Timestamp)>, StoreError> {
         let ids: Vec<Uuid> = keys.iter().map(|key| key.uuid()).collect();
         let rows = within(self.options().report_timeout, async {
@@ -238,8 +278,8 @@ impl Store {
             Ok(select_by_ids!(
                 reader.connection(),
                 (Uuid, Option<i64>),
-                "SELECT k.id, (SELECT g.created_at FROM generations g WHERE g.api_key_id = k.id
-                               ORDER BY g.id DESC LIMIT 1)
+                "SELECT k.id, COALESCE(k.last_used_at, (SELECT g.created_at FROM generations g WHERE g.api_key_id = k.id
+                                                        ORDER BY g.id DESC LIMIT 1))
                  FROM api_keys k WHERE k.id",
                 &ids,
                 "",
@@ -249,5 +289,45 @@ impl Store {
         .await?;
         let used = |(id, at): (Uuid, Option<i64>)| Some((ApiKeyId::from_uuid(id), Timestamp::from_micros(at?)));
         Ok(rows.into_iter().filter_map(used).collect())
+    }
+
+    /// Writes when keys were last used; a later use that another replica has written stays.
+    pub(crate) async fn write_uses(&self, uses: &[(ApiKeyId, Timestamp)]) -> Result<(), StoreError> {
+        within(self.options().write_timeout, async {
+            let mut transaction = self.begin().await?;
+            match transaction.connection() {
+                // Locked in one order by every replica, so that no two wait for each other.
+                Either::Postgres(connection) => {
+                    let ids: Vec<Uuid> = uses.iter().map(|(key, _)| key.uuid()).collect();
+                    let times: Vec<i64> = uses.iter().map(|(_, at)| at.micros()).collect();
+                    sqlx::query(
+                        "WITH used AS (
+                             SELECT k.id, u.at FROM UNNEST($1::uuid[], $2::bigint[]) AS u (id, at)
+                             JOIN api_keys k ON k.id = u.id AND COALESCE(k.last_used_at, 0) < u.at
+                             ORDER BY k.id FOR NO KEY UPDATE OF k)
+                         UPDATE api_keys SET last_used_at = used.at FROM used WHERE api_keys.id = used.id",
+                    )
+                    .bind(ids)
+                    .bind(times)
+                    .execute(connection)
+                    .await?;
+                }
+                Either::Sqlite(connection) => {
+                    let pairs: Vec<(String, i64)> =
+                        uses.iter().map(|(key, at)| (key.uuid().simple().to_string(), at.micros())).collect();
+                    sqlx::query(
+                        "UPDATE api_keys SET last_used_at = u.at
+                         FROM (SELECT unhex(json_extract(value, '$[0]')) AS id, json_extract(value, '$[1]') AS at
+                               FROM json_each($1)) AS u
+                         WHERE api_keys.id = u.id AND COALESCE(api_keys.last_used_at, 0) < u.at",
+                    )
+                    .bind(serde_json::to_string(&pairs).unwrap_or_default())
+                    .execute(connection)
+                    .await?;
+                }
+            }
+            transaction.commit().await
+        })
+        .await
     }
 }

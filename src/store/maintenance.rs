@@ -4,12 +4,19 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::clock::{postgres_now, sqlite_now};
 use super::connection::{AnyConnection, Either, WriteTransaction, on_both, within};
 use super::{Store, StoreError};
 use crate::domain::Timestamp;
 
 /// How long a replica that gives no sign of life is remembered.
 const REPLICA_MEMORY: Duration = Duration::from_hours(24);
+
+/// How long a deleted file is remembered: longer than the day that it counts for.
+const FILES_MEMORY: Duration = Duration::from_hours(48);
+
+/// How long an upload may take.
+const LONGEST_UPLOAD: Duration = Duration::from_hours(1);
 
 /// How long what was reserved in a second is kept, for replicas whose clocks differ.
 const COUNTS_MEMORY_SECONDS: i64 = 600;
@@ -22,14 +29,14 @@ pub(super) const PARTITIONS_LOCK: i64 = 0x696d_6167_6567_6174;
 pub struct Purged {
     /// Idempotency keys.
     pub idempotency_keys: u64,
-    /// Prompts.
-    pub prompts: u64,
     /// Seconds that were counted for rate limits.
     pub counts: u64,
     /// Requests that nobody resent.
     pub requests: u64,
     /// Replicas that have long been gone.
     pub replicas: u64,
+    /// Deleted files whose day is over, and files that were announced and never uploaded.
+    pub files: u64,
 }
 
 impl WriteTransaction {
@@ -55,13 +62,26 @@ impl Store {
     }
 
     /// Records that a replica is alive.
-    pub(crate) async fn heartbeat(&self, replica: Uuid, at: Timestamp) -> Result<(), StoreError> {
+    pub(crate) async fn heartbeat(&self, replica: Uuid) -> Result<(), StoreError> {
+        macro_rules! beat {
+            ($now:expr) => {
+                concat!(
+                    "INSERT INTO replicas (id, heartbeat_at) VALUES ($1, ",
+                    $now,
+                    ") ON CONFLICT (id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at"
+                )
+            };
+        }
         let written = within(self.options().write_timeout, async {
             let mut transaction = self.begin().await?;
-            on_both!(transaction.connection(), connection =>
-                sqlx::query("INSERT INTO replicas (id, heartbeat_at) VALUES ($1, $2)
-                             ON CONFLICT (id) DO UPDATE SET heartbeat_at = excluded.heartbeat_at")
-                    .bind(replica).bind(at.micros()).execute(connection).await.map(drop))?;
+            match transaction.connection() {
+                Either::Postgres(connection) => {
+                    sqlx::query(beat!(postgres_now!())).bind(replica).execute(connection).await.map(drop)
+                }
+                Either::Sqlite(connection) => {
+                    sqlx::query(beat!(sqlite_now!())).bind(replica).execute(connection).await.map(drop)
+                }
+            }?;
             transaction.commit().await
         })
         .await;
@@ -88,9 +108,10 @@ impl Store {
     /// Removes what has expired by `now`: at most `limit` rows of each kind.
     pub(crate) async fn purge(&self, now: Timestamp, limit: u32) -> Result<Purged, StoreError> {
         let limit = i64::from(limit);
-        let gone = Timestamp::from_micros(
-            now.micros().saturating_sub(i64::try_from(REPLICA_MEMORY.as_micros()).unwrap_or(i64::MAX)),
-        );
+        let before = |memory: Duration| {
+            Timestamp::from_micros(now.micros().saturating_sub(i64::try_from(memory.as_micros()).unwrap_or(i64::MAX)))
+        };
+        let gone = before(REPLICA_MEMORY);
         within(self.options().write_timeout, async {
             let mut transaction = self.begin().await?;
             let purged = on_both!(transaction.connection(), connection => Purged {
@@ -99,10 +120,6 @@ impl Store {
                          SELECT project_id, key FROM idempotency_keys WHERE expires_at <= $1 LIMIT $2)
                      AND expires_at <= $1")
                     .bind(now.micros()).bind(limit).execute(&mut *connection).await?.rows_affected(),
-                prompts: sqlx::query(
-                    "UPDATE generations SET prompt = NULL, prompt_expires_at = NULL WHERE id IN (
-                         SELECT id FROM generations WHERE prompt_expires_at <= $1 LIMIT $2)")
-                    .bind(now.micros()).bind(limit).execute(&mut *connection).await?.rows_affected(),
                 counts: sqlx::query("DELETE FROM request_counts WHERE second < $1")
                     .bind(now.seconds() - COUNTS_MEMORY_SECONDS)
                     .execute(&mut *connection).await?.rows_affected(),
@@ -110,6 +127,10 @@ impl Store {
                     .bind(gone.micros()).execute(&mut *connection).await?.rows_affected(),
                 replicas: sqlx::query("DELETE FROM replicas WHERE heartbeat_at < $1")
                     .bind(gone.micros()).execute(&mut *connection).await?.rows_affected(),
+                files: sqlx::query("DELETE FROM files WHERE deleted_at < $1
+                                    OR (url IS NULL AND deleted_at IS NULL AND created_at < $2)")
+                    .bind(before(FILES_MEMORY).micros()).bind(before(LONGEST_UPLOAD).micros())
+                    .execute(&mut *connection).await?.rows_affected(),
             });
             transaction.commit().await?;
             Ok(purged)

@@ -4,13 +4,16 @@
 //! `BEGIN IMMEDIATE`, batches and partitions differ. Rows come in and go out as the plain values of `rows.rs`; what
 //! may be written is decided above, in `ledger` and `accounts`.
 
+mod adopting;
 mod alerts;
 mod audit;
 mod buckets;
 mod charges;
+mod clock;
 mod connection;
 mod credits;
 mod error;
+mod files;
 mod finishing;
 mod generations;
 mod keys;
@@ -19,6 +22,7 @@ mod maintenance;
 mod migrate;
 mod months;
 mod open;
+mod privacy;
 mod projects;
 mod resends;
 mod reserving;
@@ -46,13 +50,15 @@ pub use alerts::{SpendAlertRecord, Standing};
 pub use audit::{AuditFilter, AuditRecord};
 pub use charges::{BilledAttempt, ChargeFilter, ChargeRecord};
 pub use error::{Outage, StoreError};
+pub use files::FileRecord;
 pub use keys::{KeyFilter, KeyRecord};
 pub use maintenance::Purged;
 pub use open::{StoreOptions, without_password};
-pub use projects::{ProjectChange, ProjectRecord, RateLimit};
+pub use privacy::ProjectErasure;
+pub use projects::{ANY_MODEL, ProjectChange, ProjectRecord, RateLimit};
 pub use rows::{
-    AttemptRecord, Balance, Cursor, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, LedgerEntry,
-    OpenHold, Outcome, Page, Reservation, Submitted,
+    AttemptRecord, Balance, Cursor, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, Late,
+    LedgerEntry, OpenHold, Outcome, Page, Reservation, Submitted,
 };
 pub use service_accounts::ServiceAccountRecord;
 pub use usage::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow};
@@ -70,6 +76,7 @@ pub(crate) use keys::{ACCOUNTS, NewKeyRow, StoredKey};
 pub(crate) use limits::{Asked, CountRow, KeyTerms, LimitRows, RateRow};
 pub use months::MonthContent;
 pub(crate) use months::MonthRange;
+pub(crate) use privacy::Remains;
 pub(crate) use resends::UnansweredRow;
 pub(crate) use reserving::{BalanceRow, Existing, ProjectTerms};
 pub(crate) use sums::{BalanceChange, MonthlyCharge, SumChanges};

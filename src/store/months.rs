@@ -154,6 +154,10 @@ impl Store {
                              CASE WHEN price > 0 THEN images ELSE 0 END AS charged_images, 0 AS refunds, 0 AS refunded
                          FROM generations WHERE id >= $2 AND id < $3 AND settled_at IS NOT NULL
                          UNION ALL
+                         SELECT late_at - late_at % 86400000000, project_id, api_key_id, model, source, COALESCE(size, ''),
+                             0, 0, 0, 0, 0, late_cost, 0, 0, 0, 0
+                         FROM generations WHERE id >= $2 AND id < $3 AND late_at IS NOT NULL
+                         UNION ALL
                          SELECT t.created_at - t.created_at % 86400000000, g.project_id, g.api_key_id, g.model, g.source,
                              COALESCE(g.size, ''), 0, 0, 0, 0, 0, 0, 0, 0, 1, -t.revenue
                          FROM ledger_transactions t JOIN generations g ON g.id = t.generation_id

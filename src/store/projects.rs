@@ -10,6 +10,9 @@ use super::rows::{Cursor, Page};
 use super::{Store, StoreError};
 use crate::domain::{Money, ProjectId, Timestamp};
 
+/// The model of a rate limit that stands for each model without one of its own.
+pub const ANY_MODEL: &str = "*";
+
 /// A project, as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProjectRecord {
@@ -31,6 +34,10 @@ pub struct ProjectRecord {
     pub concurrency_limit: Option<u32>,
     /// How much of a model it may ask for in a minute.
     pub rate_limits: Vec<RateLimit>,
+    /// The most bytes that it may upload in a day (UTC).
+    pub upload_bytes_a_day: Option<u64>,
+    /// The most uploaded files that it may keep.
+    pub kept_files: Option<u64>,
     /// When it was made.
     pub created_at: Timestamp,
     /// Since when it may not be used.
@@ -65,6 +72,10 @@ pub struct ProjectChange {
     pub concurrency_limit: Option<Option<u32>>,
     /// All its rate limits, in place of those before.
     pub rate_limits: Option<Vec<RateLimit>>,
+    /// The most bytes that it may upload in a day; `Some(None)` lifts the limit.
+    pub upload_bytes_a_day: Option<Option<u64>>,
+    /// The most uploaded files that it may keep; `Some(None)` lifts the limit.
+    pub kept_files: Option<Option<u64>>,
 }
 
 #[derive(FromRow)]
@@ -77,6 +88,8 @@ struct ProjectRow {
     policy: Option<String>,
     prompt_retention: i64,
     concurrency_limit: Option<i64>,
+    upload_bytes_a_day: Option<i64>,
+    kept_files: Option<i64>,
     created_at: i64,
     archived_at: Option<i64>,
 }
@@ -93,6 +106,8 @@ impl From<ProjectRow> for ProjectRecord {
             prompt_retention: row.prompt_retention,
             concurrency_limit: row.concurrency_limit.map(small),
             rate_limits: Vec::new(),
+            upload_bytes_a_day: row.upload_bytes_a_day.and_then(|limit| u64::try_from(limit).ok()),
+            kept_files: row.kept_files.and_then(|limit| u64::try_from(limit).ok()),
             created_at: Timestamp::from_micros(row.created_at),
             archived_at: row.archived_at.map(Timestamp::from_micros),
         }
@@ -102,6 +117,10 @@ impl From<ProjectRow> for ProjectRecord {
 /// A limit as it was written: above zero, and never beyond 32 bits.
 fn small(limit: i64) -> u32 {
     u32::try_from(limit).unwrap_or(u32::MAX)
+}
+
+fn signed(limit: u64) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 /// Puts rate limits to their projects.
@@ -123,7 +142,7 @@ macro_rules! select_projects {
     ($rest:literal) => {
         concat!(
             "SELECT id, name, is_default, prepaid, spend_limit, policy, prompt_retention, concurrency_limit,
-                 created_at, archived_at
+                 upload_bytes_a_day, kept_files, created_at, archived_at
              FROM projects ",
             $rest
         )
@@ -166,15 +185,22 @@ impl WriteTransaction {
         Ok(with_rates(row.map(ProjectRecord::from).into_iter().collect(), rates).pop())
     }
 
-    /// Writes what may change about a project.
-    pub(crate) async fn update_project(&mut self, project: &ProjectRecord) -> Result<(), StoreError> {
+    /// Writes what may change about a project. Where it may keep prompts for a shorter time than before, or is archived,
+    /// those that are kept are shortened from now on.
+    pub(crate) async fn update_project(&mut self, project: &ProjectRecord, now: Timestamp) -> Result<(), StoreError> {
         let touched = on_both!(self.connection(), connection =>
             sqlx::query("UPDATE projects SET name = $2, prepaid = $3, spend_limit = $4, policy = $5,
-                             prompt_retention = $6, archived_at = $7, concurrency_limit = $8 WHERE id = $1")
+                             prompt_retention = $6, archived_at = $7, concurrency_limit = $8, upload_bytes_a_day = $9,
+                             kept_files = $10,
+                             shorten_prompts_at = CASE
+                                 WHEN prompt_retention > $6 OR (archived_at IS NULL AND CAST($7 AS BIGINT) IS NOT NULL) THEN $11
+                                 ELSE shorten_prompts_at END
+                         WHERE id = $1")
                 .bind(project.id.uuid()).bind(project.name.as_str()).bind(project.prepaid)
                 .bind(project.spend_limit.map(Money::nanos)).bind(project.policy.as_deref())
                 .bind(project.prompt_retention).bind(project.archived_at.map(Timestamp::micros))
-                .bind(project.concurrency_limit.map(i64::from))
+                .bind(project.concurrency_limit.map(i64::from)).bind(project.upload_bytes_a_day.map(signed))
+                .bind(project.kept_files.map(signed)).bind(now.micros())
                 .execute(connection).await.map(|done| done.rows_affected()))?;
         must_touch("projects", touched, 1)?;
         self.write_rate_limits(project).await

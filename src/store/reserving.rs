@@ -194,9 +194,9 @@ pub(super) async fn insert_generations_sqlite(
         let forget_at = prompt.as_ref().and(*forget_at).map(Timestamp::micros);
         sqlx::query(
             "INSERT INTO generations (id, project_id, api_key_id, request_id, state, owner, source, model, provider,
-                 endpoint, num_images, size, parameters, prompt, prompt_expires_at, end_user,
+                 endpoint, num_images, size, parameters, terms, prompt, prompt_expires_at, end_user,
                  cancel_if_client_leaves, created_at, deadline_at, hold)
-             VALUES ($1, $2, $3, $4, 'queued', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+             VALUES ($1, $2, $3, $4, 'queued', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
         )
         .bind(r.id.uuid())
         .bind(r.project_id.uuid())
@@ -210,6 +210,7 @@ pub(super) async fn insert_generations_sqlite(
         .bind(i64::from(r.num_images))
         .bind(r.size.as_deref())
         .bind(r.parameters.as_str())
+        .bind(r.terms.as_deref())
         .bind(prompt)
         .bind(forget_at)
         .bind(r.user.as_deref().map(without_nul))

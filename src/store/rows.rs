@@ -30,6 +30,8 @@ pub struct Reservation {
     pub size: Option<String>,
     /// The normalized parameters as JSON, without the prompt.
     pub parameters: String,
+    /// How each model that may make it is charged, as JSON.
+    pub terms: Option<String>,
     /// The prompt; stored only if the project keeps prompts.
     pub prompt: Option<String>,
     /// The customer's own name for its user.
@@ -70,8 +72,6 @@ pub struct Submitted {
     pub generation: GenerationId,
     /// One for the first submit, two for the first fallback and so on.
     pub attempt: u32,
-    /// The replica that submitted; the generation must be its own.
-    pub owner: Uuid,
     /// Where it was sent.
     pub endpoint: String,
     /// The label of the provider key, never the key.
@@ -93,6 +93,8 @@ pub struct Submitted {
 pub struct Finish {
     /// Which generation.
     pub generation: GenerationId,
+    /// The latest attempt that whoever ends it knows of; 0 for none. Where there is a later one it does not end.
+    pub attempt: u32,
     /// The model that was asked last: a fallback's where the first one was unavailable. `None` is the one recorded.
     pub model: Option<String>,
     /// Its last state.
@@ -121,6 +123,25 @@ pub struct Finish {
     pub reason: String,
     /// Whether its idempotency key becomes free at once, for failures that may succeed later.
     pub release_idempotency_key: bool,
+}
+
+/// What was seen of a generation after it had ended without it.
+#[derive(Debug, Clone)]
+pub struct Late {
+    /// Which generation.
+    pub generation: GenerationId,
+    /// When; the time that usage counts the cost under.
+    pub at: Timestamp,
+    /// What the provider charges us.
+    pub cost: Money,
+    /// Where the cost comes from.
+    pub cost_source: CostSource,
+    /// The provider's billable units, if it named them.
+    pub billable_units: Option<Fixed>,
+    /// The provider's price of one such unit in dollars.
+    pub unit_price: Option<Fixed>,
+    /// The provider-neutral result as JSON, if there is one: it can be fetched.
+    pub answer: Option<String>,
 }
 
 /// A generation as the books know it.
@@ -152,6 +173,8 @@ pub struct GenerationRecord {
     pub size: Option<String>,
     /// The normalized parameters as JSON, without the prompt.
     pub parameters: String,
+    /// How each model that may make it is charged, as JSON.
+    pub terms: Option<String>,
     /// The prompt, while it is kept.
     pub prompt: Option<String>,
     /// The customer's own name for its user.
@@ -166,6 +189,8 @@ pub struct GenerationRecord {
     pub started_at: Option<Timestamp>,
     /// The most it can cost the project.
     pub hold: Money,
+    /// Since when its content is gone: prompt, parameters, answer, images.
+    pub erased_at: Option<Timestamp>,
     /// The latest submit.
     pub attempt: Option<AttemptRecord>,
     /// How it ended, once it has.
@@ -179,8 +204,10 @@ pub struct Outcome {
     pub settled_at: Timestamp,
     /// What the project paid.
     pub price: Money,
-    /// What it cost us.
+    /// What it cost us, also what came to light after its end.
     pub cost: Money,
+    /// When something came to light after its end.
+    pub late_at: Option<Timestamp>,
     /// Where the cost comes from.
     pub cost_source: CostSource,
     /// The provider's billable units.

@@ -115,7 +115,8 @@ fn statements() -> Vec<(String, bool, bool)> {
             if !["SELECT", "INSERT", "UPDATE", "DELETE", "WITH"].contains(&first) || part {
                 continue;
             }
-            let postgres = ["UNNEST", "ANY(", "pg_", "regclass", "FOR UPDATE", "UPDATE generations g"];
+            let postgres =
+                ["UNNEST", "ANY(", "pg_", "regclass", "FOR UPDATE", "FOR NO KEY UPDATE", "UPDATE generations g"];
             let sqlite = text.contains("json_each");
             found.insert((text.to_owned(), !sqlite, !postgres.iter().any(|word| text.contains(word))));
         }

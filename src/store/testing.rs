@@ -7,7 +7,7 @@ use sqlx::{ConnectOptions, Connection, Executor};
 
 use super::connection::{WriteTransaction, on_both};
 use super::{KeyKind, KeyOrigin, KeyRecord, NewKeyRow, ProjectRecord, Store, StoreError, StoreOptions};
-use crate::domain::{ApiKeyId, IdSource, Money, ProjectId, SystemIds, Timestamp};
+use crate::domain::{ApiKeyId, IdSource, Money, ProjectId, Role, Scopes, SystemIds, Timestamp};
 
 /// Names the server on which each test makes a database of its own.
 const SERVER: &str = "IMAGEGATE_TEST_POSTGRES";
@@ -16,8 +16,36 @@ const SERVER: &str = "IMAGEGATE_TEST_POSTGRES";
 #[derive(Debug, Clone)]
 pub(crate) struct TestDatabase {
     pub(crate) address: String,
-    /// Removes the folder of a SQLite file when the test is over.
-    _folder: Option<Arc<tempfile::TempDir>>,
+    _kept: Arc<Kept>,
+}
+
+/// What is removed when the test is over.
+#[derive(Debug)]
+enum Kept {
+    Folder { _folder: tempfile::TempDir },
+    Postgres { server: String, name: String },
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let Self::Postgres { server, name } = self else { return };
+        let drop_database = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+        let server = server.clone();
+        // A test's own runtime may be at its end.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(on_server(&server, &[drop_database]));
+        });
+        dropped.join().unwrap();
+    }
+}
+
+async fn on_server(server: &str, statements: &[String]) {
+    let mut connection = server.parse::<sqlx::postgres::PgConnectOptions>().unwrap().connect().await.unwrap();
+    for statement in statements {
+        connection.execute(sqlx::AssertSqlSafe(statement.as_str())).await.unwrap();
+    }
+    connection.close().await.unwrap();
 }
 
 impl TestDatabase {
@@ -25,7 +53,7 @@ impl TestDatabase {
     pub(crate) fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let address = format!("sqlite://{}", folder.path().join("books/imagegate.db").display());
-        Self { address, _folder: Some(Arc::new(folder)) }
+        Self { address, _kept: Arc::new(Kept::Folder { _folder: folder }) }
     }
 
     /// A new database on the test server.
@@ -36,14 +64,10 @@ impl TestDatabase {
             panic!("{SERVER} is not set: run ./test.sh, which starts a PostgreSQL server for the tests")
         });
         let name = format!("imagegate_test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let mut connection = server.parse::<sqlx::postgres::PgConnectOptions>().unwrap().connect().await.unwrap();
-        for statement in [format!("DROP DATABASE IF EXISTS {name}"), format!("CREATE DATABASE {name}")] {
-            connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
-        }
-        connection.close().await.unwrap();
+        on_server(&server, &[format!("DROP DATABASE IF EXISTS {name}"), format!("CREATE DATABASE {name}")]).await;
         let mut url = url::Url::parse(&server).unwrap();
         url.set_path(&name);
-        Self { address: url.to_string(), _folder: None }
+        Self { address: url.to_string(), _kept: Arc::new(Kept::Postgres { server, name }) }
     }
 
     /// Opens it, without migrating.
@@ -138,6 +162,10 @@ impl Store {
             expires_at: None,
             revoked_at: None,
             generates_for: None,
+            scopes: Scopes::ALL,
+            role: Role::Owner,
+            allowed_addresses: None,
+            last_used_at: None,
         };
         terms(&mut record);
         let row = NewKeyRow { record, hash: SystemIds.secret().unwrap() };
@@ -152,7 +180,7 @@ impl Store {
         let mut transaction = self.begin().await.unwrap();
         let mut project = transaction.project(id).await.unwrap().unwrap();
         terms(&mut project);
-        transaction.update_project(&project).await.unwrap();
+        transaction.update_project(&project, project.created_at).await.unwrap();
         transaction.commit().await.unwrap();
     }
 }

@@ -233,7 +233,7 @@ on_both_databases! {
             runtime.block_on(async {
                 for _ in 0..3 {
                     assert!(asked.balance(project, NOW).await.unwrap().is_some());
-                    asked.heartbeat(SystemIds.uuid(), NOW).await.unwrap();
+                    asked.heartbeat(SystemIds.uuid()).await.unwrap();
                 }
             });
         })
@@ -241,7 +241,7 @@ on_both_databases! {
         .unwrap();
         for _ in 0..10 {
             assert_eq!(store.balance(project, NOW).await.unwrap().unwrap().held, Money::ZERO);
-            store.heartbeat(SystemIds.uuid(), NOW).await.unwrap();
+            store.heartbeat(SystemIds.uuid()).await.unwrap();
         }
         assert_eq!(store.generation(GenerationId::from_uuid(SystemIds.uuid())).await.unwrap(), None);
     }
@@ -336,7 +336,8 @@ async fn a_folder_that_cannot_be_made_is_told() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_postgres_a_month_of_generations_can_be_dropped_and_the_ledger_stays() {
-    let store = TestDatabase::postgres().await.store().await;
+    let database = TestDatabase::postgres().await;
+    let store = database.store().await;
     let (project, key) = store.add_project(NOW).await;
     let (project, key) = (project.uuid(), key.uuid());
     store
@@ -360,7 +361,8 @@ async fn on_postgres_a_month_of_generations_can_be_dropped_and_the_ledger_stays(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_postgres_every_constraint_carries_the_name_of_its_table() {
-    let store = TestDatabase::postgres().await.store().await;
+    let database = TestDatabase::postgres().await;
+    let store = database.store().await;
     let others = "SELECT COUNT(*) FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid
                   JOIN pg_namespace n ON n.oid = t.relnamespace
                   WHERE n.nspname = 'public' AND t.relname NOT LIKE '\\_sqlx%' AND NOT t.relispartition

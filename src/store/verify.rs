@@ -31,7 +31,7 @@ const KEPT: &str = "(SELECT * FROM generations k WHERE NOT EXISTS (
     SELECT 1 FROM dropped_months d WHERE k.id >= d.first_id AND k.id < d.before_id))";
 
 /// What must be equal, and the query for the rows where it is not.
-const CHECKS: [(&str, &str); 14] = [
+const CHECKS: [(&str, &str); 15] = [
     (
         "the sum of the entries of a ledger transaction",
         "SELECT transaction_id AS subject, CAST(SUM(amount) AS BIGINT) AS found, CAST(0 AS BIGINT) AS expected
@@ -120,9 +120,16 @@ const CHECKS: [(&str, &str); 14] = [
     ),
     (
         "the cost in the ledger of a generation",
-        "SELECT g.id AS subject, COALESCE(t.cost_of_sales, 0) AS found, COALESCE(g.cost, 0) AS expected
+        "SELECT g.id AS subject, COALESCE(t.cost_of_sales, 0) AS found, COALESCE(g.cost, 0) + g.late_cost AS expected
          FROM generations g LEFT JOIN ledger_transactions t ON t.id = g.id
-         WHERE COALESCE(t.cost_of_sales, 0) <> COALESCE(g.cost, 0)",
+         WHERE COALESCE(t.cost_of_sales, 0) <> COALESCE(g.cost, 0) + g.late_cost",
+    ),
+    (
+        // Without the provider's id nobody could find on its bill what was paid.
+        "the number of attempts of a generation that has cost us (at least one)",
+        "SELECT g.id AS subject, CAST(0 AS BIGINT) AS found, CAST(1 AS BIGINT) AS expected
+         FROM generations g WHERE g.cost + g.late_cost > 0
+             AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.generation_id = g.id)",
     ),
     (
         "the generation of an attempt or a charge (whether it is there)",
@@ -158,6 +165,10 @@ const CHECKS: [(&str, &str); 14] = [
                  images, megapixels, price, cost, CASE WHEN price > 0 THEN 1 ELSE 0 END,
                  CASE WHEN price > 0 THEN images ELSE 0 END, 0, 0
              FROM {generations} g WHERE settled_at IS NOT NULL
+             UNION ALL
+             SELECT -1, late_at - late_at % 86400000000, project_id, api_key_id, model, source, COALESCE(size, ''), 0, 0,
+                 0, 0, 0, late_cost, 0, 0, 0, 0
+             FROM {generations} g WHERE late_at IS NOT NULL
              UNION ALL
              SELECT -1, day, project_id, api_key_id, model, source, size, requests, failures, images, megapixels,
                  price, cost, charges, charged_images, refunds, refunded

@@ -9,7 +9,7 @@ use super::connection::{Either, on_both, within};
 use super::error::must_touch;
 use super::rows::{Cursor, Page, Reservation};
 use super::words::{WebhookForm, WebhookState};
-use super::{Store, StoreError};
+use super::{AuditRecord, Store, StoreError};
 use crate::domain::{GenerationId, ProjectId, Timestamp, WebhookDeliveryId};
 
 /// A call that a customer wants when a generation has ended.
@@ -405,13 +405,14 @@ impl Store {
         .await
     }
 
-    /// Gives a project a new secret; the one it has signs as well until `until`.
+    /// Gives a project a new secret; the one it has signs as well until `until`. With its entry of the audit log.
     pub(crate) async fn rotate_webhook_secret(
         &self,
         project: ProjectId,
         secret: &[u8],
         now: Timestamp,
         until: Timestamp,
+        audit: &AuditRecord,
     ) -> Result<(), StoreError> {
         within(self.options().write_timeout, async {
             let mut transaction = self.begin().await?;
@@ -422,6 +423,7 @@ impl Store {
                     .bind(project.uuid()).bind(secret).bind(now.micros()).bind(until.micros())
                     .execute(connection).await.map(|done| done.rows_affected()))?;
             must_touch("webhook_secrets", touched, 1)?;
+            transaction.insert_audit(audit).await?;
             transaction.commit().await
         })
         .await

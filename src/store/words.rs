@@ -240,7 +240,8 @@ words!(
 );
 
 words!(
-    /// What the audit log tells of: OpenAI's event types, and those for which it has none: `spend_alert.…`, money.
+    /// What the audit log tells of: OpenAI's event types, and those for which it has none: `spend_alert.…`, money, what was
+    /// read, uploaded, erased.
     AuditEvent {
         /// A key was made.
         ApiKeyCreated = "api_key.created",
@@ -278,6 +279,28 @@ words!(
         ProjectCredited = "project.credited",
         /// A charge was given back, whole or in part.
         GenerationRefunded = "generation.refunded",
+        /// The content of a generation was erased: prompt, parameters, images.
+        GenerationErased = "generation.content_erased",
+        /// The erasure of all that a project has made was asked for.
+        ProjectErased = "project.content_erased",
+        /// Somebody read a kept prompt.
+        PromptRead = "prompt.read",
+        /// A project's webhook secret was read.
+        WebhookSecretRead = "webhook_secret.read",
+        /// A project's webhook secret was changed.
+        WebhookSecretRotated = "webhook_secret.rotated",
+        /// Rows were read in bulk, as CSV or NDJSON.
+        DataExported = "data.exported",
+        /// An input file was uploaded.
+        FileCreated = "file.created",
+        /// An uploaded file was deleted.
+        FileDeleted = "file.deleted",
+        /// Somebody signed in at the console.
+        LoginSucceeded = "login.succeeded",
+        /// Somebody tried to sign in at the console with a key that is not good.
+        LoginFailed = "login.failed",
+        /// Somebody signed out of the console.
+        LogoutSucceeded = "logout.succeeded",
         /// A month of generations was dropped.
         GenerationsDropped = "generations.dropped",
     }

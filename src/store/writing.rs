@@ -184,10 +184,10 @@ fn add_generations(statement: &mut Statement, rows: &[NewGeneration<'_>]) {
         "generations",
         rows.len(),
         "INSERT INTO generations (id, project_id, api_key_id, request_id, state, owner, source, model, provider, endpoint,
-             num_images, size, parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at,
+             num_images, size, parameters, terms, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at,
              deadline_at, hold)
          SELECT id, project_id, api_key_id, request_id, 'queued', owner, source, model, provider, endpoint, num_images,
-             size, parameters, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at, deadline_at, hold",
+             size, parameters, terms, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at, deadline_at, hold",
     );
     statement.column("uuid", column(rows, |(r, _)| r.id.uuid()));
     statement.column("uuid", column(rows, |(r, _)| r.project_id.uuid()));
@@ -201,6 +201,7 @@ fn add_generations(statement: &mut Statement, rows: &[NewGeneration<'_>]) {
     statement.column("bigint", column(rows, |(r, _)| i64::from(r.num_images)));
     statement.column("text", column(rows, |(r, _)| r.size.as_deref()));
     statement.column("text", column(rows, |(r, _)| r.parameters.as_str()));
+    statement.column("text", column(rows, |(r, _)| r.terms.as_deref()));
     statement.column("text", column(rows, stored_prompt));
     statement.column("bigint", column(rows, |row| stored_prompt(row).and(row.1).map(Timestamp::micros)));
     statement.column("text", column(rows, |(r, _)| r.user.as_deref().map(without_nul)));
@@ -210,7 +211,7 @@ fn add_generations(statement: &mut Statement, rows: &[NewGeneration<'_>]) {
     statement.column("bigint", column(rows, |(r, _)| r.hold.nanos()));
     statement.end(
         "AS n (id, project_id, api_key_id, request_id, owner, source, model, provider, endpoint, num_images, size, parameters,
-             prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at, deadline_at, hold)",
+             terms, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at, deadline_at, hold)",
     );
 }
 

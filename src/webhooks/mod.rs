@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::domain::{Clock, GenerationId, IdSource, ProjectId, Timestamp, WebhookDeliveryId};
 use crate::meters::SharedMeters;
-use crate::store::{Store, StoreError};
+use crate::store::{AuditRecord, Store, StoreError};
 
 pub use crate::store::{Cursor, Page, Webhook, WebhookAttempt, WebhookDelivery, WebhookForm, WebhookState};
 pub use sign::WebhookSecret;
@@ -115,11 +115,12 @@ impl Webhooks {
     }
 
     /// A new secret; the one before signs as well for a day, so that a receiver can change over.
-    pub async fn rotate_secret(&self, project: ProjectId) -> Result<WebhookSecret, WebhookError> {
+    /// The entry of the audit log is written with it, or neither is.
+    pub async fn rotate_secret(&self, project: ProjectId, audit: &AuditRecord) -> Result<WebhookSecret, WebhookError> {
         self.secret(project).await?;
         let secret = self.ids.secret().map_err(WebhookError::NoRandomness)?;
         let now = self.clock.now();
-        self.store.rotate_webhook_secret(project, &secret, now, now.plus(OVERLAP)).await?;
+        self.store.rotate_webhook_secret(project, &secret, now, now.plus(OVERLAP), audit).await?;
         self.secret(project).await
     }
 

@@ -24,8 +24,8 @@ pub enum TargetError {
     /// It carries a password, which would end up in the delivery log.
     #[error("must not carry a user name or password: check the signature instead")]
     Credentials,
-    /// It is not on the public internet.
-    #[error("must be an address on the public internet, not `{0}`")]
+    /// It is not on the public internet, or leads nowhere; one text for both, which tells nothing about private networks.
+    #[error("`{0}` does not lead to an address on the public internet")]
     Private(String),
 }
 
@@ -74,8 +74,9 @@ struct PublicOnly;
 impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let public: Vec<SocketAddr> = found.filter(|address| is_public(address.ip())).collect();
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await;
+            let public: Vec<SocketAddr> =
+                found.into_iter().flatten().filter(|address| is_public(address.ip())).collect();
             if public.is_empty() {
                 return Err(TargetError::Private(name.as_str().to_owned()).into());
             }

@@ -256,7 +256,7 @@ async fn every_example_of_every_model_is_made_and_costs_what_the_catalogue_says(
     assert!(drifts.is_empty(), "{drifts:#?}");
     let billed = rows.iter().filter(|row| row["cost_source"] == "billed").count();
     assert!(billed * 2 > count, "most are billed by units: {billed} of {count}");
-    assert_eq!((rows.len(), &house.readiness().await["cost_drifts"]), (count, &json!(0)));
+    assert_eq!((rows.len(), &house.gateway.readiness().await["cost_drifts"]), (count, &json!(0)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

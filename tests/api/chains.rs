@@ -181,7 +181,7 @@ async fn a_key_that_fal_refuses_rests_and_another_one_works() {
         let (status, body) = house.ask(&json!({"model": "flux/dev", "prompt": "a"})).await;
         assert_eq!(status, 201, "{body}");
     }
-    let readiness = house.readiness().await;
+    let readiness = house.gateway.readiness().await;
     assert_eq!(readiness["status"], "degraded");
     let provider = &readiness["providers"][0];
     assert_eq!((&provider["name"], &provider["status"]), (&json!("fal"), &json!("degraded")));
@@ -211,7 +211,7 @@ async fn each_key_has_its_own_limit_of_open_requests() {
     let watch = async {
         let mut most = 0;
         while !answered.get() {
-            let readiness = house.readiness().await;
+            let readiness = house.gateway.readiness().await;
             for key in readiness["providers"][0]["keys"].as_array().unwrap() {
                 assert_eq!(key["limit"], 2);
                 most = most.max(key["open"].as_u64().unwrap());
@@ -236,7 +236,7 @@ async fn a_result_that_cannot_be_read_holds_no_place_at_the_key() {
     house.misbehave(broken).await;
     let (status, body) = house.ask(&json!({"model": "flux/dev", "prompt": "broken"})).await;
     assert_eq!(status, 502, "{body}");
-    assert_eq!(house.readiness().await["providers"][0]["keys"][0]["open"], 0);
+    assert_eq!(house.gateway.readiness().await["providers"][0]["keys"][0]["open"], 0);
     let (status, body) = house.ask(&json!({"model": "flux/dev", "prompt": "whole"})).await;
     assert_eq!(status, 201, "{body}");
 }
@@ -250,7 +250,7 @@ async fn an_endpoint_that_fails_again_and_again_is_left_alone_and_others_work() 
         assert_eq!(house.ask(&body).await.0, 503);
     }
     assert_eq!(house.fal_state().await["misbehaviours"], 5, "after five failures nothing is sent");
-    let readiness = house.readiness().await;
+    let readiness = house.gateway.readiness().await;
     assert_eq!(readiness["status"], "degraded");
     assert_eq!(readiness["providers"][0]["resting_endpoints"][0]["endpoint"], "fal-ai/flux/dev");
     assert_eq!(house.ask(&json!({"model": "flux-realism", "prompt": "a"})).await.0, 201);
@@ -261,5 +261,5 @@ async fn an_endpoint_that_fails_again_and_again_is_left_alone_and_others_work() 
     assert!(reset.send().await.unwrap().status().is_success());
     tokio::time::sleep(Duration::from_secs(wait)).await;
     assert_eq!(house.ask(&body).await.0, 201);
-    assert_eq!(house.readiness().await["status"], "ready");
+    assert_eq!(house.gateway.readiness().await["status"], "ready");
 }

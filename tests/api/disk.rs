@@ -17,7 +17,7 @@ use crate::support::{
 /// Waits for `/readyz` to have this status and returns its body.
 async fn readiness(gateway: &Gateway, status: StatusCode) -> Value {
     eventually(Duration::from_secs(5), || async {
-        let answer = gateway.request(Method::GET, "/readyz").send().await.unwrap();
+        let answer = gateway.admin(Method::GET, "/readyz").send().await.unwrap();
         if answer.status() == status { Some(answer.json().await.unwrap()) } else { None }
     })
     .await
@@ -38,7 +38,7 @@ fn file_of(house: &House) -> PathBuf {
 /// Lets no file of the process grow beyond `bytes`; what a full disk does, for one process and without a disk.
 fn limit_files(gateway: &Gateway, bytes: &str) {
     let limit = format!("--fsize={bytes}:unlimited");
-    let status = Command::new("prlimit").args(["--pid", &gateway.pid().to_string(), &limit]).status().unwrap();
+    let status = Command::new("prlimit").args(["--pid", &gateway.process().to_string(), &limit]).status().unwrap();
     assert!(status.success());
 }
 

@@ -53,7 +53,7 @@ async fn every_error_has_the_one_shape(kind: Database) {
             images,
         ),
         (gateway.request(Method::POST, images).json(&t_rex()), StatusCode::UNAUTHORIZED, "invalid_api_key", images),
-        (gateway.request(Method::GET, "/v1/nothing"), StatusCode::UNAUTHORIZED, "invalid_api_key", "/v1/nothing"),
+        (gateway.request(Method::GET, "/v1/nothing"), StatusCode::NOT_FOUND, "not_found", "/v1/nothing"),
         (
             gateway.request(Method::POST, images).bearer_auth("wrong-wrong-wrong").json(&t_rex()),
             StatusCode::UNAUTHORIZED,

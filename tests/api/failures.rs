@@ -258,6 +258,6 @@ async fn what_fal_bills_otherwise_than_computed_is_counted_logged_and_shown_to_o
     assert_eq!((&wrong["cost_source"], &wrong["cost_usd"]), (&json!("billed"), &json!("0.075000000")));
     assert_eq!((&wrong["drift_usd"], &wrong["price_usd"]), (&json!("0.050000000"), &json!("0.025000000")));
     assert_eq!((&right["cost_usd"], right.get("drift_usd")), (&json!("0.025000000"), None));
-    assert_eq!(house.readiness().await["cost_drifts"], 1);
+    assert_eq!(house.gateway.readiness().await["cost_drifts"], 1);
     assert!(house.gateway.log().contains("bills another amount than the catalogue computes"));
 }

@@ -81,9 +81,11 @@ async fn a_delivered_image_is_kept_and_served_by_us(kind: Database) {
     assert_eq!(header(head.headers(), "content-length"), bytes.len().to_string());
 
     // Nothing else is reached by such an address.
-    for name in [format!("{id}/2.jpg"), format!("{id}/..%2f..%2fbooks.db"), format!("..%2f{id}/0.jpg")] {
+    let beyond =
+        [format!("{id}/..%2f..%2fbooks.db"), format!("..%2f{id}/0.jpg")].map(|name| (name, StatusCode::BAD_REQUEST));
+    for (name, status) in [(format!("{id}/2.jpg"), StatusCode::NOT_FOUND)].into_iter().chain(beyond) {
         let answer = client().get(format!("{}/files/{name}", house.gateway.base)).send().await.unwrap();
-        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{name}");
+        assert_eq!(answer.status(), status, "{name}");
     }
 
     // Later, and as base64, it comes from what is kept: the provider is asked once for each image.
@@ -200,7 +202,7 @@ async fn images_are_kept_in_s3() {
 }
 
 /// A picture of 64 by 64 pixels.
-fn png() -> Vec<u8> {
+pub fn png() -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     image::RgbImage::new(64, 64).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
     bytes.into_inner()
@@ -248,7 +250,10 @@ async fn an_uploaded_image_can_be_used_as_input() {
         base, key, data = sys.stdin.read().split()\n\
         client = openai.OpenAI(base_url=base + '/v1', api_key=key)\n\
         file = client.files.create(file=('cat.png', base64.b64decode(data)), purpose='vision')\n\
-        print(json.dumps([file.id[:5], file.object, file.filename, file.status, file.url[:4]]))";
+        print(json.dumps([file.id[:5], file.object, file.filename, file.status, file.url[:4]]))\n\
+        assert [one.id for one in client.files.list(limit=1)][0] == file.id\n\
+        assert client.files.retrieve(file.id).filename == 'cat.png'\n\
+        assert client.files.delete(file.id).deleted";
     let data = base64::engine::general_purpose::STANDARD.encode(png());
     let said = python(script, &format!("{} {} {data}", house.gateway.base, crate::support::PROJECT_KEY)).await;
     assert_eq!(said.trim(), r#"["file-", "file", "cat.png", "processed", "http"]"#);

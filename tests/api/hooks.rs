@@ -21,6 +21,8 @@ on_both_databases!(
     an_answer_that_was_lost_is_found_again_by_fals_call,
     a_crash_that_lost_the_request_id_is_mended_by_fals_call,
     a_call_with_a_false_signature_counts_for_nothing,
+    a_call_ends_the_wait_for_a_submit_that_hangs,
+    a_call_about_what_was_given_up_books_its_cost_and_brings_its_image,
 );
 
 /// A gateway that fal can call, and can be started again at the same address.
@@ -99,6 +101,51 @@ async fn a_call_with_a_false_signature_counts_for_nothing(kind: Database) {
     let state = fal_state(&place.fal).await;
     assert_eq!((state["accepted_submits"].as_u64(), state["webhooks_delivered"].as_u64()), (Some(1), Some(0)));
     assert!(gateway.log().contains("the signature is not the provider's"));
+}
+
+async fn a_call_ends_the_wait_for_a_submit_that_hangs(kind: Database) {
+    let place = Reachable::new(kind, Duration::from_millis(300)).await;
+    let gateway = place.start().run().await;
+    // fal has the request and the result, and its answer to the submit does not come.
+    misbehave(&place.fal, json!({"times": 1, "do": {"hang_ms": 18_000, "after": true}})).await;
+    let started = Instant::now();
+    let body = read(gateway.generate(&wish()).send().await.unwrap(), StatusCode::CREATED).await;
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+    let row = gateway.ended(body["id"].as_str().unwrap()).await;
+    assert_eq!((&row["state"], &row["price_usd"]), (&json!("succeeded"), &json!("0.025000000")));
+    assert_eq!(row["attempts"].as_array().unwrap().len(), 1);
+    assert_eq!(fal_state(&place.fal).await["accepted_submits"], 1);
+}
+
+async fn a_call_about_what_was_given_up_books_its_cost_and_brings_its_image(kind: Database) {
+    let place = Reachable::new(kind, Duration::from_secs(5)).await;
+    let gateway = place.start().with("IMAGEGATE_DEADLINE", "2s").run().await;
+    let lost = json!({"drop_connection": true, "after": true, "duplicate_webhook": 3, "queue_ms": 0, "run_ms": 5000});
+    misbehave(&place.fal, json!({"times": 1, "do": lost})).await;
+    let ask = || gateway.generate(&wish()).header("idempotency-key", "k").send();
+    let answer = ask().await.unwrap();
+    let id = answer.headers()["x-imagegate-generation-id"].to_str().unwrap().to_owned();
+    read(answer, StatusCode::GATEWAY_TIMEOUT).await;
+    let given_up = gateway.ended(&id).await;
+    assert_eq!((&given_up["state"], &given_up["attempts"]), (&json!("expired"), &json!([])));
+    let path = format!("/admin/v1/generations/{id}");
+    let row = eventually(Duration::from_secs(30), || async {
+        let answer = gateway.admin(reqwest::Method::GET, &path).send().await.unwrap();
+        let row = read(answer, StatusCode::OK).await;
+        (row["cost_usd"] != "0.000000000").then_some(row)
+    })
+    .await;
+    // The end stands, and is free; what fal bills for it is found by its id.
+    assert_eq!((&row["state"], &row["price_usd"]), (&json!("expired"), &json!("0.000000000")));
+    assert_eq!((&row["cost_usd"], &row["settled_at"]), (&json!("0.025000000"), &given_up["settled_at"]));
+    assert!(row["fal_request_id"].is_string());
+    let path = format!("/v1/images/generations/{id}");
+    let fetched = read(gateway.project(reqwest::Method::GET, &path).send().await.unwrap(), StatusCode::OK).await;
+    assert_eq!(fetched["images"].as_array().map(Vec::len), Some(1), "{fetched}");
+    let again = ask().await.unwrap();
+    assert_eq!(again.headers()["idempotent-replayed"], "true");
+    read(again, StatusCode::GATEWAY_TIMEOUT).await;
+    assert_eq!(fal_state(&place.fal).await["accepted_submits"], 1);
 }
 
 /// Our own fal, as far as keys and signatures go: whoever fetches its keys believes what it signs.

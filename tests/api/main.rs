@@ -4,18 +4,26 @@
 #[path = "../common/authority.rs"]
 mod authority;
 mod postgres;
+#[path = "../common/proxy.rs"]
+#[expect(dead_code, reason = "shared with the chaos test")]
+mod proxy;
+#[path = "../common/raw.rs"]
+mod raw;
 mod receiver;
 mod support;
 
 mod account;
 mod admin;
 mod aiml;
+mod audited;
+mod authorization;
 mod away;
 mod books;
 mod catalogue;
 mod chains;
 mod clients;
-mod compatible;
+mod clocks;
+mod commits;
 mod console;
 mod disk;
 mod document;
@@ -27,6 +35,7 @@ mod failures;
 mod fal;
 mod files;
 mod generated;
+mod hardening;
 mod hooks;
 mod images;
 mod inputs;
@@ -36,7 +45,11 @@ mod ledger;
 mod limits;
 mod metrics;
 mod operations;
+mod pauses;
+mod permits;
 mod pooler;
+mod privacy;
+mod quoted;
 mod readme;
 mod recovery;
 mod replicas;
@@ -50,4 +63,5 @@ mod stream;
 mod submits;
 mod terminal;
 mod traces;
+mod uploads;
 mod webhooks;

@@ -35,7 +35,7 @@ async fn readiness(base: &str) -> Option<u16> {
 async fn told_to_stop_it_is_not_ready_at_once_finishes_and_ends_with_zero(kind: Database) {
     let settings = [("IMAGEGATE_SHUTDOWN_DELAY", "10s")];
     let House { gateway, fal, database: _database } = House::with(kind, Duration::from_secs(15), &settings).await;
-    let ready: Value = read(gateway.request(Method::GET, "/readyz").send().await.unwrap(), StatusCode::OK).await;
+    let ready = gateway.readiness().await;
     assert_eq!((&ready["database"], &ready["catalogue"]), (&json!("ok"), &json!("ok")));
     assert_eq!((&ready["providers"][0]["name"], &ready["providers"][0]["reachable"]), (&json!("fal"), &json!(true)));
 

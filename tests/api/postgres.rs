@@ -10,6 +10,7 @@ use tempfile::TempDir;
 pub struct PrivatePostgres {
     folder: TempDir,
     port: u16,
+    settings: Vec<(&'static str, String)>,
 }
 
 /// Where Debian puts PostgreSQL's programs; the newest.
@@ -25,7 +26,7 @@ pub fn is_root() -> bool {
 }
 
 /// As the user `postgres` where we are root: PostgreSQL refuses to run as root.
-fn run(name: &str, arguments: &[&str]) {
+fn run(name: &str, arguments: &[&str], settings: &[(&'static str, String)]) {
     let program = program(name);
     let mut command = if is_root() {
         let mut command = Command::new("runuser");
@@ -34,21 +35,31 @@ fn run(name: &str, arguments: &[&str]) {
     } else {
         Command::new(program)
     };
-    let status =
-        command.args(arguments).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let status = command
+        .args(arguments)
+        .envs(settings.iter().cloned())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     assert!(status.status().unwrap().success(), "{name} {arguments:?} failed");
 }
 
 impl PrivatePostgres {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With these variables in its environment.
+    pub fn start_with(settings: &[(&'static str, String)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         if is_root() {
             let done = Command::new("chown").arg("postgres").arg(folder.path()).status().unwrap();
             assert!(done.success());
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Self { folder, port };
-        run("initdb", &["-D", &server.data(), "-U", "imagegate", "-A", "trust", "-E", "UTF8", "--no-sync"]);
+        let server = Self { folder, port, settings: settings.to_vec() };
+        run("initdb", &["-D", &server.data(), "-U", "imagegate", "-A", "trust", "-E", "UTF8", "--no-sync"], &[]);
         server.start_again();
         server
     }
@@ -69,12 +80,12 @@ impl PrivatePostgres {
             self.folder.path().display()
         );
         let log = self.folder.path().join("log").display().to_string();
-        run("pg_ctl", &["-D", &self.data(), "-w", "-l", &log, "-o", &options, "start"]);
+        run("pg_ctl", &["-D", &self.data(), "-w", "-l", &log, "-o", &options, "start"], &self.settings);
     }
 
     /// As a crash would: nobody is asked to finish.
     pub fn stop(&self) {
-        run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"]);
+        run("pg_ctl", &["-D", &self.data(), "-m", "immediate", "-w", "stop"], &[]);
     }
 
     /// Every process of the server stands still, connections stay open.

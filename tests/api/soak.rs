@@ -100,8 +100,10 @@ async fn whatever_fails_every_image_is_accounted_for_once(kind: Database) {
     });
     futures_util::future::join_all(asks).await;
     // What was late or left by its client comes to its end as well.
-    eventually(Duration::from_mins(2), || async { (house.readiness().await["open_generations"] == 0).then_some(()) })
-        .await;
+    eventually(Duration::from_mins(2), || async {
+        (house.gateway.readiness().await["open_generations"] == 0).then_some(())
+    })
+    .await;
 
     let rows = all_rows(&house).await;
     let open: Vec<&Value> = rows.iter().filter(|row| row["state"] == "queued" || row["state"] == "running").collect();

@@ -105,6 +105,13 @@ impl TestDatabase {
         }
     }
 
+    /// The texts that a query gives, on PostgreSQL.
+    pub async fn texts(&self, query: &'static str) -> Vec<String> {
+        use sqlx::Connection;
+        let mut connection = sqlx::PgConnection::connect(&self.url).await.unwrap();
+        sqlx::query_scalar(query).fetch_all(&mut connection).await.unwrap()
+    }
+
     /// What does not add up, and how many holds are open.
     pub async fn check(url: &str) -> (Vec<Discrepancy>, usize) {
         let store = Store::connect(url, StoreOptions::default()).await.unwrap();
@@ -117,17 +124,21 @@ impl TestDatabase {
 impl Drop for TestDatabase {
     /// Every gateway of the test has been dropped before: it was made later.
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            return;
-        }
-        let url = self.url.clone();
+        let (url, failed) = (self.url.clone(), std::thread::panicking());
         let checked = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(Self::check(&url))
+            runtime.block_on(async {
+                let found = if failed { (Vec::new(), 0) } else { Self::check(&url).await };
+                drop_postgres_database(&url).await;
+                found
+            })
         });
-        let (differences, holds) = checked.join().unwrap();
-        assert!(differences.is_empty(), "the books do not add up: {differences:?}");
-        assert!(holds == 0, "{holds} holds are open after the test");
+        let checked = checked.join();
+        if !failed {
+            let (differences, holds) = checked.unwrap();
+            assert!(differences.is_empty(), "the books do not add up: {differences:?}");
+            assert!(holds == 0, "{holds} holds are open after the test");
+        }
     }
 }
 
@@ -140,6 +151,15 @@ async fn new_postgres_database() -> String {
     sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
     let (base, _) = server.rsplit_once('/').unwrap();
     format!("{base}/{name}")
+}
+
+/// Drops a database of `new_postgres_database`: hundreds of them would fill the disk of a small machine.
+async fn drop_postgres_database(url: &str) {
+    use sqlx::Connection;
+    let Some((_, name)) = url.rsplit_once("/t_") else { return };
+    let mut connection = sqlx::PgConnection::connect(&tool("IMAGEGATE_TEST_POSTGRES")).await.unwrap();
+    let statement = sqlx::AssertSqlSafe(format!("DROP DATABASE IF EXISTS t_{name} WITH (FORCE)"));
+    sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
 }
 
 fn uuid_text() -> String {
@@ -259,6 +279,11 @@ impl Gateway {
         self.request(method, path).bearer_auth(PROJECT_KEY)
     }
 
+    /// `GET /readyz` as an operator, which must be 200.
+    pub async fn readiness(&self) -> Value {
+        read(self.admin(Method::GET, "/readyz").send().await.unwrap(), StatusCode::OK).await
+    }
+
     /// As the operator.
     pub fn admin(&self, method: Method, path: &str) -> RequestBuilder {
         self.request(method, path).bearer_auth(ADMIN_KEY)
@@ -302,13 +327,13 @@ impl Gateway {
     }
 
     /// The process.
-    pub fn pid(&self) -> u32 {
+    pub fn process(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends the process a signal, such as `HUP`.
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        let status = Command::new("kill").args(["-s", name, &self.process().to_string()]).status().unwrap();
         assert!(status.success());
     }
 
@@ -388,11 +413,6 @@ impl House {
     pub async fn ask(&self, body: &Value) -> (u16, Value) {
         let answer = self.gateway.generate(body).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
-    }
-
-    /// `GET /readyz`, which must be 200.
-    pub async fn readiness(&self) -> Value {
-        read(self.gateway.request(Method::GET, "/readyz").send().await.unwrap(), StatusCode::OK).await
     }
 }
 

@@ -114,7 +114,8 @@ async fn keys_credits_and_limits_of_the_terminal_hold_in_the_gateway(kind: Datab
         ],
     );
     assert_eq!((&limits["spend_limit_usd"], &limits["concurrent_generations"]), (&json!("100.000000000"), &json!(20)));
-    assert_eq!(limits["rates"], json!([{"model": "flux/dev", "requests_per_minute": 60, "images_per_minute": null}]));
+    let rate = |model: &str, requests: u32, images: Option<u32>| json!({"model": model, "requests_per_minute": requests, "images_per_minute": images});
+    assert_eq!(limits["rates"], json!([rate("*", 600, Some(1200)), rate("flux/dev", 60, None)]));
     let table = text(&house, &["limits", "show", "Web shop"]);
     assert!(table.contains("requests a minute") && table.contains("100.000000000"), "{table}");
     text(&house, &["limits", "set", id, "--spend", "0"]);
@@ -135,6 +136,7 @@ async fn keys_credits_and_limits_of_the_terminal_hold_in_the_gateway(kind: Datab
             "none",
         ],
     );
+    text(&house, &["limits", "set", id, "--requests-per-minute", "none", "--images-per-minute", "none"]);
     assert!(text(&house, &["limits", "show", id]).starts_with("Nothing limits"));
     let all = json_of(&house, &["limits", "organization", "--spend", "1000"]);
     assert_eq!(all["spend_limit_usd"], "1000.000000000");
@@ -158,7 +160,7 @@ async fn admin_keys_generate_only_where_the_terminal_lets_them_and_archived_proj
     let key = json_of(&house, &["keys", "create", "--name", "worker", "--project", id]);
     let value = key["value"].as_str().unwrap();
     text(&house, &["limits", "set", id, "--requests-per-minute", "60"]);
-    text(&house, &["limits", "set", id, "--requests-per-minute", "none"]);
+    text(&house, &["limits", "set", id, "--requests-per-minute", "none", "--images-per-minute", "none"]);
     text(&house, &["keys", "update", key["id"].as_str().unwrap(), "--name", "worker 1"]);
     soon(&house, value, "flux/dev", StatusCode::CREATED).await;
     text(&house, &["projects", "rename", "Web shop", "Shop"]);

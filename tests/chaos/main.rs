@@ -1,6 +1,7 @@
-//! Everything breaks at once: gateways are killed, the database restarts and stands still, fal misbehaves, clients hang
-//! up and come again. Afterwards each image that fal delivered is charged once and can be fetched, no money is set aside,
-//! and the ledger adds up.
+//! Everything breaks at once: gateways are killed and paused, the database restarts and stands still, the network between them
+//! delays, falls silent, cuts and half-closes, fal misbehaves, clients hang up and come again. Afterwards each image that fal
+//! delivered is charged once, or known as our cost, and can be fetched; no attempt is missing, no money is set aside, the ledger
+//! adds up, and every client with an idempotency key has its image or a final answer.
 //!
 //! A short run with a fixed seed by default; `IMAGEGATE_CHAOS_SECONDS` makes it longer, `IMAGEGATE_CHAOS_SEED` another.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
@@ -8,6 +9,9 @@
 
 #[path = "../api/postgres.rs"]
 mod postgres;
+#[path = "../common/proxy.rs"]
+#[expect(dead_code, reason = "shared with the tests of the HTTP face")]
+mod proxy;
 #[path = "../api/support.rs"]
 #[expect(dead_code, unused_macros, unused_imports, reason = "shared with the tests of the HTTP face")]
 mod support;
@@ -19,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use imagegate::domain::Money;
 use postgres::PrivatePostgres;
+use proxy::{Mode, Proxy};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use support::{
@@ -54,6 +59,10 @@ struct Arena {
     /// Generations that a client has the images of.
     received: Mutex<BTreeMap<String, Received>>,
     asked: AtomicU64,
+    /// Requests with an idempotency key that never came to an end.
+    unanswered: AtomicU64,
+    /// The gateways' processes now.
+    processes: Mutex<Vec<u32>>,
 }
 
 /// How often a client got the images of a generation.
@@ -74,7 +83,8 @@ async fn live(arena: Arc<Arena>, number: u64, seed: u64) {
         }
         arena.asked.fetch_add(1, Ordering::SeqCst);
         let key = (dice.roll(3) > 0).then(|| format!("client-{number}-{round}"));
-        let tries = if key.is_some() { 60 } else { 3 };
+        let tries = if key.is_some() { 90 } else { 3 };
+        let mut has_ended = false;
         for count in 0..tries {
             if let Some(id) = ask(&arena, &client, &mut dice, key.as_deref(), number, count).await {
                 if let Some(id) = id {
@@ -83,9 +93,13 @@ async fn live(arena: Arc<Arena>, number: u64, seed: u64) {
                     received.times += 1;
                     received.with_key |= key.is_some();
                 }
+                has_ended = true;
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50 + dice.roll(250))).await;
+        }
+        if key.is_some() && !has_ended {
+            arena.unanswered.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
@@ -180,12 +194,53 @@ impl Books {
     }
 }
 
-async fn break_everything(kind: Database) {
-    let seed = number("IMAGEGATE_CHAOS_SEED", 20_261_121);
-    let length = Duration::from_secs(number("IMAGEGATE_CHAOS_SECONDS", 12));
-    println!("IMAGEGATE_CHAOS_SEED={seed} IMAGEGATE_CHAOS_SECONDS={}", length.as_secs());
-    let mut dice = Dice(seed);
-    let (database, books) = match kind {
+/// Sends a process a signal; one that has just been killed does not hear it.
+fn signal(process: u32, name: &str) {
+    let _ = std::process::Command::new("kill").args(["-s", name, &process.to_string()]).status();
+}
+
+/// Pauses one gateway after the other: for a moment, or until it is taken for dead. How often.
+async fn pause_gateways(arena: &Arena, seed: u64) -> usize {
+    let (mut dice, mut pauses) = (Dice(seed ^ 0x70), 0);
+    while !arena.over.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_millis(200 + dice.roll(1500))).await;
+        let process = {
+            let processes = arena.processes.lock().unwrap();
+            processes[usize::try_from(dice.roll(processes.len() as u64)).unwrap()]
+        };
+        signal(process, "STOP");
+        tokio::time::sleep(Duration::from_millis(if dice.roll(3) == 0 { 9_000 } else { 200 + dice.roll(3000) })).await;
+        signal(process, "CONT");
+        pauses += 1;
+    }
+    pauses
+}
+
+/// Has the lines between gateways and database misbehave. How often.
+async fn bend_wires(arena: &Arena, wires: &[Proxy], seed: u64) -> usize {
+    let (mut dice, mut faults) = (Dice(seed ^ 0x77), 0);
+    while !arena.over.load(Ordering::SeqCst) && !wires.is_empty() {
+        tokio::time::sleep(Duration::from_millis(200 + dice.roll(1500))).await;
+        let wire = &wires[usize::try_from(dice.roll(wires.len() as u64)).unwrap()];
+        match dice.roll(6) {
+            0 => wire.set(Mode::Slow(400)),
+            1 => wire.set(Mode::Silent),
+            2 => wire.cut(),
+            3 => wire.half_close(),
+            4 => wire.lose_commit(1, Mode::Open),
+            _ => wire.lose_commit(1, Mode::Refusing),
+        }
+        tokio::time::sleep(Duration::from_millis(if dice.roll(4) == 0 { 9_000 } else { 200 + dice.roll(2000) })).await;
+        wire.lose_commit(0, Mode::Open);
+        wire.set(Mode::Open);
+        faults += 1;
+    }
+    faults
+}
+
+/// The database, and what makes it fail.
+async fn set_up(kind: Database) -> (TestDatabase, Books) {
+    match kind {
         Database::Postgres => {
             let server = PrivatePostgres::start();
             (TestDatabase::at(server.url()), Books::Postgres(server))
@@ -195,12 +250,27 @@ async fn break_everything(kind: Database) {
             let books = Books::Sqlite(database.url.clone());
             (database, books)
         }
-    };
+    }
+}
+
+async fn break_everything(kind: Database) {
+    let seed = number("IMAGEGATE_CHAOS_SEED", 20_261_121);
+    let length = Duration::from_secs(number("IMAGEGATE_CHAOS_SECONDS", 20));
+    println!("IMAGEGATE_CHAOS_SEED={seed} IMAGEGATE_CHAOS_SECONDS={}", length.as_secs());
+    let mut dice = Dice(seed);
+    let (database, books) = set_up(kind).await;
     let fal = start_sandbox(Duration::from_millis(300));
     let journal = database.folder().join("journal").display().to_string();
-    let start = async || {
+    let replicas = if kind == Database::Postgres { 2 } else { 1 };
+    // Each gateway has a wire of its own; SQLite is a file.
+    let mut wires = Vec::new();
+    while kind == Database::Postgres && wires.len() < replicas {
+        wires.push(Proxy::to(&database.url).await);
+    }
+    let start = async |which: usize| {
+        let url = wires.get(which).map_or_else(|| database.url.clone(), |wire| wire.address(&database.url));
         for _ in 0..50 {
-            let start = Start::new(&database.url, &fal.queue_url())
+            let start = Start::new(&url, &fal.queue_url())
                 .with("IMAGEGATE_JOURNAL", &journal)
                 .with("IMAGEGATE_DEADLINE", DEADLINE);
             if let (Some(gateway), _) = start.launch().await {
@@ -210,16 +280,17 @@ async fn break_everything(kind: Database) {
         }
         panic!("no gateway starts any more");
     };
-    let replicas = if kind == Database::Postgres { 2 } else { 1 };
     let mut gateways: Vec<Gateway> = Vec::new();
-    for _ in 0..replicas {
-        gateways.push(start().await);
+    for which in 0..replicas {
+        gateways.push(start(which).await);
     }
     let arena = Arc::new(Arena {
         bases: Mutex::new(gateways.iter().map(|gateway| gateway.base.clone()).collect()),
         over: AtomicBool::new(false),
         received: Mutex::default(),
         asked: AtomicU64::new(0),
+        unanswered: AtomicU64::new(0),
+        processes: Mutex::new(gateways.iter().map(Gateway::process).collect()),
     });
     let clients: Vec<_> = (0..CLIENTS).map(|number| live(arena.clone(), number, seed)).collect();
     let clients = futures_util::future::join_all(clients);
@@ -233,9 +304,10 @@ async fn break_everything(kind: Database) {
             tokio::time::sleep(Duration::from_millis(100 + dice.roll(900))).await;
             match dice.roll(5) {
                 0 | 1 => {
-                    let which = usize::try_from(dice.roll(replicas)).unwrap();
+                    let which = usize::try_from(dice.roll(replicas as u64)).unwrap();
                     gateways[which].kill_now();
-                    let gateway = start().await;
+                    let gateway = start(which).await;
+                    arena.processes.lock().unwrap()[which] = gateway.process();
                     arena.bases.lock().unwrap()[which].clone_from(&gateway.base);
                     gateways[which] = gateway;
                     kills += 1;
@@ -254,7 +326,8 @@ async fn break_everything(kind: Database) {
         support::client().delete(url).send().await.unwrap();
         arena.over.store(true, Ordering::SeqCst);
     };
-    tokio::join!(clients, breaking);
+    let (_, (), pauses, faults) =
+        tokio::join!(clients, breaking, pause_gateways(&arena, seed), bend_wires(&arena, &wires, seed));
 
     // Then it comes to rest by itself.
     eventually(REST, || async {
@@ -266,28 +339,55 @@ async fn break_everything(kind: Database) {
     let asked = arena.asked.load(Ordering::SeqCst);
     let received = arena.received.lock().unwrap().clone();
     println!(
-        "{kills} kills, {failures} failures of the database, {asked} images asked for, {} received",
+        "{kills} kills, {pauses} pauses, {failures} failures of the database and {faults} of its network, {asked} images asked for, {} received",
         received.len()
     );
+    assert_eq!(arena.unanswered.load(Ordering::SeqCst), 0, "seed {seed}: clients with a key have no final answer");
+    all_is_known(&gateways[0], &fal, seed).await;
     adds_up(&gateways[0], &fal_state(&fal).await, &received, seed).await;
     // That a client has its answer is written after it has it. One who asks without a key, is answered, asks for the same again
-    // and meets a gateway that was killed in between gets the first image again: paid once for two, never twice for one.
+    // and meets a gateway that was killed or held up in between gets the first image again: paid once for two, never twice for
+    // one.
     let again = received.values().filter(|received| received.times > 1).count();
-    assert!(again <= kills, "seed {seed}: {again} generations answered two requests after {kills} kills");
+    let held_up = kills + pauses + failures + faults;
+    assert!(again <= held_up, "seed {seed}: {again} generations answered two requests after {held_up} interruptions");
     assert!(kills > 0 && received.len() > 5, "seed {seed}: too little happened");
     drop(gateways);
     drop(database);
     drop(books);
 }
 
-/// The three counts are one: what fal delivered, what is charged, what was received or can be fetched.
+/// Whether a generation's images can be fetched: it succeeded and is charged, or fal finished it after its end, at our cost.
+fn has_images(row: &Value) -> bool {
+    row["state"] == "succeeded" || row["cost_usd"] != "0.000000000"
+}
+
+/// Waits until what fal has delivered is in the books, also what it delivered late.
+async fn all_is_known(gateway: &Gateway, fal: &imagegate::sandbox::Running, seed: u64) {
+    let begin = Instant::now();
+    loop {
+        let rows = all_generations(gateway).await;
+        let cost = |row: &Value| row["cost_usd"].as_str().unwrap().parse::<Money>().unwrap();
+        // An image of this model's own size costs 0.025 dollars.
+        let booked: i64 = rows.iter().map(|row| cost(row).nanos() / 25_000_000).sum();
+        let delivered = fal_state(fal).await["delivered_images"].as_i64().unwrap();
+        if booked == delivered {
+            return;
+        }
+        assert!(begin.elapsed() < REST, "seed {seed}: fal delivered {delivered} images, and {booked} are booked");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// The three counts are one: what fal delivered, what is charged or our cost, what was received or can be fetched.
 async fn adds_up(gateway: &Gateway, fal: &Value, received: &BTreeMap<String, Received>, seed: u64) {
     let rows = all_generations(gateway).await;
     let succeeded: Vec<_> = rows.iter().filter(|row| row["state"] == "succeeded").collect();
     let mut fetchable = 0;
     let mut charged = Money::ZERO;
-    for row in &succeeded {
+    for row in rows.iter().filter(|row| has_images(row)) {
         let id = row["id"].as_str().unwrap();
+        assert!(row["fal_request_id"].is_string(), "seed {seed}: {id} has cost something and has no attempt");
         let path = format!("/v1/images/generations/{id}");
         let fetched = read(gateway.project(Method::GET, &path).send().await.unwrap(), StatusCode::OK).await;
         fetchable += fetched["images"].as_array().unwrap().len() as u64;

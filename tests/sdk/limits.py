@@ -94,7 +94,7 @@ refused(openai.BadRequestError, whole.update, currency="EUR", interval="month", 
 # --- rate limits ------------------------------------------------------------------------------------------------------
 limits = projects.rate_limits
 listed = list(limits.list_rate_limits(two.id, limit=5))
-assert listed[0].model == "*" and listed[0].max_requests_per_1_minute == 2147483647, listed[0]
+assert (listed[0].model, listed[0].max_requests_per_1_minute, listed[0].max_images_per_1_minute) == ("*", 600, 1200), listed[0]
 dev = [rate for rate in listed if rate.model == "flux/dev"][0]
 changed = limits.update_rate_limit(dev.id, project_id=two.id, max_requests_per_1_minute=1)
 assert changed.object == "project.rate_limit" and changed.max_requests_per_1_minute == 1, changed
@@ -103,6 +103,9 @@ generate(two, model="flux-realism")
 lifted = limits.update_rate_limit(dev.id, project_id=two.id, max_requests_per_1_minute=2147483647)
 assert lifted.max_requests_per_1_minute == 2147483647
 generate(two)
+none = limits.update_rate_limit(listed[0].id, project_id=two.id, max_requests_per_1_minute=2147483647,
+                                max_images_per_1_minute=2147483647)
+assert (none.model, none.max_requests_per_1_minute, none.max_images_per_1_minute) == ("*", 2147483647, 2147483647), none
 refused(openai.NotFoundError, limits.update_rate_limit, "rl-none", project_id=two.id)
 
 # --- model permissions ------------------------------------------------------------------------------------------------

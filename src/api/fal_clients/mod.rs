@@ -16,13 +16,16 @@ mod wish;
 use std::sync::Arc;
 
 use actix_web::http::Method;
+use actix_web::http::header::{ALLOW, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
+use super::access::{Endpoint, endpoint, permit};
 use super::images::{IDEMPOTENCY_KEPT, accept, idempotency_key};
 use super::places::public_base;
 use super::{Services, generations};
-use crate::accounts::Caller;
+use crate::accounts::{Caller, Scope};
 use crate::catalogue::{self, Model};
 use crate::gateway::{Accepted, Job, Request};
 use crate::http::{Problem, RequestContext};
@@ -31,26 +34,32 @@ use crate::ledger::{GenerationRecord, Webhook};
 use refusal::Refusal;
 use target::{Target, Verb};
 
-pub use routes::{
-    FalError, cancel_as_fal, cancel_through_fal_proxy, read_as_fal, read_through_fal_proxy, run_as_fal,
-    send_through_fal_proxy, submit_as_fal,
-};
+pub use routes::FalError;
 
 /// The provider whose clients these are, as model files name it.
 pub(super) const PROVIDER: &str = "fal";
-/// What fal's clients ask for, below the gateway's own address.
-const OURS: [&str; 3] = ["/fal/proxy", "/fal/run/", "/fal/queue/"];
 
-/// Whether a path is one for fal's clients, which send their key with another scheme and read errors in fal's shapes.
-#[must_use]
-pub fn is_for_fals_clients(path: &str) -> bool {
-    OURS.iter().any(|ours| path == *ours || (ours.ends_with('/') && path.starts_with(ours)))
+/// The routes for fal's clients, the more particular ones first.
+pub fn endpoints() -> Vec<Endpoint> {
+    vec![
+        endpoint!(routes::read_through_fal_proxy),
+        endpoint!(routes::send_through_fal_proxy),
+        endpoint!(routes::cancel_through_fal_proxy),
+        endpoint!(routes::run_as_fal).at("/fal/run/{endpoint:.+}"),
+        endpoint!(routes::cancel_as_fal).at("/fal/queue/{application:.+}/requests/{request_id}/cancel"),
+        endpoint!(routes::read_as_fal).at("/fal/queue/{application:.+}/requests/{request_id:.+}"),
+        endpoint!(routes::submit_as_fal).at("/fal/queue/{endpoint:.+}"),
+    ]
 }
 
-/// A problem as fal would tell it.
-#[must_use]
-pub fn refuse_in_fals_words(request: &HttpRequest, problem: Problem) -> HttpResponse {
-    Refusal::from(problem).answer(request)
+/// Answers a method that a path of fal's clients does not have, in fal's shape.
+pub fn fal_method_not_allowed(request: &HttpRequest, allowed: &str) -> HttpResponse {
+    let message = format!("`{}` supports {allowed}, not {}", request.path(), request.method());
+    let mut answer = Refusal::from(Problem::new(crate::http::Code::MethodNotAllowed, message)).answer(request);
+    if let Ok(allowed) = HeaderValue::from_str(allowed) {
+        answer.headers_mut().insert(ALLOW, allowed);
+    }
+    answer
 }
 
 /// How a failed generation is told in fal's shape: the status and the body that its result has.
@@ -115,13 +124,17 @@ impl Visit {
     }
 
     /// The body, up to the gateway's own limit.
-    async fn body(&self, payload: web::Payload) -> Result<web::Bytes, Refusal> {
+    async fn body(&self, mut payload: web::Payload) -> Result<web::Bytes, Refusal> {
         let limit = self.services.http.body_limit;
-        match payload.to_bytes_limited(limit).await {
-            Ok(Ok(body)) => Ok(body),
-            Ok(Err(_)) => Err(Refusal::request(400, "the request's body cannot be read", "bad_request")),
-            Err(_) => Err(Refusal::request(413, format!("the body is larger than {limit} bytes"), "bad_request")),
+        let mut body = web::BytesMut::new();
+        while let Some(piece) = payload.next().await {
+            let piece = piece.map_err(|error| Problem::from_payload_error(&error))?;
+            if body.len() + piece.len() > limit {
+                return Err(Refusal::request(413, format!("the body is larger than {limit} bytes"), "bad_request"));
+            }
+            body.extend_from_slice(&piece);
         }
+        Ok(body.freeze())
     }
 
     /// Does what is asked for.
@@ -129,6 +142,7 @@ impl Visit {
         if *self.request.method() != method_of(&target) {
             return Err(Refusal::wrong_method());
         }
+        permit(self.caller.clone(), scopes_for(&target))?;
         match target {
             Target::Submit(endpoint) => queue::submit(self, &endpoint, query, &self.body(payload).await?).await,
             Target::Run(endpoint) => run::run(self, &endpoint, &self.body(payload).await?).await,
@@ -152,6 +166,17 @@ fn method_of(target: &Target) -> Method {
         Target::Request { verb: Verb::Cancel, .. } => Method::PUT,
         Target::Request { .. } => Method::GET,
         _ => Method::POST,
+    }
+}
+
+/// The scopes of which a key needs one for what is asked for.
+fn scopes_for(target: &Target) -> &'static [Scope] {
+    match target {
+        Target::Submit(_) | Target::Run(_) | Target::Stream(_) | Target::Request { verb: Verb::Cancel, .. } => {
+            &[Scope::ImagesGenerate]
+        }
+        Target::Upload => &[Scope::Files],
+        Target::Request { .. } => &[Scope::ImagesRead, Scope::ImagesGenerate],
     }
 }
 
@@ -182,16 +207,6 @@ fn links(queue_base: &str, endpoint: &str, id: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_fals_clients_own_paths_are_answered_in_fals_words() {
-        for path in ["/fal/proxy", "/fal/run/fal-ai/flux/dev", "/fal/queue/fal-ai/flux/requests/1/status"] {
-            assert!(is_for_fals_clients(path), "{path}");
-        }
-        for path in ["/fal/proxyx", "/fal/proxy/x", "/fal/webhooks/1", "/fal", "/fal/run", "/v1/images/generations"] {
-            assert!(!is_for_fals_clients(path), "{path}");
-        }
-    }
 
     #[test]
     fn a_switch_of_a_query_is_read_as_both_clients_write_it() {

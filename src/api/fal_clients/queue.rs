@@ -17,8 +17,8 @@ use crate::api::answer::put_cost_headers;
 use crate::api::generations;
 use crate::api::images::reserved;
 use crate::domain::GenerationId;
-use crate::gateway::{Finished, read_finished, wants_data_uris};
-use crate::http::Problem;
+use crate::gateway::{Finished, FinishedError, read_finished, wants_data_uris};
+use crate::http::{Code, Problem};
 use crate::ledger::{GenerationRecord, LedgerError};
 use crate::providers::LogLine;
 use crate::webhooks::WebhookForm;
@@ -183,9 +183,9 @@ pub async fn cancel(visit: &Visit, record: &GenerationRecord) -> Result<HttpResp
 }
 
 fn finished(record: &GenerationRecord) -> Result<Finished, Refusal> {
-    read_finished(record).map_err(|fault| {
-        let fault = LedgerError::Invalid(fault.to_string());
-        Refusal::from(Problem::from(fault))
+    read_finished(record).map_err(|fault| match fault {
+        FinishedError::Erased(_) => Refusal::from(Problem::new(Code::NotFound, fault.to_string())),
+        fault => Refusal::from(Problem::from(LedgerError::Invalid(fault.to_string()))),
     })
 }
 

@@ -1,9 +1,10 @@
 //! The addresses that fal's clients come to.
 
+use std::pin::Pin;
+
 use actix_web::dev::Payload;
-use actix_web::{FromRequest, HttpRequest, HttpResponse, get, post, put, web};
-use futures_util::TryFutureExt as _;
-use futures_util::future::MapOk;
+use actix_web::error::InternalError;
+use actix_web::{Error, FromRequest, HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::{IntoResponses, ToSchema};
@@ -11,7 +12,8 @@ use utoipa::{IntoResponses, ToSchema};
 use super::refusal::Refusal;
 use super::target::Target;
 use super::{Services, Visit};
-use crate::accounts::Caller;
+use crate::accounts::{Caller, Scope};
+use crate::api::access::{Access, StatedCaller, authenticate_as_fal, permit};
 use crate::api::places::public_base;
 use crate::http::RequestContext;
 
@@ -19,6 +21,9 @@ use crate::http::RequestContext;
 const TARGET: &str = "x-fal-target-url";
 /// What the queue's addresses begin with for clients of the proxy: they come back through it.
 const FALS_QUEUE: &str = "https://queue.fal.run";
+
+/// A key needs one of these to be heard; which one depends on what the request's address asks for.
+const SCOPES: &[Scope] = &[Scope::ImagesGenerate, Scope::ImagesRead, Scope::Files];
 
 /// An error in fal's shape.
 #[derive(Debug, Serialize, ToSchema)]
@@ -78,36 +83,45 @@ enum FalErrors {
     TooLate(FalError),
 }
 
-/// What every address here is given, as actix extracts it.
-type Parts = (HttpRequest, web::Data<Services>, web::ReqData<Caller>, web::ReqData<RequestContext>, web::Payload);
+/// What is asked of the request itself, as actix extracts it.
+type Parts = (HttpRequest, web::Data<Services>, web::ReqData<RequestContext>, web::Payload);
 
-/// What every address here is given.
-pub struct Came {
+/// A request of one of fal's clients, with a key of a project: states who may call.
+pub struct FalCall {
     request: HttpRequest,
     services: web::Data<Services>,
-    caller: web::ReqData<Caller>,
-    context: web::ReqData<RequestContext>,
+    caller: Caller,
+    context: RequestContext,
     payload: web::Payload,
 }
 
-impl FromRequest for Came {
-    type Error = actix_web::Error;
-    type Future = MapOk<<Parts as FromRequest>::Future, fn(Parts) -> Self>;
+impl FromRequest for FalCall {
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Error>>>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        Parts::from_request(request, payload).map_ok(Self::of)
+        let caller = authenticate_as_fal(request).and_then(|caller| permit(caller, SCOPES));
+        let caller = caller.map_err(|problem| {
+            let response = Refusal::from(problem.clone()).answer(request);
+            Error::from(InternalError::from_response(problem, response))
+        });
+        let parts = caller.map(|caller| (caller, Parts::from_request(request, payload)));
+        Box::pin(async move {
+            let (caller, parts) = parts?;
+            let (request, services, context, payload) = parts.await?;
+            Ok(Self { request, services, caller, context: context.into_inner(), payload })
+        })
     }
 }
 
-impl Came {
-    fn of((request, services, caller, context, payload): Parts) -> Self {
-        Self { request, services, caller, context, payload }
-    }
+impl StatedCaller for FalCall {
+    const ACCESS: Access = Access::FalClient(SCOPES);
+}
 
+impl FalCall {
     /// Does what the target asks for; whatever is wrong is told in fal's words.
     async fn serve(self, target: Result<(Target, String), Refusal>, queue_base: String) -> HttpResponse {
         let Self { request, services, caller, context, payload } = self;
-        let (caller, context) = (caller.into_inner(), context.into_inner());
         let visit = Visit { request, services, caller, context, queue_base };
         let answer = match target {
             Ok((target, query)) => visit.serve(target, &query, payload).await,
@@ -147,6 +161,8 @@ impl Came {
 /// For `@fal-ai/client` with `proxyUrl` set to this path and an imagegate key as its `credentials`: the status of a request,
 /// its stream, its result. `x-fal-target-url` names the address at fal that is meant; it is read, never called.
 #[utoipa::path(
+    get,
+    path = "/fal/proxy",
     operation_id = "readThroughFalProxy",
     tag = "fal",
     params(("x-fal-target-url" = String, Header, description = "The address at fal: `https://queue.fal.run/fal-ai/flux/requests/{id}/status`.")),
@@ -155,11 +171,9 @@ impl Came {
         (status = 202, description = "The status of a request that has not ended.", body = Object),
         FalErrors,
     ),
-    security(("project_key" = []), ("fal_key" = []))
 )]
-#[get("/fal/proxy")]
-pub async fn read_through_fal_proxy(came: Came) -> HttpResponse {
-    came.through_proxy().await
+pub async fn read_through_fal_proxy(call: FalCall) -> HttpResponse {
+    call.through_proxy().await
 }
 
 /// Send through fal's proxy setting
@@ -167,6 +181,8 @@ pub async fn read_through_fal_proxy(came: Came) -> HttpResponse {
 /// For `@fal-ai/client` with `proxyUrl` set to this path: a request for the queue (with `fal_webhook`), a direct run, a
 /// stream, a place for a file. Only endpoints that the catalogue sells; checked, booked and limited as any other request.
 #[utoipa::path(
+    post,
+    path = "/fal/proxy",
     operation_id = "sendThroughFalProxy",
     tag = "fal",
     request_body(content = Object, content_type = "application/json", description = "The model's input in fal's words."),
@@ -175,26 +191,24 @@ pub async fn read_through_fal_proxy(came: Came) -> HttpResponse {
         (status = 200, description = "The queued request, the output, or a place for a file.", body = Object),
         FalErrors,
     ),
-    security(("project_key" = []), ("fal_key" = []))
 )]
-#[post("/fal/proxy")]
-pub async fn send_through_fal_proxy(came: Came) -> HttpResponse {
-    came.through_proxy().await
+pub async fn send_through_fal_proxy(call: FalCall) -> HttpResponse {
+    call.through_proxy().await
 }
 
 /// Cancel through fal's proxy setting
 ///
 /// For `@fal-ai/client` with `proxyUrl` set to this path.
 #[utoipa::path(
+    put,
+    path = "/fal/proxy",
     operation_id = "cancelThroughFalProxy",
     tag = "fal",
     params(("x-fal-target-url" = String, Header, description = "The address at fal: `https://queue.fal.run/fal-ai/flux/requests/{id}/cancel`.")),
     responses((status = 202, description = "It is asked for.", body = Object), FalErrors),
-    security(("project_key" = []), ("fal_key" = []))
 )]
-#[put("/fal/proxy")]
-pub async fn cancel_through_fal_proxy(came: Came) -> HttpResponse {
-    came.through_proxy().await
+pub async fn cancel_through_fal_proxy(call: FalCall) -> HttpResponse {
+    call.through_proxy().await
 }
 
 /// Run as at fal
@@ -202,23 +216,23 @@ pub async fn cancel_through_fal_proxy(came: Came) -> HttpResponse {
 /// For `fal-client` with `FAL_RUN_HOST` set to this gateway's host and `/fal/run`: one connection, no queue; with `/stream` at
 /// the end, the model's own stream.
 #[utoipa::path(
+    post,
     operation_id = "runAsFal",
     tag = "fal",
     path = "/fal/run/{endpoint}",
     request_body(content = Object, content_type = "application/json", description = "The model's input in fal's words."),
     params(("endpoint" = String, Path, description = "fal's endpoint; its slashes may be written as they are.")),
     responses((status = 200, description = "The output.", body = Object), FalErrors),
-    security(("project_key" = []), ("fal_key" = []))
 )]
-#[post("/fal/run/{endpoint:.+}")]
-pub async fn run_as_fal(came: Came, endpoint: web::Path<String>) -> HttpResponse {
-    came.at_run(&endpoint).await
+pub async fn run_as_fal(call: FalCall, endpoint: web::Path<String>) -> HttpResponse {
+    call.at_run(&endpoint).await
 }
 
 /// Submit as at fal
 ///
 /// For `fal-client` with `FAL_QUEUE_RUN_HOST` set to this gateway's host and `/fal/queue`.
 #[utoipa::path(
+    post,
     operation_id = "submitAsFal",
     tag = "fal",
     path = "/fal/queue/{endpoint}",
@@ -228,17 +242,16 @@ pub async fn run_as_fal(came: Came, endpoint: web::Path<String>) -> HttpResponse
         ("fal_webhook" = Option<String>, Query, description = "Whom to call, in fal's form, when it has ended."),
     ),
     responses((status = 200, description = "The queued request.", body = Object), FalErrors),
-    security(("project_key" = []), ("fal_key" = []))
 )]
-#[post("/fal/queue/{endpoint:.+}")]
-pub async fn submit_as_fal(came: Came, endpoint: web::Path<String>) -> HttpResponse {
-    came.at_queue(&endpoint).await
+pub async fn submit_as_fal(call: FalCall, endpoint: web::Path<String>) -> HttpResponse {
+    call.at_queue(&endpoint).await
 }
 
 /// Read a request as at fal
 ///
 /// A request's result; with `/status` or `/status/stream` after its id, how it stands.
 #[utoipa::path(
+    get,
     operation_id = "readAsFal",
     tag = "fal",
     path = "/fal/queue/{application}/requests/{request_id}",
@@ -252,17 +265,16 @@ pub async fn submit_as_fal(came: Came, endpoint: web::Path<String>) -> HttpRespo
         (status = 202, description = "The status of a request that has not ended.", body = Object),
         FalErrors,
     ),
-    security(("project_key" = []), ("fal_key" = []))
 )]
-#[get("/fal/queue/{application:.+}/requests/{request_id:.+}")]
-pub async fn read_as_fal(came: Came, path: web::Path<(String, String)>) -> HttpResponse {
-    came.at_queue(&format!("{}/requests/{}", path.0, path.1)).await
+pub async fn read_as_fal(call: FalCall, path: web::Path<(String, String)>) -> HttpResponse {
+    call.at_queue(&format!("{}/requests/{}", path.0, path.1)).await
 }
 
 /// Cancel a request as at fal
 ///
 /// One that waits is cancelled; one that runs only if the provider confirms.
 #[utoipa::path(
+    put,
     operation_id = "cancelAsFal",
     tag = "fal",
     path = "/fal/queue/{application}/requests/{request_id}/cancel",
@@ -271,9 +283,7 @@ pub async fn read_as_fal(came: Came, path: web::Path<(String, String)>) -> HttpR
         ("request_id" = String, Path, description = "The generation's id."),
     ),
     responses((status = 202, description = "It is asked for.", body = Object), FalErrors),
-    security(("project_key" = []), ("fal_key" = []))
 )]
-#[put("/fal/queue/{application:.+}/requests/{request_id}/cancel")]
-pub async fn cancel_as_fal(came: Came, path: web::Path<(String, String)>) -> HttpResponse {
-    came.at_queue(&format!("{}/requests/{}/cancel", path.0, path.1)).await
+pub async fn cancel_as_fal(call: FalCall, path: web::Path<(String, String)>) -> HttpResponse {
+    call.at_queue(&format!("{}/requests/{}/cancel", path.0, path.1)).await
 }

@@ -4,7 +4,11 @@ use actix_web::HttpResponse;
 
 use super::refusal::Refusal;
 use super::{PROVIDER, Visit};
+use crate::accounts::{NewFile, Scope};
+use crate::api::author::accounts_of;
 use crate::api::errors::upload_problem;
+use crate::api::generations::project_of;
+use crate::http::{Code, Problem};
 use crate::providers::FileWish;
 
 /// Longest file name or type.
@@ -20,6 +24,29 @@ pub async fn announce(visit: &Visit, body: &[u8]) -> Result<HttpResponse, Refusa
             return Err(Refusal::field(&["body", name], "value_error", &message));
         }
     }
-    let place = visit.services.gateway.announce_upload(PROVIDER, &file).await;
-    Ok(HttpResponse::Ok().json(place.map_err(|failure| upload_problem("fal's", &failure))?))
+    if !visit.caller.scopes.contains(Scope::Files) {
+        let message = format!("this key may not upload: it lacks the scope `{}`", Scope::Files);
+        return Err(Problem::new(Code::PermissionDenied, message).into());
+    }
+    let accounts = accounts_of(&visit.request, &visit.caller, &visit.services);
+    // Its size is not known here: the client sends it to fal itself.
+    let new = NewFile {
+        project_id: project_of(&visit.caller)?,
+        api_key_id: visit.caller.api_key_id,
+        name: file.file_name.clone(),
+        purpose: "vision".to_owned(),
+        bytes: 0,
+        content_type: file.content_type.clone(),
+    };
+    let announced = accounts.announce_file(new).await.map_err(Problem::from)?;
+    match visit.services.gateway.announce_upload(PROVIDER, &file).await {
+        Ok(place) => {
+            accounts.place_file(announced, &place.file_url).await.map_err(Problem::from)?;
+            Ok(HttpResponse::Ok().json(place))
+        }
+        Err(failure) => {
+            accounts.withdraw_file(announced.id).await;
+            Err(upload_problem("fal's", &failure).into())
+        }
+    }
 }

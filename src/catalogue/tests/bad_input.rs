@@ -152,7 +152,7 @@ proptest! {
             request[parameter.name.as_ref()] = value.clone();
             let text = request.to_string();
             match catalogue.order(&parse(text.as_bytes()).unwrap(), Strictness::Lenient) {
-                Ok(order) => prop_assert!(order.quote(crate::domain::Fixed::ONE).is_ok(), "{text}"),
+                Ok(order) => prop_assert!(order.terms(crate::domain::Fixed::ONE).unwrap().quote().is_ok(), "{text}"),
                 Err(Rejection::Invalid(found)) => {
                     prop_assert!(!found.is_empty());
                     for problem in found {

@@ -15,14 +15,14 @@ fn every_example_becomes_the_body_and_the_price_that_it_should() {
         for (number, example) in model.examples.iter().enumerate() {
             let wish = parse(example.request.as_bytes()).unwrap();
             let order = catalogue.order(&wish, Strictness::Strict).unwrap();
-            let quote = order.quote(Fixed::ONE).unwrap();
+            let quote = order.terms(Fixed::ONE).unwrap().quote().unwrap();
             // Delivered as ordered, a size that nobody knew is 1024x1024, every input image has one megapixel.
             let size = order.size().unwrap_or(Size { width: 1024, height: 1024 });
             let delivered = vec![Some(size); order.count() as usize];
             let inputs = i64::try_from(order.input_images().count()).unwrap();
             let inputs = Fixed::from_whole(inputs).unwrap();
             let units = quote.megapixels.checked_add(inputs);
-            let charge = order.charge(&delivered, units, Fixed::ONE).unwrap();
+            let charge = order.terms(Fixed::ONE).unwrap().charge(&delivered, units).unwrap();
             let mut result = json!({
                 "endpoint": order.endpoint(),
                 "body": translate::body(&order),

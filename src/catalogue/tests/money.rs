@@ -24,25 +24,25 @@ fn megapixels_are_rounded_up_for_each_image() {
         ("1536x1024", 2, "0.05"),
         ("1536x1536", 3, "0.075"),
     ] {
-        let quote = harbour("flux/dev", size, 1).quote(Fixed::ONE).unwrap();
+        let quote = harbour("flux/dev", size, 1).terms(Fixed::ONE).unwrap().quote().unwrap();
         assert_eq!((quote.megapixels, quote.price), (Fixed::from_whole(megapixels).unwrap(), usd(price)), "{size}");
-        let four = harbour("flux/dev", size, 4).quote(Fixed::ONE).unwrap();
+        let four = harbour("flux/dev", size, 4).terms(Fixed::ONE).unwrap().quote().unwrap();
         assert_eq!(four.megapixels, Fixed::from_whole(4 * megapixels).unwrap(), "{size}");
     }
 }
 
 #[test]
 fn the_markup_changes_the_price_and_not_the_cost() {
-    let quote = harbour("flux-realism", "1024x768", 2).quote("1.3".parse().unwrap()).unwrap();
+    let quote = harbour("flux-realism", "1024x768", 2).terms("1.3".parse().unwrap()).unwrap().quote().unwrap();
     assert_eq!((quote.price, quote.cost), (usd("0.091"), usd("0.07")));
 }
 
 #[test]
 fn what_was_delivered_is_charged() {
     let order = harbour("flux/dev", "1024x768", 4);
-    let half = order.charge(&[None, Some(Size { width: 1024, height: 768 })], None, Fixed::ONE).unwrap();
+    let half = order.terms(Fixed::ONE).unwrap().charge(&[None, Some(Size { width: 1024, height: 768 })], None).unwrap();
     assert_eq!((half.price, half.images), (usd("0.05"), 2));
-    let nothing = order.charge(&[], None, Fixed::ONE).unwrap();
+    let nothing = order.terms(Fixed::ONE).unwrap().charge(&[], None).unwrap();
     let free = Charge { price: Money::ZERO, cost: Money::ZERO, megapixels: Fixed::ZERO, images: 0 };
     assert_eq!(nothing, free);
 }
@@ -50,9 +50,9 @@ fn what_was_delivered_is_charged() {
 #[test]
 fn more_than_was_ordered_costs_the_provider_s_price_and_no_more_than_the_quote() {
     let order = harbour("flux/dev", "1024x768", 1);
-    let large = order.charge(&[Some(Size { width: 2048, height: 2048 })], None, Fixed::ONE).unwrap();
+    let large = order.terms(Fixed::ONE).unwrap().charge(&[Some(Size { width: 2048, height: 2048 })], None).unwrap();
     assert_eq!((large.price, large.cost), (usd("0.025"), usd("0.1")));
-    let many = order.charge(&[None, None, None], None, Fixed::ONE).unwrap();
+    let many = order.terms(Fixed::ONE).unwrap().charge(&[None, None, None], None).unwrap();
     assert_eq!((many.price, many.cost), (usd("0.025"), usd("0.075")));
 }
 
@@ -60,9 +60,9 @@ fn more_than_was_ordered_costs_the_provider_s_price_and_no_more_than_the_quote()
 fn an_amount_out_of_range_is_an_error_and_not_a_wrong_amount() {
     let order = harbour("flux/dev", "1536x1536", 4);
     let huge = Fixed::from_billionths(i64::MAX);
-    assert!(order.quote(huge).is_ok());
+    assert!(order.terms(huge).unwrap().quote().is_ok());
     let absurd = [Some(Size { width: u32::MAX, height: u32::MAX }); 1000];
-    assert!(order.charge(&absurd, None, Fixed::ONE).is_err());
+    assert!(order.terms(Fixed::ONE).unwrap().charge(&absurd, None).is_err());
 }
 
 fn edit(images: usize) -> Order {
@@ -75,24 +75,28 @@ fn edit(images: usize) -> Order {
 fn input_images_are_held_at_their_largest_and_charged_as_the_provider_counts_them() {
     let order = edit(2);
     // One megapixel made, four held for each of two input images.
-    assert_eq!(order.quote(Fixed::ONE).unwrap().price, usd("0.108"));
+    assert_eq!(order.terms(Fixed::ONE).unwrap().quote().unwrap().price, usd("0.108"));
     let charged = |units: Option<i64>| {
         let units = units.map(|units| Fixed::from_whole(units).unwrap());
-        order.charge(&[None], units, Fixed::ONE).unwrap().price
+        order.terms(Fixed::ONE).unwrap().charge(&[None], units).unwrap().price
     };
     assert_eq!(charged(Some(3)), usd("0.036"));
     assert_eq!(charged(Some(6)), usd("0.072"));
     assert_eq!(charged(Some(1)), usd("0.036"), "each counts for at least one");
     assert_eq!(charged(Some(1_000_000)), usd("0.108"), "and for four at most");
     assert_eq!(charged(None), usd("0.108"));
-    assert_eq!(order.unit_cost(), Some(usd("0.012")));
+    assert_eq!(order.terms(Fixed::ONE).unwrap().unit_cost(), Some(usd("0.012")));
 }
 
 #[test]
 fn a_price_follows_the_resolution() {
     for (resolution, price) in [("1K", "0.15"), ("2K", "0.15"), ("4K", "0.3")] {
         let request = json!({ "model": "nano-banana-pro", "prompt": "a fox", "resolution": resolution });
-        assert_eq!(order(&request).unwrap().quote(Fixed::ONE).unwrap().price, usd(price), "{resolution}");
+        assert_eq!(
+            order(&request).unwrap().terms(Fixed::ONE).unwrap().quote().unwrap().price,
+            usd(price),
+            "{resolution}"
+        );
     }
 }
 
@@ -109,7 +113,11 @@ fn a_price_follows_quality_and_size() {
         ("high", "1536x1024", "0.199"),
     ] {
         let request = json!({ "model": "gpt-image-1.5", "prompt": "ab", "quality": quality, "size": size });
-        assert_eq!(order(&request).unwrap().quote(Fixed::ONE).unwrap().price, usd(price), "{quality} {size}");
+        assert_eq!(
+            order(&request).unwrap().terms(Fixed::ONE).unwrap().quote().unwrap().price,
+            usd(price),
+            "{quality} {size}"
+        );
     }
 }
 
@@ -118,8 +126,8 @@ fn images_that_may_become_several_are_held_for_all_and_charged_as_delivered() {
     let request =
         json!({ "model": "fal-ai/bytedance/seedream/v4/text-to-image", "prompt": "a", "n": 2, "max_images": 3 });
     let order = order(&request).unwrap();
-    assert_eq!((order.count(), order.quote(Fixed::ONE).unwrap().price), (6, usd("0.18")));
-    assert_eq!(order.charge(&[None; 4], None, Fixed::ONE).unwrap().price, usd("0.12"));
+    assert_eq!((order.count(), order.terms(Fixed::ONE).unwrap().quote().unwrap().price), (6, usd("0.18")));
+    assert_eq!(order.terms(Fixed::ONE).unwrap().charge(&[None; 4], None).unwrap().price, usd("0.12"));
 }
 
 fn any_size() -> impl Strategy<Value = Option<Size>> {
@@ -137,8 +145,8 @@ proptest! {
     ) {
         let order = harbour(model, &format!("{}x{}", across * 32, down * 32), count);
         let markup = Fixed::from_billionths(markup);
-        let quote = order.quote(markup).unwrap();
-        let charge = order.charge(&delivered, None, markup).unwrap();
+        let quote = order.terms(markup).unwrap().quote().unwrap();
+        let charge = order.terms(markup).unwrap().charge(&delivered, None).unwrap();
         prop_assert!(charge.price <= quote.price);
         prop_assert!(charge.price >= Money::ZERO && charge.cost >= Money::ZERO);
     }
@@ -151,8 +159,8 @@ proptest! {
     ) {
         let order = harbour("flux-realism", &format!("{}x{}", across * 32, down * 32), count);
         let markup = Fixed::from_billionths(markup);
-        let quote = order.quote(markup).unwrap();
-        let charge = order.charge(&vec![order.size(); count as usize], None, markup).unwrap();
+        let quote = order.terms(markup).unwrap().quote().unwrap();
+        let charge = order.terms(markup).unwrap().charge(&vec![order.size(); count as usize], None).unwrap();
         prop_assert_eq!((charge.price, charge.cost, charge.megapixels), (quote.price, quote.cost, quote.megapixels));
     }
 
@@ -162,8 +170,8 @@ proptest! {
         count in 1..=3_u32,
     ) {
         let size = format!("{}x{}", across * 32, down * 32);
-        let fewer = harbour("flux/dev", &size, count).quote(Fixed::ONE).unwrap();
-        let more = harbour("flux/dev", &size, count + 1).quote(Fixed::ONE).unwrap();
+        let fewer = harbour("flux/dev", &size, count).terms(Fixed::ONE).unwrap().quote().unwrap();
+        let more = harbour("flux/dev", &size, count + 1).terms(Fixed::ONE).unwrap().quote().unwrap();
         prop_assert!(fewer.price < more.price);
     }
 }

@@ -14,7 +14,7 @@ const MOST_PROBLEMS: usize = 200;
 const MOST_IGNORED: usize = 100;
 /// For more unknown fields than this no neighbour is looked for.
 const MOST_NEIGHBOURS: usize = 20;
-/// A received value is repeated up to this many characters.
+/// A received value or the name of a field is repeated up to this many characters.
 const LONGEST_RECEIVED: usize = 60;
 
 /// What was found while checking one request.
@@ -96,7 +96,7 @@ impl<'j> Findings<'j> {
                 dotted.push('.');
             }
             match step {
-                Step::Key(key) => dotted.push_str(key),
+                Step::Key(key) => dotted.push_str(&shorten(key)),
                 Step::Index(index) => dotted.push_str(&index.to_string()),
             }
         }
@@ -105,7 +105,7 @@ impl<'j> Findings<'j> {
 
     fn parts(&self) -> Vec<PathPart> {
         let part = |step: &Step<'_>| match *step {
-            Step::Key(key) => PathPart::Key(key.to_owned()),
+            Step::Key(key) => PathPart::Key(shorten(key)),
             Step::Index(index) => PathPart::Index(index),
         };
         self.path.iter().map(part).collect()
@@ -238,7 +238,7 @@ impl<'j> Findings<'j> {
         self.within(key, |findings| {
             let message = format!("{} is not a field of this model{guess}", findings.here());
             findings.note_with(Code::UnrecognizedKeys, message, |problem| {
-                problem.keys = Some(vec![key.to_owned()]);
+                problem.keys = Some(vec![shorten(key)]);
                 problem.nearest = near.map(JsonValue::from);
             });
         });

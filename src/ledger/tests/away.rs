@@ -1,59 +1,16 @@
 //! The database goes away and comes back.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 
+use self::proxy::{Mode, Proxy};
 use super::*;
 use crate::store::StoreOptions;
 
-/// A wire to a server that can be made to swallow everything, as a network that drops packets does.
-struct Wire {
-    port: u16,
-    silent: Arc<AtomicBool>,
-}
-
-impl Wire {
-    async fn to(server: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let silent = Arc::new(AtomicBool::new(false));
-        let wire = Self { port, silent: Arc::clone(&silent) };
-        Handle::current().spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let (client_read, client_write) = client.into_split();
-                let Ok(upstream) = TcpStream::connect(&server).await else {
-                    continue;
-                };
-                let (server_read, server_write) = upstream.into_split();
-                Handle::current().spawn(carry(client_read, server_write, Arc::clone(&silent)));
-                Handle::current().spawn(carry(server_read, client_write, Arc::clone(&silent)));
-            }
-        });
-        wire
-    }
-}
-
-async fn carry(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    silent: Arc<AtomicBool>,
-) {
-    let mut buffer = vec![0; 16 * 1024];
-    while let Ok(read) = from.read(&mut buffer).await {
-        if read == 0 {
-            return;
-        }
-        // Nothing that falls into the silence arrives later: both ends must notice by themselves.
-        if !silent.load(Ordering::SeqCst) && to.write_all(&buffer[..read]).await.is_err() {
-            return;
-        }
-    }
-}
+#[path = "../../../tests/common/proxy.rs"]
+#[expect(dead_code, reason = "shared with the tests of the whole program")]
+mod proxy;
 
 fn quick() -> StoreOptions {
     StoreOptions {
@@ -64,20 +21,63 @@ fn quick() -> StoreOptions {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_database_that_falls_silent_refuses_everybody_in_time_and_comes_back_by_itself() {
+/// A desk with a direct line to its database, and one by a wire that can be made to misbehave.
+async fn over_a_wire() -> (Desk, Proxy, Desk) {
     let mut database = TestDatabase::postgres().await;
     let direct = Desk::open(&database).await;
-    let mut url = url::Url::parse(&database.address).unwrap();
-    let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap_or(5432));
-    let wire = Wire::to(server).await;
-    url.set_port(Some(wire.port)).unwrap();
-    database.address = url.to_string();
+    let wire = Proxy::to(&database.address).await;
+    database.address = wire.address(&database.address);
     let desk = Desk::with(database.open_with(quick()).await, direct.project, direct.key);
+    (direct, wire, desk)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_is_lost_is_found_by_the_second_try() {
+    let (direct, wire, desk) = over_a_wire().await;
+    let key = Some(Idempotency { key: "k".to_owned(), digest: [1; 32], expires_at: NOW.plus(Duration::from_mins(1)) });
+    let reservation = Reservation { idempotency: key, ..desk.reservation(dollars("0.1")) };
+    let id = reservation.id;
+    wire.lose_commit(1, Mode::Open);
+    assert_eq!(desk.books.reserve(reservation).await, Ok(Reserved::default()));
+    wire.lose_commit(1, Mode::Open);
+    assert_eq!(desk.books.submitted(submit_of(id, 1)).await, Ok(Recorded::Open));
+    wire.lose_commit(1, Mode::Open);
+    assert!(desk.books.finish(delivered(id, dollars("0.1"), dollars("0.05"))).await.is_ok());
+    assert_eq!(wire.lost_commits(), 3);
+    let balance = desk.balance().await;
+    assert_eq!((balance.posted, balance.held), (dollars("-0.1"), Money::ZERO));
+    assert!(desk.books.healthy().await);
+    desk.close().await;
+    direct.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reservation_of_which_nobody_knows_whether_it_was_made_says_so() {
+    let (direct, wire, desk) = over_a_wire().await;
+    let reservation = desk.reservation(dollars("0.1"));
+    let id = reservation.id;
+    wire.lose_commit(1, Mode::Refusing);
+    assert!(matches!(desk.books.reserve(reservation).await, Err(ReserveError::OutcomeUnknown(_))));
+    assert!(direct.books.generation(id).await.unwrap().is_some(), "it was made");
+    // What never reached the database is not in doubt.
+    assert!(matches!(desk.books.reserve(desk.reservation(dollars("0.1"))).await, Err(ReserveError::Unavailable(_))));
+    wire.set(Mode::Open);
+    let begin = Instant::now();
+    while desk.books.finish(failed(id)).await.is_err() {
+        assert!(begin.elapsed() < Duration::from_secs(30), "it did not come back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    desk.close().await;
+    direct.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_falls_silent_refuses_everybody_in_time_and_comes_back_by_itself() {
+    let (direct, wire, desk) = over_a_wire().await;
     let id = desk.reserve(dollars("0.1")).await;
     assert!(desk.books.healthy().await);
 
-    wire.silent.store(true, Ordering::SeqCst);
+    wire.set(Mode::Silent);
     let reserved = join_all((0..100).map(|_| desk.books.reserve(desk.reservation(dollars("0.1")))));
     let (reserved, finished) = tokio::join!(reserved, desk.books.finish(failed(id)));
     assert!(reserved.iter().all(|result| matches!(result, Err(ReserveError::Unavailable(_)))));
@@ -89,7 +89,7 @@ async fn a_database_that_falls_silent_refuses_everybody_in_time_and_comes_back_b
     assert!(begin.elapsed() < quick().acquire_timeout, "{:?}", begin.elapsed());
     assert!(matches!(desk.books.generation(id).await, Err(LedgerError::Unavailable(_))));
 
-    wire.silent.store(false, Ordering::SeqCst);
+    wire.set(Mode::Open);
     let begin = Instant::now();
     while !desk.books.healthy().await {
         assert!(begin.elapsed() < Duration::from_mins(2), "it did not come back");
@@ -103,7 +103,8 @@ async fn a_database_that_falls_silent_refuses_everybody_in_time_and_comes_back_b
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_the_server_has_cut_are_replaced_unnoticed() {
-    let desk = Desk::open(&TestDatabase::postgres().await).await;
+    let database = TestDatabase::postgres().await;
+    let desk = Desk::open(&database).await;
     for _ in 0..3 {
         desk.reserve(dollars("0.1")).await;
         let cut = "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -133,7 +134,8 @@ async fn a_locked_sqlite_file_makes_the_books_unavailable_until_it_is_free() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_was_closed_makes_the_books_unavailable() {
-    let desk = Desk::open(&TestDatabase::sqlite()).await;
+    let database = TestDatabase::sqlite();
+    let desk = Desk::open(&database).await;
     desk.store.close().await;
     assert!(matches!(desk.books.reserve(desk.reservation(dollars("0.1"))).await, Err(ReserveError::Unavailable(_))));
     assert!(!desk.books.healthy().await);

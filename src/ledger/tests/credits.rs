@@ -117,6 +117,7 @@ on_both_databases! {
         let open = desk.reserve(dollars("1")).await;
         let ended = desk.reserve(dollars("1")).await;
         desk.books.finish(delivered(ended, dollars("1"), dollars("0.5"))).await.unwrap();
+        desk.submit_what_cost().await;
         assert_eq!(desk.books.verify().await, Ok(vec![]));
         for (harm, mend, finds) in [
             ("UPDATE balances SET posted = posted + 1", "UPDATE balances SET posted = posted - 1", "the posted balance of a project"),

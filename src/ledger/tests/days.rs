@@ -353,6 +353,7 @@ on_both_databases! {
         let id = desk.reserve(dollars("1")).await;
         let settled_at = Timestamp::from_micros(START + DAY + 5);
         desk.books.finish(Finish { settled_at, ..delivered(id, dollars("0.25"), dollars("0.1")) }).await.unwrap();
+        desk.submit_what_cost().await;
         for change in [
             "UPDATE generations SET model = 'other'",
             "UPDATE generations SET size = NULL, images = 4",

@@ -17,7 +17,7 @@ on_both_databases! {
         let desk = Desk::open(&database).await;
         desk.prepaid(dollars("1")).await;
         let id = desk.reserve(dollars("0.05")).await;
-        desk.books.submitted(desk.submitted(id, 1)).await.unwrap();
+        desk.books.submitted(submit_of(id, 1)).await.unwrap();
         desk.books.running(id, NOW).await.unwrap();
         let finish = delivered(id, dollars("0.035"), dollars("0.025"));
         assert_eq!(desk.books.finish(finish).await, Ok(Applied::Now));
@@ -126,24 +126,23 @@ on_both_databases! {
         desk.close().await;
     }
 
-    async fn a_submit_is_taken_once_and_only_from_the_owner_of_an_open_generation(database) {
+    async fn a_submit_is_recorded_once_whoever_brings_it_and_whenever(database) {
         let desk = Desk::open(&database).await;
         let id = desk.reserve(dollars("0.05")).await;
-        let first = desk.submitted(id, 1);
+        let first = submit_of(id, 1);
         desk.books.submitted(first.clone()).await.unwrap();
         // Asked again after an unclear commit.
-        assert_eq!(desk.books.submitted(first.clone()).await, Ok(()));
+        assert_eq!(desk.books.submitted(first.clone()).await, Ok(Recorded::Open));
         let another = Submitted { provider_request_id: "other".to_owned(), ..first.clone() };
         assert!(matches!(desk.books.submitted(another).await, Err(LedgerError::Invalid(_))));
-        let stranger = Submitted { owner: SystemIds.uuid(), ..desk.submitted(id, 2) };
-        assert_eq!(desk.books.submitted(stranger).await, Err(LedgerError::NotOpen));
         let unknown = GenerationId::from_uuid(SystemIds.uuid());
         assert_eq!(
-            desk.books.submitted(desk.submitted(unknown, 1)).await,
+            desk.books.submitted(submit_of(unknown, 1)).await,
             Err(LedgerError::UnknownGeneration(unknown))
         );
         desk.books.finish(failed(id)).await.unwrap();
-        assert_eq!(desk.books.submitted(desk.submitted(id, 2)).await, Err(LedgerError::NotOpen));
+        assert_eq!(desk.books.submitted(submit_of(id, 2)).await, Ok(Recorded::Ended));
+        assert_eq!(desk.books.attempts(id).await.unwrap().len(), 2);
         assert_eq!(desk.books.running(id, NOW).await, Err(LedgerError::NotOpen));
         desk.close().await;
     }
@@ -152,9 +151,9 @@ on_both_databases! {
         let desk = Desk::open(&database).await;
         let id = desk.reserve(dollars("1")).await;
         // As after a time without the database: both wait, and share a batch.
-        let (first, second) = (desk.submitted(id, 1), desk.submitted(id, 2));
+        let (first, second) = (submit_of(id, 1), submit_of(id, 2));
         let (first, second) = tokio::join!(desk.books.submitted(first), desk.books.submitted(second));
-        assert_eq!((first, second), (Ok(()), Ok(())));
+        assert_eq!((first, second), (Ok(Recorded::Open), Ok(Recorded::Open)));
         desk.books.finish(delivered(id, dollars("1"), dollars("0.5"))).await.unwrap();
         let outcomes: Vec<_> =
             desk.books.attempts(id).await.unwrap().into_iter().map(|attempt| attempt.outcome).collect();
@@ -165,8 +164,8 @@ on_both_databases! {
     async fn a_fallback_replaces_the_attempt_before_it(database) {
         let desk = Desk::open(&database).await;
         let id = desk.reserve(dollars("0.05")).await;
-        desk.books.submitted(desk.submitted(id, 1)).await.unwrap();
-        let second = Submitted { endpoint: "fal-ai/other".to_owned(), ..desk.submitted(id, 2) };
+        desk.books.submitted(submit_of(id, 1)).await.unwrap();
+        let second = Submitted { endpoint: "fal-ai/other".to_owned(), ..submit_of(id, 2) };
         desk.books.submitted(second).await.unwrap();
         let record = desk.books.generation(id).await.unwrap().unwrap();
         assert_eq!(record.endpoint, "fal-ai/other");
@@ -174,6 +173,29 @@ on_both_databases! {
         let outcomes: Vec<_> =
             desk.books.attempts(id).await.unwrap().into_iter().map(|attempt| attempt.outcome).collect();
         assert_eq!(outcomes, [Some(AttemptOutcome::Replaced), Some(AttemptOutcome::Succeeded)]);
+        desk.close().await;
+    }
+
+    async fn nobody_ends_a_generation_without_knowing_its_latest_attempt(database) {
+        let desk = Desk::open(&database).await;
+        let id = desk.reserve(dollars("0.05")).await;
+        desk.books.submitted(submit_of(id, 1)).await.unwrap();
+        let unaware = Finish { attempt: 0, state: FinalState::Expired, ..failed(id) };
+        assert_eq!(desk.books.finish(unaware).await, Err(LedgerError::NewerAttempt));
+        assert!(desk.books.generation(id).await.unwrap().unwrap().state.is_open());
+        let aware = Finish { attempt: 1, ..delivered(id, dollars("0.05"), dollars("0.03")) };
+        assert_eq!(desk.books.finish(aware).await, Ok(Applied::Now));
+        desk.close().await;
+    }
+
+    async fn a_cost_without_an_attempt_is_a_discrepancy(database) {
+        let desk = Desk::open(&database).await;
+        let id = desk.reserve(dollars("0.05")).await;
+        desk.books.finish(delivered(id, dollars("0.05"), dollars("0.03"))).await.unwrap();
+        let found = desk.books.verify().await.unwrap();
+        let [discrepancy] = &found[..] else { panic!("{found:?}") };
+        assert!(discrepancy.what.contains("attempts"), "{discrepancy}");
+        assert_eq!(discrepancy.subject, id.uuid().to_string());
         desk.close().await;
     }
 
@@ -203,7 +225,7 @@ on_both_databases! {
         let desk = Desk::open(&database).await;
         let open = desk.reserve(dollars("0.05")).await;
         let ended = desk.reserve(dollars("0.05")).await;
-        desk.books.submitted(desk.submitted(open, 1)).await.unwrap();
+        desk.books.submitted(submit_of(open, 1)).await.unwrap();
         desk.books.finish(delivered(ended, dollars("0.05"), dollars("0.02"))).await.unwrap();
         let before = (
             desk.books.generation(open).await.unwrap().unwrap(),

@@ -51,8 +51,8 @@ on_both_databases! {
         };
         let special_id = special.id;
         desk.books.reserve(special).await.unwrap();
-        desk.books.submitted(desk.submitted(special_id, 1)).await.unwrap();
-        desk.books.submitted(desk.submitted(special_id, 2)).await.unwrap();
+        desk.books.submitted(submit_of(special_id, 1)).await.unwrap();
+        desk.books.submitted(submit_of(special_id, 2)).await.unwrap();
         desk.books.finish(delivered(special_id, dollars("0.1"), Money::ZERO)).await.unwrap();
         let (first_project, first_key) = (desk.project, desk.key);
         (desk.project, desk.key) = desk.store.add_project(NOW).await;

@@ -6,6 +6,8 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 
 use super::*;
+use crate::accounts::{Accounts, ProjectChange};
+use crate::domain::ManualClock;
 use crate::store::testing::on_both_databases;
 
 fn idempotency(key: &str, digest: u8, seconds: u64) -> Idempotency {
@@ -323,10 +325,56 @@ on_both_databases! {
         let prompt = async |id| desk.books.generation(id).await.unwrap().unwrap().prompt;
         assert_eq!(prompt(unkept).await, None);
         assert_eq!(prompt(kept).await.as_deref(), Some("a\u{fffd}b"));
-        desk.books.maintain(NOW.plus(day / 2)).await.unwrap();
+        assert_eq!(desk.store.purge_prompts(NOW.plus(day / 2), 10).await.unwrap(), 0);
         assert!(prompt(kept).await.is_some());
-        assert_eq!(desk.books.maintain(NOW.plus(day)).await.unwrap().prompts, 1);
+        assert_eq!(desk.store.purge_prompts(NOW.plus(day), 10).await.unwrap(), 1);
         assert_eq!(prompt(kept).await, None);
+        desk.close().await;
+    }
+
+    async fn a_lowered_retention_shortens_what_is_kept_and_a_longer_one_does_not(database) {
+        let desk = Desk::open(&database).await;
+        let hour = Duration::from_hours(1);
+        let clock = Arc::new(ManualClock::at(NOW));
+        let accounts = Accounts::load(desk.store.clone(), clock.clone(), Arc::new(SystemIds)).await.unwrap();
+        let retain = async |hours: i64| {
+            let change = ProjectChange { prompt_retention: Some(hours * 3_600_000_000), ..ProjectChange::default() };
+            accounts.update_project(desk.project, change).await.unwrap();
+        };
+        retain(4).await;
+        let mut ids = Vec::new();
+        for _ in 0..3 {
+            let reservation = Reservation { prompt: Some("a cat".to_owned()), ..desk.reservation(dollars("0.1")) };
+            ids.push(reservation.id);
+            desk.books.reserve(reservation).await.unwrap();
+        }
+        let kept = async || {
+            let mut kept = 0;
+            for id in &ids {
+                kept += usize::from(desk.books.generation(*id).await.unwrap().unwrap().prompt.is_some());
+            }
+            kept
+        };
+        // Shorter: they end with it. What is longer again afterwards does not bring their time back.
+        retain(2).await;
+        accounts.forget_prompts().await.unwrap();
+        retain(8).await;
+        accounts.forget_prompts().await.unwrap();
+        assert_eq!(kept().await, 3);
+        clock.advance(Duration::from_micros(7_199_999_999));
+        accounts.forget_prompts().await.unwrap();
+        assert_eq!(kept().await, 3);
+        clock.advance(Duration::from_micros(1));
+        accounts.forget_prompts().await.unwrap();
+        assert_eq!(kept().await, 0);
+        // A reservation that had read the old retention and is written late is found, too; then the project is left alone.
+        let marked = "SELECT COUNT(*) FROM projects WHERE shorten_prompts_at IS NOT NULL";
+        retain(0).await;
+        accounts.forget_prompts().await.unwrap();
+        assert_eq!(desk.store.number(marked).await, 1);
+        clock.advance(hour);
+        accounts.forget_prompts().await.unwrap();
+        assert_eq!(desk.store.number(marked).await, 0);
         desk.close().await;
     }
 }

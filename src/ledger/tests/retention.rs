@@ -34,7 +34,7 @@ async fn made(desk: &Desk, at: Timestamp, settled_at: Timestamp, price: &str) ->
     let reservation = Reservation { id: id_of(at), created_at: at, ..desk.reservation(dollars("1")) };
     let id = reservation.id;
     desk.books.reserve(reservation).await.unwrap();
-    desk.books.submitted(desk.submitted(id, 1)).await.unwrap();
+    desk.books.submitted(submit_of(id, 1)).await.unwrap();
     let finish = Finish { settled_at, ..delivered(id, dollars(price), dollars("0.01")) };
     assert_eq!(desk.books.finish(finish).await, Ok(Applied::Now));
     id
@@ -78,15 +78,24 @@ async fn a_month_goes(desk: Desk) {
     let free_id = free.id;
     desk.books.reserve(free).await.unwrap();
     desk.books.finish(Finish { settled_at: MAY, ..failed(free_id) }).await.unwrap();
+    // Its cost came to light after it had ended, and goes with the month as well.
+    let late_one = Reservation { id: id_of(MAY), created_at: MAY, ..desk.reservation(dollars("1")) };
+    let late_id = late_one.id;
+    desk.books.reserve(late_one).await.unwrap();
+    desk.books.submitted(submit_of(late_id, 1)).await.unwrap();
+    desk.books.finish(Finish { settled_at: MAY, ..failed(late_id) }).await.unwrap();
+    let two_days = Duration::from_hours(48);
+    let booked = desk.books.book_late(super::late::late(late_id, dollars("0.03"), MAY.plus(two_days))).await;
+    assert_eq!(booked, Ok(Applied::Now));
     desk.books.refund(&refund(first, "0.1", NOW)).await.unwrap();
     let before = all_charges(&desk).await;
     let (balance, sums) = (desk.balance().await, days(&desk).await);
     assert_eq!(desk.books.verify().await, Ok(vec![]));
 
-    assert_eq!(droppable_month(&desk.store, "2026-05", NOW).await.unwrap(), 3);
+    assert_eq!(droppable_month(&desk.store, "2026-05", NOW).await.unwrap(), 4);
     assert!(desk.books.generation(first).await.unwrap().is_some(), "to look changes nothing");
-    assert_eq!(drop_may(&desk).await, Ok(3));
-    for id in [first, over_midnight, free_id] {
+    assert_eq!(drop_may(&desk).await, Ok(4));
+    for id in [first, over_midnight, free_id, late_id] {
         assert!(desk.books.generation(id).await.unwrap().is_none());
     }
     assert!(desk.books.generation(stays).await.unwrap().is_some());
