@@ -54,10 +54,17 @@ impl Reader<'_> {
     pub(super) fn postgres_url(&self, name: &'static str) -> Result<Option<String>, ConfigError> {
         let Some(value) = self.text(name) else { return Ok(None) };
         let scheme = value.split(':').next().unwrap_or_default();
-        if matches!(scheme, "postgres" | "postgresql") {
-            return Ok(Some(value.to_owned()));
+        if !matches!(scheme, "postgres" | "postgresql") {
+            return Err(bad(name, &format!("{scheme}:…"), "an address that starts with `postgres://`"));
         }
-        Err(bad(name, &format!("{scheme}:…"), "an address that starts with `postgres://`"))
+        if !self.database_url()?.starts_with("postgres") {
+            return Err(bad(
+                name,
+                &format!("{scheme}:…"),
+                "nothing, unless DATABASE_URL starts with `postgres://` too",
+            ));
+        }
+        Ok(Some(value.to_owned()))
     }
 
     pub(super) fn duration(&self, name: &'static str, default: Duration) -> Result<Duration, ConfigError> {

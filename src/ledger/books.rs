@@ -416,6 +416,12 @@ impl Books {
         }
     }
 
+    /// How far behind the standby is that reports are read from; `None` where they are read from the primary.
+    #[must_use]
+    pub fn report_lag(&self) -> Option<Duration> {
+        self.store.report_lag()
+    }
+
     /// Whether the books can be written and read now.
     pub async fn healthy(&self) -> bool {
         self.outage().await.is_none()

@@ -153,7 +153,7 @@ impl Store {
         self.inner.file_is_there()?;
         let connection = match &self.inner.pools {
             Either::Postgres(pools) => {
-                let (pool, route) = (pools.readers.clone(), pools.route.clone());
+                let (pool, route) = (pools.readers.clone(), pools.connect.clone());
                 let longest = self.inner.options.report_timeout;
                 Either::Postgres(self.on_own_runtime(async move { route.reader(&pool, longest).await }).await?)
             }
@@ -163,6 +163,16 @@ impl Store {
             }
         };
         Ok(Reader(connection))
+    }
+
+    /// A connection for a report: to the standby while that can be used.
+    pub(super) async fn report_reader(&self) -> Result<Reader, StoreError> {
+        if let Some(standby) = self.inner.standby.as_ref().filter(|standby| standby.lag().is_some())
+            && let Ok(session) = standby.reader().await
+        {
+            return Ok(Reader(Either::Postgres(session)));
+        }
+        self.reader().await
     }
 
     /// Begins a transaction that may write.
@@ -184,7 +194,7 @@ impl Store {
     ) -> Result<WriteTransaction, StoreError> {
         let work = match &self.inner.pools {
             Either::Postgres(pools) => {
-                let (pool, route) = (pools.pool(lent), pools.route.clone());
+                let (pool, route) = (pools.pool(lent), pools.connect.clone());
                 let longest = match lent {
                     Lent::Reader => self.inner.options.report_timeout,
                     Lent::Writer => self.inner.options.write_timeout,
@@ -209,7 +219,7 @@ impl Store {
     /// Begins a transaction on the lane's own connection; on SQLite, which has one writer, like [`Self::begin`].
     pub(crate) async fn begin_in(&self, lane: &mut Lane) -> Result<WriteTransaction, StoreError> {
         let Either::Postgres(pools) = &self.inner.pools else { return self.begin().await };
-        let begin = pools.route.in_lane(self.inner.options.write_timeout);
+        let begin = pools.connect.in_lane(self.inner.options.write_timeout);
         if let Some(mut session) = lane.0.take().filter(|_| !pools.writers.is_closed())
             && sqlx::raw_sql(AssertSqlSafe(begin.clone())).execute(&mut session).await.is_ok()
         {
@@ -220,7 +230,7 @@ impl Store {
             if pools.writers.is_closed() {
                 return Err(StoreError::no_answer("the store is closed"));
             }
-            let mut session = pools.route.lane(&pools.connect, self.inner.options.write_timeout).await?;
+            let mut session = pools.connect.lane(self.inner.options.write_timeout).await?;
             sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut session).await?;
             Ok(WriteTransaction(Work::Postgres(session)))
         })
@@ -241,7 +251,10 @@ impl Store {
     /// Asks whether the database can be written, by writing what is there already: the disk may be full, the volume
     /// read-only, the file locked by somebody else. Slower than [`Self::ping`].
     pub(crate) async fn ping_writing(&self) -> Result<(), StoreError> {
-        self.ping().await?;
+        if let Err(error) = self.ping().await {
+            self.find_server().await;
+            return Err(error);
+        }
         let written = within(self.inner.options.write_timeout, async {
             let mut transaction = self.begin().await?;
             on_both!(transaction.connection(), connection =>
@@ -250,6 +263,9 @@ impl Store {
         })
         .await;
         self.inner.outage.note(written.as_ref().copied());
+        if written.is_err() {
+            self.find_server().await;
+        }
         written
     }
 

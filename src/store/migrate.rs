@@ -31,9 +31,9 @@ impl Store {
             Either::Postgres(pools) => {
                 // A connection of its own: a migration may take longer than a request's statement, and it waits on
                 // sqlx's advisory lock.
-                let connect = match (&pools.route.direct, pools.route.pooled) {
-                    (Some(direct), _) => direct,
-                    (None, false) => &pools.connect,
+                let connect = match (&pools.connect.direct, pools.connect.pooled) {
+                    (Some(direct), _) => direct.current(),
+                    (None, false) => pools.connect.servers.current(),
                     (None, true) => return Err(StoreError::Migration(BEHIND_POOLER.to_owned())),
                 };
                 let mut connection =

@@ -16,6 +16,7 @@ mod error;
 mod files;
 mod finishing;
 mod generations;
+mod hosts;
 mod keys;
 mod limits;
 mod maintenance;
@@ -30,6 +31,7 @@ mod rows;
 mod service_accounts;
 mod session;
 mod sessions;
+mod standby;
 #[cfg(test)]
 mod statements;
 mod sums;

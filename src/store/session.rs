@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -16,15 +17,21 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Execute, Executor, PgConnection, Postgres, Row, SqlStr, Transaction,
 };
 
+use super::StoreError;
 use super::connection::Unfinished;
+use super::hosts::Servers;
 
-/// How PostgreSQL is reached.
-#[derive(Debug, Clone, Default)]
+/// How PostgreSQL is reached. All clones are one.
+#[derive(Debug, Clone)]
 pub(super) struct Route {
+    /// The servers that the address names.
+    pub(super) servers: Arc<Servers>,
     /// Whether a transaction pooler stands between.
     pub(super) pooled: bool,
     /// The way past it.
-    pub(super) direct: Option<PgConnectOptions>,
+    pub(super) direct: Option<Arc<Servers>>,
+    /// When another server than before was chosen: connections that are older are to another one.
+    pub(super) switched: Arc<Mutex<Option<Instant>>>,
 }
 
 /// A connection to PostgreSQL that statements run on.
@@ -46,6 +53,13 @@ enum Held {
 }
 
 impl PgSession {
+    /// In a transaction that only reads, so that it works behind a pooler as well.
+    pub(super) async fn reading(pool: &PgPool, longest: Duration) -> Result<Self, sqlx::Error> {
+        let begin = format!("BEGIN READ ONLY; {}", limits("SET LOCAL", longest));
+        let transaction = pool.begin_with(AssertSqlSafe(begin)).await?;
+        Ok(Self { held: Held::ReaderTransaction(transaction), named: false })
+    }
+
     fn inner(&mut self) -> &mut PgConnection {
         match &mut self.held {
             Held::Reader(connection) => connection,
@@ -150,12 +164,10 @@ pub(super) const BEGIN_IN_LANE: &str = "BEGIN; SET LOCAL plan_cache_mode = force
 impl Route {
     /// A connection of a pool for reading.
     pub(super) async fn reader(&self, pool: &PgPool, longest: Duration) -> Result<PgSession, sqlx::Error> {
-        if !self.pooled {
-            return Ok(PgSession { held: Held::Reader(pool.acquire().await?), named: true });
+        if self.pooled {
+            return PgSession::reading(pool, longest).await;
         }
-        let begin = format!("BEGIN READ ONLY; {}", limits("SET LOCAL", longest));
-        let transaction = pool.begin_with(AssertSqlSafe(begin)).await?;
-        Ok(PgSession { held: Held::ReaderTransaction(transaction), named: false })
+        Ok(PgSession { held: Held::Reader(pool.acquire().await?), named: true })
     }
 
     /// A connection of a pool in a transaction.
@@ -168,9 +180,12 @@ impl Route {
     }
 
     /// A connection for a lane, past the pooler if there is a way.
-    pub(super) async fn lane(&self, connect: &PgConnectOptions, longest: Duration) -> Result<PgSession, sqlx::Error> {
+    pub(super) async fn lane(&self, longest: Duration) -> Result<PgSession, sqlx::Error> {
         let named = self.lane_is_direct();
-        let connection = self.direct.as_ref().unwrap_or(connect).connect().await?;
+        let connect = self.direct.as_ref().unwrap_or(&self.servers).current();
+        // What has no name is not kept.
+        let kept = if named { (*connect).clone() } else { (*connect).clone().statement_cache_capacity(0) };
+        let connection = kept.connect().await?;
         let mut session = PgSession { held: Held::Own(Box::new(connection)), named };
         if named {
             sqlx::raw_sql(AssertSqlSafe(session_limits(longest))).execute(&mut session).await?;
@@ -184,6 +199,24 @@ impl Route {
             return BEGIN_IN_LANE.to_owned();
         }
         format!("{BEGIN_IN_LANE}; {}", limits("SET LOCAL", longest))
+    }
+
+    /// Whether a connection is to the server that is in use now.
+    pub(super) fn is_current(&self, age: Duration) -> bool {
+        let switched = *self.switched.lock().unwrap_or_else(PoisonError::into_inner);
+        switched.is_none_or(|at| age < at.elapsed())
+    }
+
+    /// Looks for a server that can be written, where there are several. Whether it is another one than before.
+    pub(super) async fn choose(&self, limit: Duration) -> Result<bool, StoreError> {
+        let mut is_another = self.servers.choose(limit).await?;
+        if let Some(direct) = &self.direct {
+            is_another |= direct.choose(limit).await?;
+        }
+        if is_another {
+            *self.switched.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+        Ok(is_another)
     }
 
     fn lane_is_direct(&self) -> bool {

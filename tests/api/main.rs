@@ -57,6 +57,7 @@ mod resending;
 mod sdk;
 mod soak;
 mod spending;
+mod standby;
 mod standing;
 mod start;
 mod stream;

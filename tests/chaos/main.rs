@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "a run that failed is repeated by its seed")]
 
 #[path = "../api/postgres.rs"]
+#[expect(dead_code, reason = "shared with the tests of the HTTP face")]
 mod postgres;
 #[path = "../common/proxy.rs"]
 #[expect(dead_code, reason = "shared with the tests of the HTTP face")]
