@@ -10,6 +10,7 @@ mod inputs;
 mod jobs;
 mod keep;
 mod late;
+mod picture;
 mod recover;
 mod resend;
 mod reservation;
@@ -30,7 +31,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::catalogue::{Catalogue, Order};
-use crate::domain::{Clock, Fixed, IdSource, SharedClock};
+use crate::domain::{Clock, FairSemaphore, Fixed, IdSource, ProjectId, SharedClock};
 use crate::ledger::{Books, LedgerError};
 use crate::meters::SharedMeters;
 use crate::providers::{Failure, FailureKind, FileWish, Health, Prepared, Provider, Providers, UploadPlace};
@@ -40,7 +41,7 @@ pub use clock::ClockSkew;
 pub use erase::{EraseError, Eraser};
 pub use generate::{Accepted, GenerateError, Request};
 pub use generation::{Cancellation, Finished, Job, Preview, Progress};
-pub use inputs::check_file;
+pub use inputs::picture_type;
 pub use keep::Keeper;
 pub use resend::ClientNews;
 pub use reservation::wants_data_uris;
@@ -48,6 +49,11 @@ pub use settle::{FinishedError, cost_drift, read_finished};
 
 use jobs::Jobs;
 use wait::Waiter;
+
+/// How many files are uploaded to providers at once; the others wait.
+const UPLOADS_AT_ONCE: usize = 32;
+/// How many of them for one project.
+const UPLOADS_EACH: usize = 24;
 
 /// What the gateway is built from.
 pub struct Parts {
@@ -100,6 +106,10 @@ pub struct Gateway {
     cost_drifts: AtomicU64,
     meters: SharedMeters,
     keeper: Option<Keeper>,
+    /// Who may inspect embedded images now.
+    inspections: FairSemaphore<ProjectId>,
+    /// Who may upload a file to the provider now.
+    uploads: FairSemaphore<ProjectId>,
 }
 
 impl Gateway {
@@ -107,6 +117,7 @@ impl Gateway {
     /// books first, so that no other replica takes this one for dead.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, LedgerError> {
         let waiter = Waiter::start(&parts.tracker, &parts.runtime, parts.clock.clone());
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         let gateway = Arc::new(Self {
             catalogue: ArcSwap::new(parts.catalogue),
             books: parts.books,
@@ -126,6 +137,8 @@ impl Gateway {
             cost_drifts: AtomicU64::new(0),
             meters: parts.meters,
             keeper: parts.keeper,
+            inspections: FairSemaphore::new(processors, processors.div_ceil(2)),
+            uploads: FairSemaphore::new(UPLOADS_AT_ONCE, UPLOADS_EACH),
         });
         gateway.beat().await?;
         // The month's partition must stand before the first row wants to go there.
@@ -185,7 +198,14 @@ impl Gateway {
     }
 
     /// Uploads an input image to the provider's storage; the address to give to a model.
-    pub async fn upload(&self, provider: &str, file: &FileWish, bytes: Bytes) -> Result<String, Box<Failure>> {
+    pub async fn upload(
+        &self,
+        project: ProjectId,
+        provider: &str,
+        file: &FileWish,
+        bytes: Bytes,
+    ) -> Result<String, Box<Failure>> {
+        let _permit = self.uploads.acquire(project).await;
         self.storage_of(provider)?.upload(file, bytes).await
     }
 

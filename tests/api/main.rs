@@ -15,6 +15,7 @@ mod support;
 mod account;
 mod admin;
 mod aiml;
+mod attacks;
 mod audited;
 mod authorization;
 mod away;
