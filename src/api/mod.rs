@@ -25,6 +25,7 @@ mod places;
 mod quote;
 mod rates;
 mod stream;
+mod webhook_endpoints;
 mod webhooks;
 
 use std::sync::Arc;
@@ -144,6 +145,8 @@ pub fn endpoints() -> Vec<Endpoint> {
         endpoint!(webhooks::list_webhook_deliveries),
         endpoint!(webhooks::retrieve_webhook_delivery),
         endpoint!(webhooks::redeliver_webhook),
+        endpoint!(webhook_endpoints::list_webhook_endpoints),
+        endpoint!(webhook_endpoints::enable_webhook_endpoint),
         endpoint!(health::check_liveness),
         endpoint!(health::check_readiness),
         endpoint!(openapi::retrieve_openapi_document),

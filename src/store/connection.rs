@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, Database, Sqlite, SqliteConnection};
 use super::open::Lent;
 use super::session::PgSession;
 use super::{Outage, Store, StoreError};
+use crate::domain::{FairPermit, ProjectId};
 
 /// One of two.
 #[derive(Debug)]
@@ -70,12 +71,15 @@ pub(super) fn json_list(ids: &[uuid::Uuid]) -> String {
     list
 }
 
-/// A connection for reading.
-pub(super) struct Reader(Either<PgSession, PoolConnection<Sqlite>>);
+/// A connection for reading, and the permit of a report.
+pub(super) struct Reader {
+    connection: Either<PgSession, PoolConnection<Sqlite>>,
+    _permit: Option<FairPermit<Option<ProjectId>>>,
+}
 
 impl Reader {
     pub(super) fn connection(&mut self) -> AnyConnection<'_> {
-        match &mut self.0 {
+        match &mut self.connection {
             Either::Postgres(session) => Either::Postgres(session),
             Either::Sqlite(connection) => Either::Sqlite(connection),
         }
@@ -162,17 +166,19 @@ impl Store {
                 Either::Sqlite(self.on_own_runtime(async move { pool.acquire().await }).await?)
             }
         };
-        Ok(Reader(connection))
+        Ok(Reader { connection, _permit: None })
     }
 
-    /// A connection for a report: to the standby while that can be used.
-    pub(super) async fn report_reader(&self) -> Result<Reader, StoreError> {
+    /// A connection for a report about a project, or about several: to the standby while that can be used. Projects take turns, and
+    /// some connections are left for everything else.
+    pub(super) async fn report_reader(&self, project: Option<ProjectId>) -> Result<Reader, StoreError> {
+        let permit = self.inner.reports.acquire(project).await;
         if let Some(standby) = self.inner.standby.as_ref().filter(|standby| standby.lag().is_some())
             && let Ok(session) = standby.reader().await
         {
-            return Ok(Reader(Either::Postgres(session)));
+            return Ok(Reader { connection: Either::Postgres(session), _permit: Some(permit) });
         }
-        self.reader().await
+        Ok(Reader { _permit: Some(permit), ..self.reader().await? })
     }
 
     /// Begins a transaction that may write.

@@ -42,6 +42,7 @@ mod tests;
 mod usage;
 mod verify;
 mod watching;
+mod webhook_endpoints;
 mod webhooks;
 mod words;
 mod writing;
@@ -65,6 +66,7 @@ pub use rows::{
 pub use service_accounts::ServiceAccountRecord;
 pub use usage::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow};
 pub use watching::{HoldAges, PoolUse};
+pub use webhook_endpoints::WebhookEndpoint;
 pub use webhooks::{Webhook, WebhookAttempt, WebhookDelivery, WebhookSecretRow};
 pub use words::{
     ActorKind, AttemptOutcome, AuditEvent, CostSource, FinalState, GenerationState, KeyKind, KeyOrigin, LedgerAccount,
@@ -82,6 +84,7 @@ pub(crate) use privacy::Remains;
 pub(crate) use resends::UnansweredRow;
 pub(crate) use reserving::{BalanceRow, Existing, ProjectTerms};
 pub(crate) use sums::{BalanceChange, MonthlyCharge, SumChanges};
+pub(crate) use webhook_endpoints::Breaker;
 pub(crate) use webhooks::WebhookNext;
 pub(crate) use writing::Batch;
 

@@ -17,6 +17,7 @@ use super::hosts::Servers;
 use super::session::{Route, is_pooled, session_limits};
 use super::standby::{self, Standby};
 use super::{Outage, Store, StoreError};
+use crate::domain::{FairSemaphore, ProjectId};
 
 /// How patient the store is, and how many connections it keeps.
 #[derive(Debug, Clone)]
@@ -63,6 +64,8 @@ pub(super) struct Inner {
     pub(super) outage: LastOutage,
     /// Where reports are read, if not where everything is.
     pub(super) standby: Option<Standby>,
+    /// Who may read a report now.
+    pub(super) reports: FairSemaphore<Option<ProjectId>>,
     /// SQLite's file.
     file: Option<DatabaseFile>,
 }
@@ -165,8 +168,10 @@ impl Store {
             }
         };
         let (outage, runtime) = (LastOutage::default(), Handle::current());
+        let readers = options.readers as usize;
+        let reports = FairSemaphore::new(readers * 3 / 4, readers / 2);
         let standby = options.read.as_deref().map(|address| Standby::new(address, &options)).transpose()?;
-        let store = Self { inner: Arc::new(Inner { pools, options, runtime, outage, standby, file }) };
+        let store = Self { inner: Arc::new(Inner { pools, options, runtime, outage, standby, reports, file }) };
         if let Err(error) = store.ping().await {
             return Err(store.reason(error).await);
         }

@@ -237,17 +237,18 @@ fn add_webhooks(statement: &mut Statement, rows: &[(&Reservation, &Webhook)]) {
     statement.part(
         "webhook_deliveries",
         rows.len(),
-        "INSERT INTO webhook_deliveries (id, generation_id, project_id, url, form, base_url, created_at, next_at)
-         SELECT id, generation_id, project_id, url, form, base_url, created_at, created_at",
+        "INSERT INTO webhook_deliveries (id, generation_id, project_id, url, host, form, base_url, created_at, next_at)
+         SELECT id, generation_id, project_id, url, host, form, base_url, created_at, created_at",
     );
     statement.column("uuid", column(rows, |(_, w)| w.id.uuid()));
     statement.column("uuid", column(rows, |(r, _)| r.id.uuid()));
     statement.column("uuid", column(rows, |(r, _)| r.project_id.uuid()));
     statement.column("text", column(rows, |(_, w)| w.url.as_str()));
+    statement.column("text", column(rows, |(_, w)| w.host.as_str()));
     statement.column("text", column(rows, |(_, w)| w.form.as_str()));
     statement.column("text", column(rows, |(_, w)| w.base_url.as_str()));
     statement.column("bigint", column(rows, |(r, _)| r.created_at.micros()));
-    statement.end("AS w (id, generation_id, project_id, url, form, base_url, created_at)");
+    statement.end("AS w (id, generation_id, project_id, url, host, form, base_url, created_at)");
 }
 
 fn add_unanswered(statement: &mut Statement, rows: &[(&Reservation, &[u8; 32])]) {
