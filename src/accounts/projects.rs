@@ -8,7 +8,8 @@ use super::keys::{check_budget, check_name};
 use crate::domain::{Money, ProjectId};
 use crate::store::{ANY_MODEL, Cursor, Page, ProjectChange, ProjectRecord, RateLimit, StoreError, WriteTransaction};
 
-/// What a new project may ask for of each model in any minute; any number when `None`.
+/// What a new project may ask for of each model in any minute; any number when `None`. The default project, which is the
+/// operator's own, begins without rates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DefaultRates {
     /// Requests, above zero.
@@ -174,7 +175,8 @@ impl Accounts {
         let mut project = written
             .ok_or_else(|| StoreError::Inconsistent(format!("project `{id}` is not there after it was written")))?;
         self.retain_as_organization(transaction, &mut project).await?;
-        if let Some(limit) = self.default_rates.limit() {
+        // The default project is the operator's own.
+        if let Some(limit) = self.default_rates.limit().filter(|_| !is_default) {
             project.rate_limits = vec![limit];
             transaction.update_project(&project, self.inner.clock.now()).await?;
         }

@@ -19,6 +19,10 @@ const UNCLEAR_WAIT: Duration = Duration::from_secs(30);
 /// How often the books are asked whether the provider has called, which may have reached another replica.
 const CALL_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often the database is asked whether the provider has called another replica, while a submit is unanswered: seldom,
+/// since the answer takes milliseconds otherwise.
+const UNANSWERED_INTERVAL: Duration = Duration::from_secs(2);
+
 impl Gateway {
     /// Tries each model in turn; the next one only when the provider has proven that this one made nothing and cannot.
     pub(super) async fn try_in_turn<'a>(&self, job: &Arc<Job>, chain: &'a Chain) -> (&'a Terms, Outcome) {
@@ -88,7 +92,7 @@ impl Gateway {
         let start_within = job.deadline_at.since(self.clock.now());
         let submitted = tokio::select! {
             submitted = provider.submit(&prepared, job.project_id, attempt, start_within).instrument(step) => submitted,
-            stored = self.called_before_its_answer(job, attempt.number) => {
+            stored = self.called_before_its_answer(job, attempt.number, provider.calls_back()) => {
                 info!(generation = %job.id, provider_request_id = stored.provider_request_id, "the provider has called before it answered the submit");
                 job.was_accepted(stored.n);
                 return self.follow(job, provider, ticket_of(stored)).await;
@@ -110,10 +114,14 @@ impl Gateway {
         }
     }
 
-    /// Waits until the provider's call has stored the id of a submit that is still unanswered.
-    async fn called_before_its_answer(&self, job: &Job, number: u32) -> AttemptRecord {
+    /// Waits until the provider's call has stored the id of a submit that is still unanswered. A call that reaches another
+    /// replica is found in the database.
+    async fn called_before_its_answer(&self, job: &Job, number: u32, calls_back: bool) -> AttemptRecord {
         loop {
-            job.called.notified().await;
+            tokio::select! {
+                () = job.called.notified() => {}
+                () = tokio::time::sleep(UNANSWERED_INTERVAL), if calls_back => {}
+            }
             if let Ok(Some(stored)) = self.stored_attempt(job.id, number).await {
                 return stored;
             }

@@ -1,33 +1,16 @@
 //! Machines whose clocks are wrong: the database's clock decides, and the operator is told.
 
-use std::process::Command;
 use std::time::Duration;
 
 use imagegate::domain::{Clock, SystemClock};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
+use crate::machine::{clock_off, faketime};
 use crate::postgres::PrivatePostgres;
 use crate::support::{Database, Gateway, Start, TestDatabase, eventually, fal_state, read, start_sandbox};
 
 const PATIENCE: Duration = Duration::from_mins(2);
-
-/// Debian's libfaketime.
-fn library() -> String {
-    let found = Command::new("sh").args(["-c", "ls /usr/lib/*/faketime/libfaketime.so.1"]).output().unwrap();
-    let path = String::from_utf8(found.stdout).unwrap().trim().to_owned();
-    assert!(!path.is_empty(), "libfaketime is missing, so this cannot be tried: run ./test.sh");
-    path
-}
-
-/// A gateway whose machine's clock is off by some seconds.
-fn off(start: Start<'_>, seconds: i64) -> Start<'_> {
-    // Only the time of day is off; how long something takes is as it is.
-    start
-        .with("LD_PRELOAD", &library())
-        .with("FAKETIME", &format!("{seconds:+}s"))
-        .with("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-}
 
 fn request() -> Value {
     json!({"model": "flux/dev", "prompt": "a", "image_size": "square_hd"})
@@ -48,7 +31,7 @@ async fn replicas_whose_clocks_are_off_keep_the_databases_time_and_say_so() {
     assert_eq!(right.readiness().await["clock"], "ok");
     let mut replicas = Vec::new();
     for seconds in [-40, -12, 12, 40] {
-        replicas.push((seconds, off(start(), seconds).run().await));
+        replicas.push((seconds, clock_off(start(), seconds).run().await));
     }
     for (seconds, replica) in &replicas {
         let ready = replica.readiness().await;
@@ -109,13 +92,13 @@ async fn at_a_months_end_the_databases_clock_says_which_month_is_charged() {
     let until_then = 45;
     let ahead = end - until_then - SystemClock.now().seconds();
     let server = PrivatePostgres::start_with(&[
-        ("LD_PRELOAD", library()),
+        ("LD_PRELOAD", faketime()),
         ("FAKETIME", format!("{ahead:+}s")),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
     ]);
     let database = TestDatabase::at(server.url());
     let fal = start_sandbox(Duration::ZERO);
-    let start = |seconds: i64| off(Start::new(&database.url, &fal.queue_url()), ahead + seconds);
+    let start = |seconds: i64| clock_off(Start::new(&database.url, &fal.queue_url()), ahead + seconds);
     let (behind, early) = (start(-40).run().await, start(40).run().await);
     behind.set_project(&json!({"spend_limit_usd": "0.03"})).await;
     // One image is all that the month has left, whichever replica is asked.

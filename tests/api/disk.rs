@@ -2,13 +2,13 @@
 //! it is, charges nobody, and serves again by itself.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::machine::limit_files;
 use crate::postgres::PrivatePostgres;
 use crate::support::{
     Database, Gateway, House, Start, TestDatabase, eventually, misbehave, read, start_sandbox, t_rex,
@@ -31,15 +31,12 @@ async fn comes_to_rest(gateway: &Gateway) {
     .await;
 }
 
-fn file_of(house: &House) -> PathBuf {
-    PathBuf::from(house.database.url.strip_prefix("sqlite://").unwrap())
+fn limit(gateway: &Gateway, bytes: &str) {
+    assert!(limit_files(gateway.process(), bytes));
 }
 
-/// Lets no file of the process grow beyond `bytes`; what a full disk does, for one process and without a disk.
-fn limit_files(gateway: &Gateway, bytes: &str) {
-    let limit = format!("--fsize={bytes}:unlimited");
-    let status = Command::new("prlimit").args(["--pid", &gateway.process().to_string(), &limit]).status().unwrap();
-    assert!(status.success());
+fn file_of(house: &House) -> PathBuf {
+    PathBuf::from(house.database.url.strip_prefix("sqlite://").unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,7 +64,7 @@ async fn a_full_disk_under_load_refuses_and_serves_again_as_soon_as_there_is_spa
             eventually(Duration::from_secs(10), || async { (made.load(Ordering::SeqCst) >= enough).then_some(()) })
                 .await;
             let log = file_of(&house).with_extension("db-wal");
-            limit_files(gateway, &std::fs::metadata(log).unwrap().len().to_string());
+            limit(gateway, &std::fs::metadata(log).unwrap().len().to_string());
             let (enough, _) = more_than(10, &refused);
             eventually(Duration::from_secs(10), || async { (refused.load(Ordering::SeqCst) >= enough).then_some(()) })
                 .await;
@@ -75,7 +72,7 @@ async fn a_full_disk_under_load_refuses_and_serves_again_as_soon_as_there_is_spa
             assert_eq!((&red["status"], &red["database"]), (&json!("unavailable"), &json!("unavailable")));
             let told = red["database_error"].as_str().unwrap();
             assert!(told.starts_with("the database's disk"), "{told}");
-            limit_files(gateway, "unlimited");
+            limit(gateway, "unlimited");
             // The clients do not stop asking: the first image after it shows that it serves.
             let (enough, _) = more_than(1, &made);
             eventually(Duration::from_secs(1), || async { (made.load(Ordering::SeqCst) >= enough).then_some(()) })
@@ -126,12 +123,12 @@ async fn a_line_of_the_journal_that_a_full_disk_cuts_spoils_no_other() {
         text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect::<Vec<_>>().len()
     };
     let whole = eventually(Duration::from_secs(10), || async { Some(kept()).filter(|text| lines(text) >= 1) }).await;
-    limit_files(&gateway, &(whole.len() + 100).to_string());
+    limit(&gateway, &(whole.len() + 100).to_string());
     eventually(Duration::from_secs(20), || async {
         gateway.log().contains("the journal cannot be written").then_some(())
     })
     .await;
-    limit_files(&gateway, "unlimited");
+    limit(&gateway, "unlimited");
     eventually(Duration::from_secs(30), || async { (lines(&kept()) == 3).then_some(()) }).await;
     gateway.kill();
     // Only the journal knows of the images.

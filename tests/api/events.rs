@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::Output;
 
+use imagegate::sandbox;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -78,11 +79,11 @@ async fn billing_events_have_stable_ids_and_the_form_of_cloud_events(kind: Datab
     }
 }
 
-fn reconcile(house: &House, arguments: &[&str]) -> Output {
+/// What `imagegate reconcile` says of this database beside what this stand-in has billed.
+pub(crate) fn reconcile(database_url: &str, fal: &sandbox::Running, arguments: &[&str]) -> Output {
     let folder = tempfile::tempdir().unwrap();
-    let platform = format!("{}/v1", house.fal.queue_url());
-    let mut command =
-        Start::new(&house.database.url, "http://127.0.0.1:1").with("FAL_API_URL", &platform).command(&folder);
+    let platform = format!("{}/v1", fal.queue_url());
+    let mut command = Start::new(database_url, "http://127.0.0.1:1").with("FAL_API_URL", &platform).command(&folder);
     command.arg("reconcile").args(arguments).output().unwrap()
 }
 
@@ -92,7 +93,7 @@ async fn our_costs_agree_with_fals_billing_events_or_the_difference_is_told(kind
         let body = json!({"model": "flux/dev", "prompt": "a", "n": n, "size": "1024x1024"});
         read(house.gateway.generate(&body).send().await.unwrap(), StatusCode::CREATED).await;
     }
-    let good = reconcile(&house, &["--from", "2026-01-01"]);
+    let good = reconcile(&house.database.url, &house.fal, &["--from", "2026-01-01"]);
     let said = String::from_utf8(good.stdout).unwrap();
     assert!(good.status.success(), "{said}{}", String::from_utf8_lossy(&good.stderr));
     assert_eq!(said, "All 2 requests agree.\n");
@@ -110,7 +111,7 @@ async fn our_costs_agree_with_fals_billing_events_or_the_difference_is_told(kind
         .unwrap();
     let past = read(past, StatusCode::OK).await["request_id"].as_str().unwrap().to_owned();
     assert!(!fal_state(&house.fal).await.is_null());
-    let bad = reconcile(&house, &["--from", "2026-01-01", "--json"]);
+    let bad = reconcile(&house.database.url, &house.fal, &["--from", "2026-01-01", "--json"]);
     assert!(!bad.status.success());
     let told: Value = serde_json::from_slice(&bad.stdout).unwrap();
     assert_eq!((&told["requests"], &told["agreeing"]), (&json!(4), &json!(2)));
@@ -124,13 +125,14 @@ async fn our_costs_agree_with_fals_billing_events_or_the_difference_is_told(kind
     assert_eq!(differs["billed_usd"], "0.035000000");
     let unbooked = row("not_booked");
     assert_eq!((&unbooked["fal_request_id"], &unbooked["generation_id"]), (&json!(past), &Value::Null));
-    let table = String::from_utf8(reconcile(&house, &["--from", "2026-01-01"]).stdout).unwrap();
+    let table =
+        String::from_utf8(reconcile(&house.database.url, &house.fal, &["--from", "2026-01-01"]).stdout).unwrap();
     assert!(table.lines().next().unwrap().starts_with("FINDING") && table.contains(&past), "{table}");
     // Before and after: nothing on either side.
-    let nothing = reconcile(&house, &["--from", "2026-01-01", "--to", "2026-01-02"]);
+    let nothing = reconcile(&house.database.url, &house.fal, &["--from", "2026-01-01", "--to", "2026-01-02"]);
     assert_eq!(String::from_utf8(nothing.stdout).unwrap(), "All 0 requests agree.\n");
     for arguments in [["--from", "yesterday"].as_slice(), &["--from", "2026-01-02", "--to", "2026-01-01"]] {
-        assert!(!reconcile(&house, arguments).status.success(), "{arguments:?}");
+        assert!(!reconcile(&house.database.url, &house.fal, arguments).status.success(), "{arguments:?}");
     }
     let drifted = house.gateway.admin(Method::GET, "/admin/v1/generations?drifted=true").send().await.unwrap();
     let drifted = read(drifted, StatusCode::OK).await;

@@ -12,6 +12,7 @@ use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::events::reconcile;
 use crate::support::{
     Database, Gateway, Start, TestDatabase, eventually, fal_state, free_port, misbehave, on_both_databases, read,
     start_sandbox,
@@ -23,6 +24,7 @@ on_both_databases!(
     a_call_with_a_false_signature_counts_for_nothing,
     a_call_ends_the_wait_for_a_submit_that_hangs,
     a_call_about_what_was_given_up_books_its_cost_and_brings_its_image,
+    a_call_at_another_replica_ends_the_wait_for_a_submit_that_hangs,
 );
 
 /// A gateway that fal can call, and can be started again at the same address.
@@ -117,6 +119,19 @@ async fn a_call_ends_the_wait_for_a_submit_that_hangs(kind: Database) {
     assert_eq!(fal_state(&place.fal).await["accepted_submits"], 1);
 }
 
+async fn a_call_at_another_replica_ends_the_wait_for_a_submit_that_hangs(kind: Database) {
+    let place = Reachable::new(kind, Duration::from_millis(300)).await;
+    let called = place.start().run().await;
+    let asked = place.start().with("IMAGEGATE_BIND", "127.0.0.1:0").run().await;
+    misbehave(&place.fal, json!({"times": 1, "do": {"hang_ms": 18_000, "after": true}})).await;
+    let started = Instant::now();
+    let body = read(asked.generate(&wish()).send().await.unwrap(), StatusCode::CREATED).await;
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+    let row = called.ended(body["id"].as_str().unwrap()).await;
+    assert_eq!((&row["state"], &row["price_usd"]), (&json!("succeeded"), &json!("0.025000000")));
+    assert_eq!(fal_state(&place.fal).await["accepted_submits"], 1);
+}
+
 async fn a_call_about_what_was_given_up_books_its_cost_and_brings_its_image(kind: Database) {
     let place = Reachable::new(kind, Duration::from_secs(5)).await;
     let gateway = place.start().with("IMAGEGATE_DEADLINE", "2s").run().await;
@@ -146,6 +161,8 @@ async fn a_call_about_what_was_given_up_books_its_cost_and_brings_its_image(kind
     assert_eq!(again.headers()["idempotent-replayed"], "true");
     read(again, StatusCode::GATEWAY_TIMEOUT).await;
     assert_eq!(fal_state(&place.fal).await["accepted_submits"], 1);
+    let report = reconcile(&place.database.url, &place.fal, &["--from", "2026-01-01"]);
+    assert_eq!(String::from_utf8(report.stdout).unwrap(), "All 1 requests agree.\n");
 }
 
 /// Our own fal, as far as keys and signatures go: whoever fetches its keys believes what it signs.

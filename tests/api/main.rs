@@ -3,6 +3,8 @@
 
 #[path = "../common/authority.rs"]
 mod authority;
+#[path = "../common/machine.rs"]
+mod machine;
 mod postgres;
 #[path = "../common/proxy.rs"]
 #[expect(dead_code, reason = "shared with the chaos test")]

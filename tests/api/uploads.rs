@@ -172,15 +172,19 @@ async fn a_new_project_begins_with_rates_and_others_stay_as_they_are(kind: Datab
     };
     let rate = |requests: Value, images: Value| json!([{"model": "*", "requests_per_minute": requests, "images_per_minute": images}]);
     let gateway = start("2", "none").await;
-    assert_eq!(rates(&gateway, "default").await, rate(json!(2), Value::Null));
+    assert_eq!(rates(&gateway, "default").await, json!([]), "the operator's own");
+    let (limited, key) = key_of_another_project(&gateway).await;
+    assert_eq!(rates(&gateway, &limited).await, rate(json!(2), Value::Null));
     for expected in [StatusCode::CREATED, StatusCode::CREATED, StatusCode::TOO_MANY_REQUESTS] {
         let body = json!({"model": "flux/dev", "prompt": "a cat"});
-        read(gateway.generate(&body).send().await.unwrap(), expected).await;
+        let request = gateway.request(Method::POST, "/v1/images/generations").bearer_auth(&key);
+        read(request.json(&body).send().await.unwrap(), expected).await;
     }
     assert_eq!(gateway.stop().await, 0);
 
     let gateway = start("", "").await;
-    assert_eq!(rates(&gateway, "default").await, rate(json!(2), Value::Null), "it was there before");
+    assert_eq!(rates(&gateway, "default").await, json!([]));
+    assert_eq!(rates(&gateway, &limited).await, rate(json!(2), Value::Null), "it was there before");
     let (new, _) = key_of_another_project(&gateway).await;
     assert_eq!(rates(&gateway, &new).await, rate(json!(600), json!(1200)));
     assert_eq!(gateway.stop().await, 0);

@@ -238,7 +238,13 @@ async fn a_project_sees_its_own_webhooks_only(kind: Database) {
     let project = house.gateway.admin(Method::POST, "/v1/organization/projects").json(&json!({"name": "other"}));
     let project = read(project.send().await.unwrap(), StatusCode::OK).await;
     let path = format!("/v1/organization/projects/{}/service_accounts", project["id"].as_str().unwrap());
-    let account = house.gateway.admin(Method::POST, &path).json(&json!({"name": "robot"})).send().await.unwrap();
+    let account = house
+        .gateway
+        .admin(Method::POST, &path)
+        .json(&json!({"name": "robot", "scopes": ["webhooks"]}))
+        .send()
+        .await
+        .unwrap();
     let key = read(account, StatusCode::OK).await["api_key"]["value"].as_str().unwrap().to_owned();
     let other = |method, path: &str| house.gateway.request(method, path).bearer_auth(&key);
 

@@ -1,12 +1,15 @@
-//! Everything breaks at once: gateways are killed and paused, the database restarts and stands still, the network between them
-//! delays, falls silent, cuts and half-closes, fal misbehaves, clients hang up and come again. Afterwards each image that fal
-//! delivered is charged once, or known as our cost, and can be fetched; no attempt is missing, no money is set aside, the ledger
-//! adds up, and every client with an idempotency key has its image or a final answer.
+//! Everything breaks at once: gateways are killed and paused, their clocks are off and their disks are full for a while, the
+//! database restarts and stands still, the network between them delays, falls silent, cuts and half-closes, fal misbehaves,
+//! clients hang up and come again. Afterwards each image that fal delivered is charged once, or known as our cost, and can be
+//! fetched; no attempt is missing, no money is set aside, the ledger adds up, and every client with an idempotency key has had
+//! its image or a final answer, each answer within the deadline but for the time that something was broken.
 //!
 //! A short run with a fixed seed by default; `IMAGEGATE_CHAOS_SECONDS` makes it longer, `IMAGEGATE_CHAOS_SEED` another.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop where it stands")]
 #![expect(clippy::print_stdout, reason = "a run that failed is repeated by its seed")]
 
+#[path = "../common/machine.rs"]
+mod machine;
 #[path = "../api/postgres.rs"]
 #[expect(dead_code, reason = "shared with the tests of the HTTP face")]
 mod postgres;
@@ -23,6 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use imagegate::domain::Money;
+use machine::{clock_off, limit_files};
 use postgres::PrivatePostgres;
 use proxy::{Mode, Proxy};
 use reqwest::{Client, Method, StatusCode};
@@ -34,7 +38,13 @@ use support::{
 /// How many clients ask all the time.
 const CLIENTS: u64 = 6;
 /// How long a request may take: longer ones are cancelled or expire.
-const DEADLINE: &str = "6s";
+const DEADLINE: Duration = Duration::from_secs(6);
+/// How much longer an answer may take than the deadline and what was broken meanwhile: until a replica takes over what
+/// another one left, and for a slow machine.
+const LEEWAY: Duration = Duration::from_secs(20);
+/// How long a client with an idempotency key tries, beside the time that something is broken: a try may expire, and the next
+/// one is another generation.
+const PATIENCE: Duration = Duration::from_secs(40);
 /// How long everything may take to come to rest.
 const REST: Duration = Duration::from_mins(1);
 
@@ -61,9 +71,48 @@ struct Arena {
     received: Mutex<BTreeMap<String, Received>>,
     asked: AtomicU64,
     /// Requests with an idempotency key that never came to an end.
-    unanswered: AtomicU64,
+    unanswered: Mutex<Vec<String>>,
+    /// Answers to requests with an idempotency key that took longer than they may.
+    late: Mutex<Vec<String>>,
     /// The gateways' processes now.
     processes: Mutex<Vec<u32>>,
+    /// From when until when something was broken.
+    broken: Mutex<Vec<(Instant, Option<Instant>)>>,
+}
+
+impl Arena {
+    /// Notes that something is broken as long as this lasts.
+    async fn while_broken<T>(&self, fault: impl Future<Output = T>) -> T {
+        let place = {
+            let mut broken = self.broken.lock().unwrap();
+            broken.push((Instant::now(), None));
+            broken.len() - 1
+        };
+        let result = fault.await;
+        self.broken.lock().unwrap()[place].1 = Some(Instant::now());
+        result
+    }
+
+    /// For how long something was broken since then.
+    fn broken_since(&self, since: Instant) -> Duration {
+        let now = Instant::now();
+        let mut spans: Vec<_> = self.broken.lock().unwrap().clone();
+        spans.sort_unstable();
+        let (mut counted, mut sum) = (since, Duration::ZERO);
+        for (begin, end) in spans {
+            let (begin, end) = (begin.max(counted), end.unwrap_or(now));
+            if end > begin {
+                sum += end - begin;
+                counted = end;
+            }
+        }
+        sum
+    }
+
+    /// Whether nothing is broken any more and no client asks for another image.
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
 }
 
 /// How often a client got the images of a generation.
@@ -79,33 +128,41 @@ async fn live(arena: Arc<Arena>, number: u64, seed: u64) {
     let mut dice = Dice(seed ^ (number << 32));
     let client = support::client();
     for round in 0_u64.. {
-        if arena.over.load(Ordering::SeqCst) {
+        if arena.is_over() {
             return;
         }
         arena.asked.fetch_add(1, Ordering::SeqCst);
         let key = (dice.roll(3) > 0).then(|| format!("client-{number}-{round}"));
-        let tries = if key.is_some() { 90 } else { 3 };
-        let mut has_ended = false;
-        for count in 0..tries {
-            if let Some(id) = ask(&arena, &client, &mut dice, key.as_deref(), number, count).await {
-                if let Some(id) = id {
-                    let mut received = arena.received.lock().unwrap();
-                    let received = received.entry(id).or_default();
-                    received.times += 1;
-                    received.with_key |= key.is_some();
+        let begin = Instant::now();
+        for count in 0.. {
+            let reason = match ask(&arena, &client, &mut dice, key.as_deref(), number, count).await {
+                Ok(id) => {
+                    if let Some(id) = id {
+                        let mut received = arena.received.lock().unwrap();
+                        let received = received.entry(id).or_default();
+                        received.times += 1;
+                        received.with_key |= key.is_some();
+                    }
+                    break;
                 }
-                has_ended = true;
+                Err(reason) => reason,
+            };
+            if key.is_none() && count == 2 {
+                break;
+            }
+            let (took, broken) = (begin.elapsed(), arena.broken_since(begin));
+            if let Some(key) = key.as_ref().filter(|_| took > broken + PATIENCE) {
+                let text =
+                    format!("{key}: {count} tries in {took:?}, of which something was broken for {broken:?}: {reason}");
+                arena.unanswered.lock().unwrap().push(text);
                 break;
             }
             tokio::time::sleep(Duration::from_millis(50 + dice.roll(250))).await;
         }
-        if key.is_some() && !has_ended {
-            arena.unanswered.fetch_add(1, Ordering::SeqCst);
-        }
     }
 }
 
-/// One try. `None`: come again; otherwise the end, with the generation if there is an image.
+/// One try: the end, with the generation if there is an image, or why to come again.
 async fn ask(
     arena: &Arena,
     client: &Client,
@@ -113,7 +170,7 @@ async fn ask(
     key: Option<&str>,
     number: u64,
     count: u32,
-) -> Option<Option<String>> {
+) -> Result<Option<String>, String> {
     let base = {
         let bases = arena.bases.lock().unwrap();
         bases[usize::try_from(dice.roll(bases.len() as u64)).unwrap()].clone()
@@ -125,23 +182,33 @@ async fn ask(
         None => request.header("x-stainless-retry-count", count.to_string()),
     };
     // Now and then the client is impatient.
-    let patience = if dice.roll(5) == 0 { 100 + dice.roll(600) } else { 20_000 };
-    let answer = request.timeout(Duration::from_millis(patience)).send().await.ok()?;
+    let is_patient = dice.roll(5) > 0;
+    let patience = if is_patient { 60_000 } else { 100 + dice.roll(600) };
+    let asked = Instant::now();
+    let answer = request.timeout(Duration::from_millis(patience)).send().await;
+    let (took, broken) = (asked.elapsed(), arena.broken_since(asked));
+    if let Some(key) = key.filter(|_| is_patient && took > broken + DEADLINE + LEEWAY) {
+        let text = format!("{key}: {took:?}, of which something was broken for {broken:?}: {answer:?}");
+        arena.late.lock().unwrap().push(text);
+    }
+    let answer = answer.map_err(|error| format!("{error:?}"))?;
     let (status, headers) = (answer.status(), answer.headers().clone());
     let id = headers.get("x-imagegate-generation-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
     // Half an answer is no answer.
-    let text = answer.text().await.ok()?;
+    let text = answer.text().await.map_err(|error| format!("{error:?}"))?;
     match status {
         StatusCode::CREATED => {
             let body: Value = serde_json::from_str(&text).unwrap();
             assert_eq!(body["images"].as_array().unwrap().len() as u64, 1 + number % 2);
-            Some(id)
+            Ok(id)
         }
         // Nobody knows what became of it, and never will: it is replayed for ever.
-        StatusCode::GATEWAY_TIMEOUT if headers.contains_key("idempotent-replayed") => Some(None),
-        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => None,
+        StatusCode::GATEWAY_TIMEOUT if headers.contains_key("idempotent-replayed") => Ok(None),
+        status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+            Err(format!("{status}: {text}"))
+        }
         // Cancelled because its client had left.
-        StatusCode::BAD_REQUEST if text.contains("was cancelled") => None,
+        StatusCode::BAD_REQUEST if text.contains("was cancelled") => Err(text),
         status => panic!("{status}: {text}"),
     }
 }
@@ -187,7 +254,7 @@ impl Books {
             Self::Sqlite(url) => {
                 use sqlx::Connection;
                 let mut lock = sqlx::SqliteConnection::connect(url).await.unwrap();
-                sqlx::raw_sql("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE").execute(&mut lock).await.unwrap();
+                sqlx::raw_sql("PRAGMA busy_timeout = 30000; BEGIN IMMEDIATE").execute(&mut lock).await.unwrap();
                 tokio::time::sleep(a_while).await;
                 sqlx::raw_sql("ROLLBACK").execute(&mut lock).await.unwrap();
             }
@@ -203,15 +270,19 @@ fn signal(process: u32, name: &str) {
 /// Pauses one gateway after the other: for a moment, or until it is taken for dead. How often.
 async fn pause_gateways(arena: &Arena, seed: u64) -> usize {
     let (mut dice, mut pauses) = (Dice(seed ^ 0x70), 0);
-    while !arena.over.load(Ordering::SeqCst) {
+    while !arena.is_over() {
         tokio::time::sleep(Duration::from_millis(200 + dice.roll(1500))).await;
         let process = {
             let processes = arena.processes.lock().unwrap();
             processes[usize::try_from(dice.roll(processes.len() as u64)).unwrap()]
         };
-        signal(process, "STOP");
-        tokio::time::sleep(Duration::from_millis(if dice.roll(3) == 0 { 9_000 } else { 200 + dice.roll(3000) })).await;
-        signal(process, "CONT");
+        let a_while = Duration::from_millis(if dice.roll(3) == 0 { 9_000 } else { 200 + dice.roll(3000) });
+        let pause = async {
+            signal(process, "STOP");
+            tokio::time::sleep(a_while).await;
+            signal(process, "CONT");
+        };
+        arena.while_broken(pause).await;
         pauses += 1;
     }
     pauses
@@ -220,23 +291,52 @@ async fn pause_gateways(arena: &Arena, seed: u64) -> usize {
 /// Has the lines between gateways and database misbehave. How often.
 async fn bend_wires(arena: &Arena, wires: &[Proxy], seed: u64) -> usize {
     let (mut dice, mut faults) = (Dice(seed ^ 0x77), 0);
-    while !arena.over.load(Ordering::SeqCst) && !wires.is_empty() {
+    while !arena.is_over() && !wires.is_empty() {
         tokio::time::sleep(Duration::from_millis(200 + dice.roll(1500))).await;
         let wire = &wires[usize::try_from(dice.roll(wires.len() as u64)).unwrap()];
-        match dice.roll(6) {
-            0 => wire.set(Mode::Slow(400)),
-            1 => wire.set(Mode::Silent),
-            2 => wire.cut(),
-            3 => wire.half_close(),
-            4 => wire.lose_commit(1, Mode::Open),
-            _ => wire.lose_commit(1, Mode::Refusing),
-        }
-        tokio::time::sleep(Duration::from_millis(if dice.roll(4) == 0 { 9_000 } else { 200 + dice.roll(2000) })).await;
-        wire.lose_commit(0, Mode::Open);
-        wire.set(Mode::Open);
+        let fault = dice.roll(6);
+        let a_while = Duration::from_millis(if dice.roll(4) == 0 { 9_000 } else { 200 + dice.roll(2000) });
+        let bent = async {
+            match fault {
+                0 => wire.set(Mode::Slow(400)),
+                1 => wire.set(Mode::Silent),
+                2 => wire.cut(),
+                3 => wire.half_close(),
+                4 => wire.lose_commit(1, Mode::Open),
+                _ => wire.lose_commit(1, Mode::Refusing),
+            }
+            tokio::time::sleep(a_while).await;
+            wire.lose_commit(0, Mode::Open);
+            wire.set(Mode::Open);
+        };
+        arena.while_broken(bent).await;
         faults += 1;
     }
     faults
+}
+
+/// Fills the disk of one gateway after the other for a while: the journal's, and the database's if that is a file. How often.
+async fn fill_disks(arena: &Arena, database: &str, seed: u64) -> usize {
+    let (mut dice, mut filled) = (Dice(seed ^ 0xd1), 0);
+    let log = database.strip_prefix("sqlite://").map(|file| format!("{file}-wal"));
+    while !arena.is_over() {
+        tokio::time::sleep(Duration::from_millis(1000 + dice.roll(3000))).await;
+        let process = {
+            let processes = arena.processes.lock().unwrap();
+            processes[usize::try_from(dice.roll(processes.len() as u64)).unwrap()]
+        };
+        // As long as the log is now, or half a line of the journal.
+        let length = log.as_ref().and_then(|log| std::fs::metadata(log).ok()).map_or(200, |log| log.len());
+        let a_while = Duration::from_millis(300 + dice.roll(2500));
+        let full = async {
+            limit_files(process, &length.to_string());
+            tokio::time::sleep(a_while).await;
+            limit_files(process, "unlimited");
+        };
+        arena.while_broken(full).await;
+        filled += 1;
+    }
+    filled
 }
 
 /// The database, and what makes it fail.
@@ -254,6 +354,23 @@ async fn set_up(kind: Database) -> (TestDatabase, Books) {
     }
 }
 
+/// Starts a gateway whose clock is off by some seconds, as soon as the database lets it.
+async fn start_gateway(database: &str, fal: &str, journal: &str, seconds: i64) -> Gateway {
+    for _ in 0..50 {
+        let mut start = Start::new(database, fal)
+            .with("IMAGEGATE_JOURNAL", journal)
+            .with("IMAGEGATE_DEADLINE", &format!("{}s", DEADLINE.as_secs()));
+        if seconds != 0 {
+            start = clock_off(start, seconds);
+        }
+        if let (Some(gateway), _) = start.launch().await {
+            return gateway;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    panic!("no gateway starts any more");
+}
+
 async fn break_everything(kind: Database) {
     let seed = number("IMAGEGATE_CHAOS_SEED", 20_261_121);
     let length = Duration::from_secs(number("IMAGEGATE_CHAOS_SECONDS", 20));
@@ -268,29 +385,22 @@ async fn break_everything(kind: Database) {
     while kind == Database::Postgres && wires.len() < replicas {
         wires.push(Proxy::to(&database.url).await);
     }
-    let start = async |which: usize| {
+    let start = async |which: usize, seconds: i64| {
         let url = wires.get(which).map_or_else(|| database.url.clone(), |wire| wire.address(&database.url));
-        for _ in 0..50 {
-            let start = Start::new(&url, &fal.queue_url())
-                .with("IMAGEGATE_JOURNAL", &journal)
-                .with("IMAGEGATE_DEADLINE", DEADLINE);
-            if let (Some(gateway), _) = start.launch().await {
-                return gateway;
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        panic!("no gateway starts any more");
+        start_gateway(&url, &fal.queue_url(), &journal, seconds).await
     };
     let mut gateways: Vec<Gateway> = Vec::new();
     for which in 0..replicas {
-        gateways.push(start(which).await);
+        gateways.push(start(which, 0).await);
     }
     let arena = Arc::new(Arena {
         bases: Mutex::new(gateways.iter().map(|gateway| gateway.base.clone()).collect()),
         over: AtomicBool::new(false),
         received: Mutex::default(),
         asked: AtomicU64::new(0),
-        unanswered: AtomicU64::new(0),
+        unanswered: Mutex::default(),
+        late: Mutex::default(),
+        broken: Mutex::default(),
         processes: Mutex::new(gateways.iter().map(Gateway::process).collect()),
     });
     let clients: Vec<_> = (0..CLIENTS).map(|number| live(arena.clone(), number, seed)).collect();
@@ -306,15 +416,20 @@ async fn break_everything(kind: Database) {
             match dice.roll(5) {
                 0 | 1 => {
                     let which = usize::try_from(dice.roll(replicas as u64)).unwrap();
+                    // A database server's clock decides, not that of each machine.
+                    let seconds = match kind {
+                        Database::Postgres => [0, -40, -12, 12, 40][usize::try_from(dice.roll(5)).unwrap()],
+                        Database::Sqlite => 0,
+                    };
                     gateways[which].kill_now();
-                    let gateway = start(which).await;
+                    let gateway = arena.while_broken(start(which, seconds)).await;
                     arena.processes.lock().unwrap()[which] = gateway.process();
                     arena.bases.lock().unwrap()[which].clone_from(&gateway.base);
                     gateways[which] = gateway;
                     kills += 1;
                 }
                 2 => {
-                    books.fail(&mut dice).await;
+                    arena.while_broken(books.fail(&mut dice)).await;
                     failures += 1;
                 }
                 _ => {
@@ -327,8 +442,13 @@ async fn break_everything(kind: Database) {
         support::client().delete(url).send().await.unwrap();
         arena.over.store(true, Ordering::SeqCst);
     };
-    let (_, (), pauses, faults) =
-        tokio::join!(clients, breaking, pause_gateways(&arena, seed), bend_wires(&arena, &wires, seed));
+    let (_, (), pauses, faults, filled) = tokio::join!(
+        clients,
+        breaking,
+        pause_gateways(&arena, seed),
+        bend_wires(&arena, &wires, seed),
+        fill_disks(&arena, &database.url, seed)
+    );
 
     // Then it comes to rest by itself.
     eventually(REST, || async {
@@ -340,17 +460,20 @@ async fn break_everything(kind: Database) {
     let asked = arena.asked.load(Ordering::SeqCst);
     let received = arena.received.lock().unwrap().clone();
     println!(
-        "{kills} kills, {pauses} pauses, {failures} failures of the database and {faults} of its network, {asked} images asked for, {} received",
+        "{kills} kills, {pauses} pauses, {filled} full disks, {failures} failures of the database and {faults} of its network, {asked} images asked for, {} received",
         received.len()
     );
-    assert_eq!(arena.unanswered.load(Ordering::SeqCst), 0, "seed {seed}: clients with a key have no final answer");
+    let unanswered = arena.unanswered.lock().unwrap().clone();
+    assert!(unanswered.is_empty(), "seed {seed}: clients with a key have no final answer: {unanswered:#?}");
+    let late = arena.late.lock().unwrap().clone();
+    assert!(late.is_empty(), "seed {seed}: answers came too late: {late:#?}");
     all_is_known(&gateways[0], &fal, seed).await;
     adds_up(&gateways[0], &fal_state(&fal).await, &received, seed).await;
     // That a client has its answer is written after it has it. One who asks without a key, is answered, asks for the same again
     // and meets a gateway that was killed or held up in between gets the first image again: paid once for two, never twice for
     // one.
     let again = received.values().filter(|received| received.times > 1).count();
-    let held_up = kills + pauses + failures + faults;
+    let held_up = kills + pauses + failures + faults + filled;
     assert!(again <= held_up, "seed {seed}: {again} generations answered two requests after {held_up} interruptions");
     assert!(kills > 0 && received.len() > 5, "seed {seed}: too little happened");
     drop(gateways);
