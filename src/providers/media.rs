@@ -137,4 +137,18 @@ mod tests {
         }
         assert_eq!(media.fetch(None, "data:image/png;base64,AAEC").await.unwrap(), Bytes::from_static(&[0, 1, 2]));
     }
+
+    #[tokio::test]
+    async fn images_that_do_not_come_hold_up_their_own_project_only() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let media = Media::new(vec!["127.0.0.1".into()]).unwrap();
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/a.png", silent.local_addr().unwrap());
+        let [many, one] = [1, 2].map(|number| Some(ProjectId::from_uuid(uuid::Uuid::from_u128(number))));
+        let stuck = futures_util::future::join_all((0..40).map(|_| media.fetch(many, &address)));
+        let refused = media.fetch(one, "http://127.0.0.1:1/a.png");
+        let limit = Duration::from_secs(30);
+        let first = tokio::time::timeout(limit, futures_util::future::select(Box::pin(stuck), Box::pin(refused))).await;
+        assert!(matches!(first, Ok(futures_util::future::Either::Right((Err(MediaError::Unreachable(_)), _)))));
+    }
 }

@@ -85,7 +85,7 @@ pub(crate) use resends::UnansweredRow;
 pub(crate) use reserving::{BalanceRow, Existing, ProjectTerms};
 pub(crate) use sums::{BalanceChange, MonthlyCharge, SumChanges};
 pub(crate) use webhook_endpoints::Breaker;
-pub(crate) use webhooks::WebhookNext;
+pub(crate) use webhooks::{WebhookNext, WebhookShare};
 pub(crate) use writing::Batch;
 
 /// The database. Cheap to clone; all clones share the connections.

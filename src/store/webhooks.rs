@@ -76,6 +76,15 @@ pub(crate) enum WebhookNext {
     GivenUp,
 }
 
+/// How many calls there may be at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WebhookShare {
+    /// For one project.
+    pub project: u32,
+    /// For one of its hosts.
+    pub host: u32,
+}
+
 /// A call that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DueWebhook {
@@ -230,12 +239,13 @@ pub(super) async fn insert_webhooks_sqlite(
 }
 
 impl Store {
-    /// Calls that are due and whose generations have ended, at most `limit`: the first of each project and host before the
-    /// second of any, `each` at most. Of a disabled receiver none until it is to be probed, and then one.
+    /// Calls that are due and whose generations have ended, at most `limit`. Projects take turns, and so do the hosts of a
+    /// project: `share` says how many calls there are for one project and for one of its hosts. Of a disabled receiver there
+    /// are none until it is to be probed, and then one.
     pub(crate) async fn due_webhooks(
         &self,
         now: Timestamp,
-        each: u32,
+        share: WebhookShare,
         limit: u32,
     ) -> Result<Vec<DueWebhook>, StoreError> {
         let rows = within(self.options().read_timeout, async {
@@ -243,17 +253,20 @@ impl Store {
             Ok(on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, DueRow>(
                     "SELECT id, project_id, host, has_failed, is_disabled FROM (
-                         SELECT d.id, d.project_id, d.host, d.next_at, e.failures IS NOT NULL AS has_failed,
-                             e.disabled_at IS NOT NULL AS is_disabled,
-                             ROW_NUMBER() OVER (PARTITION BY d.project_id, d.host ORDER BY d.next_at, d.id) AS place
-                         FROM webhook_deliveries d
-                         JOIN generations g ON g.id = d.generation_id
-                         LEFT JOIN webhook_endpoints e ON e.project_id = d.project_id AND e.host = d.host
-                         WHERE d.state = 'pending' AND d.next_at <= $1 AND g.settled_at IS NOT NULL
-                             AND (e.probe_at IS NULL OR e.probe_at <= $1)) due
-                     WHERE place <= CASE WHEN is_disabled THEN 1 ELSE $2 END
-                     ORDER BY place, next_at, id LIMIT $3")
-                    .bind(now.micros()).bind(i64::from(each)).bind(i64::from(limit))
+                         SELECT id, project_id, host, has_failed, is_disabled, next_at,
+                             ROW_NUMBER() OVER (PARTITION BY project_id ORDER BY of_host, next_at, id) AS of_project
+                         FROM (
+                             SELECT d.id, d.project_id, d.host, d.next_at, e.failures IS NOT NULL AS has_failed,
+                                 e.disabled_at IS NOT NULL AS is_disabled,
+                                 ROW_NUMBER() OVER (PARTITION BY d.project_id, d.host ORDER BY d.next_at, d.id) AS of_host
+                             FROM webhook_deliveries d
+                             JOIN generations g ON g.id = d.generation_id
+                             LEFT JOIN webhook_endpoints e ON e.project_id = d.project_id AND e.host = d.host
+                             WHERE d.state = 'pending' AND d.next_at <= $1 AND g.settled_at IS NOT NULL
+                                 AND (e.probe_at IS NULL OR e.probe_at <= $1)) due
+                         WHERE of_host <= CASE WHEN is_disabled THEN 1 ELSE $2 END) shared
+                     WHERE of_project <= $3 ORDER BY of_project, next_at, id LIMIT $4")
+                    .bind(now.micros()).bind(i64::from(share.host)).bind(i64::from(share.project)).bind(i64::from(limit))
                     .fetch_all(connection).await)?)
         })
         .await?;
@@ -271,9 +284,9 @@ impl Store {
             let mut transaction = self.begin().await?;
             let skip_locked = if self.is_postgres() { " FOR UPDATE SKIP LOCKED" } else { "" };
             let rows = on_both!(transaction.connection(), connection => {
-                let mut query = QueryBuilder::new("UPDATE webhook_deliveries SET next_at = ");
+                let mut query = QueryBuilder::new("UPDATE webhook_deliveries SET next_at = (");
                 query.push_bind(until.micros());
-                query.push(" WHERE id IN (SELECT id FROM webhook_deliveries WHERE state = 'pending' AND next_at <= ");
+                query.push(") WHERE id IN (SELECT id FROM webhook_deliveries WHERE state = 'pending' AND next_at <= ");
                 query.push_bind(now.micros()).push(" AND id IN (");
                 let mut listed = query.separated(", ");
                 for id in ids {
@@ -486,5 +499,39 @@ impl Store {
             Ok(removed)
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::on_both_databases;
+    use super::super::webhook_endpoints::Breaker;
+    use super::*;
+
+    on_both_databases! {
+        async fn no_project_leaves_another_without_a_turn_however_many_receivers_it_has(database) {
+            let store = database.store().await;
+            let now = Timestamp::from_seconds(1000);
+            let (many, _) = store.add_project(now).await;
+            let (one, _) = store.add_project(now).await;
+            store.add_due_webhooks(many, 600, 0, "'host-' || CAST(created_at AS TEXT)").await;
+            store.add_due_webhooks(many, 600, 10_000, "'host-1'").await;
+            store.add_due_webhooks(one, 20, 500_000, "'host-2'").await;
+            let share = WebhookShare { project: 16, host: 4 };
+            let due = store.due_webhooks(now, share, 512).await.unwrap();
+            let of = |project| due.iter().filter(move |due| due.project_id == project);
+            assert_eq!((of(many).count(), of(one).count()), (16, 4));
+            assert_eq!(due[1].project_id, one, "the second place is the other project's");
+            assert!(of(many).filter(|due| due.host == "host-1").count() < 2, "its hosts take turns");
+
+            let breaker = Breaker { failures: 1, first_wait: Duration::from_secs(30), longest_wait: Duration::from_hours(1) };
+            store.note_webhook_failure(one, "host-2", "no answer", now, breaker).await.unwrap();
+            let count = async |at| {
+                let due = store.due_webhooks(at, share, 512).await.unwrap();
+                due.iter().filter(|due| due.project_id == one && due.is_disabled && due.has_failed).count()
+            };
+            assert_eq!(count(now.plus(Duration::from_secs(29))).await, 0);
+            assert_eq!(count(now.plus(Duration::from_secs(30))).await, 1);
+        }
     }
 }

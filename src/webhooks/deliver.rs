@@ -11,10 +11,10 @@ use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::slots::{EACH_ENDPOINT, Slot, Slots};
+use super::slots::{EACH_ENDPOINT, EACH_PROJECT, Slot, Slots};
 use super::{Letter, Webhooks, target};
 use crate::domain::{Timestamp, WebhookDeliveryId};
-use crate::store::{Breaker, WebhookAttempt, WebhookDelivery, WebhookNext};
+use crate::store::{Breaker, WebhookAttempt, WebhookDelivery, WebhookNext, WebhookShare};
 
 /// How often it is looked whether a call is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -22,8 +22,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LEASE: Duration = Duration::from_mins(1);
 /// The shortest time between two looks.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
-/// How many due calls are considered at once, the first of each receiver before the second of any.
+/// How many due calls are considered at once, the first of each project before the second of any.
 const LOOKED_AT: u32 = 512;
+/// How many of them for one project and one host: more could not be made at once.
+const SHARE: WebhookShare = WebhookShare { project: EACH_PROJECT, host: EACH_ENDPOINT };
 /// When a receiver is disabled. Each call that it does not answer takes a slot for twenty seconds.
 const BREAKER: Breaker =
     Breaker { failures: 5, first_wait: Duration::from_secs(30), longest_wait: Duration::from_hours(1) };
@@ -75,7 +77,7 @@ impl Webhooks {
 
     async fn make_due(&self, calls: Calls<'_>) -> Result<(), super::StoreError> {
         let now = self.now();
-        let due = self.store.due_webhooks(now, EACH_ENDPOINT, LOOKED_AT).await?;
+        let due = self.store.due_webhooks(now, SHARE, LOOKED_AT).await?;
         let mut taken: HashMap<WebhookDeliveryId, (Slot, bool)> = HashMap::new();
         for due in due {
             if let Some(slot) = calls.slots.take(due.project_id, &due.host, due.is_disabled) {

@@ -8,7 +8,7 @@ use crate::domain::ProjectId;
 /// How many calls a replica makes at once.
 const AT_ONCE: usize = 128;
 /// How many of them a project may have.
-const EACH_PROJECT: usize = 16;
+pub(super) const EACH_PROJECT: u32 = 16;
 /// How many of them a project may have to one host.
 pub(super) const EACH_ENDPOINT: u32 = 4;
 
@@ -39,7 +39,7 @@ impl Slots {
         let mut in_use = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let most = if alone { 1 } else { EACH_ENDPOINT as usize };
         let (of_project, of_endpoint) = (count(&in_use.projects, &project), count(&in_use.endpoints, &endpoint));
-        if in_use.all >= AT_ONCE || of_project >= EACH_PROJECT || of_endpoint >= most {
+        if in_use.all >= AT_ONCE || of_project >= EACH_PROJECT as usize || of_endpoint >= most {
             return None;
         }
         in_use.all += 1;
@@ -89,7 +89,7 @@ mod tests {
         while let Some(slot) = slots.take(one, &format!("host-{}", held.len()), false) {
             held.push(slot);
         }
-        assert_eq!(held.iter().filter(|slot| slot.endpoint.0 == one).count(), EACH_PROJECT);
+        assert_eq!(held.iter().filter(|slot| slot.endpoint.0 == one).count(), EACH_PROJECT as usize);
         drop(held);
         let in_use = slots.0.lock().unwrap();
         assert!(in_use.all == 0 && in_use.projects.is_empty() && in_use.endpoints.is_empty(), "{in_use:?}");
