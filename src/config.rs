@@ -85,6 +85,10 @@ pub struct Config {
     pub http: HttpSettings,
     /// Where the books are: `sqlite://…` or `postgres://…`.
     pub database_url: String,
+    /// `IMAGEGATE_DATABASE_DIRECT_URL`: past a transaction pooler, for migrations and the books' writer.
+    pub database_direct_url: Option<String>,
+    /// `IMAGEGATE_DATABASE_READ_URL`: a standby that usage, exports and lists are read from.
+    pub database_read_url: Option<String>,
     /// `IMAGEGATE_JOURNAL`: the folder that keeps what cannot be written to the books while the database is away.
     pub journal: PathBuf,
     /// The provider fal.
@@ -223,6 +227,8 @@ const NAMES: &[&str] = &[
     "IMAGEGATE_BIND",
     "IMAGEGATE_ADMIN_BIND",
     "DATABASE_URL",
+    "IMAGEGATE_DATABASE_DIRECT_URL",
+    "IMAGEGATE_DATABASE_READ_URL",
     "IMAGEGATE_JOURNAL",
     "FAL_KEY",
     "FAL_KEY_CONCURRENCY",
@@ -325,6 +331,8 @@ impl Config {
                 success_status,
             },
             database_url: read.database_url()?,
+            database_direct_url: read.postgres_url("IMAGEGATE_DATABASE_DIRECT_URL")?,
+            database_read_url: read.postgres_url("IMAGEGATE_DATABASE_READ_URL")?,
             journal: PathBuf::from(read.text("IMAGEGATE_JOURNAL").unwrap_or("data/journal")),
             fal: FalSettings {
                 keys: read.fal_keys()?,

@@ -159,8 +159,14 @@ pub struct Running {
 
 /// Opens the database with its migrations applied.
 pub async fn open_store(config: &Config) -> Result<Store, StartError> {
+    open_with_standby(config, None).await
+}
+
+/// The same, with a standby for reports.
+async fn open_with_standby(config: &Config, read: Option<String>) -> Result<Store, StartError> {
     let named = |source| StartError::Database { address: without_password(&config.database_url), source };
-    let store = Store::connect(&config.database_url, StoreOptions::default()).await.map_err(named)?;
+    let options = StoreOptions { direct: config.database_direct_url.clone(), read, ..StoreOptions::default() };
+    let store = Store::connect(&config.database_url, options).await.map_err(named)?;
     store.migrate().await.map_err(named)?;
     Ok(store)
 }
@@ -239,7 +245,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let sockets = Sockets::bind(&config.http)?;
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
     let (store, shared_clock, accounts, first_keys) = patiently(async || {
-        let store = open_store(&config).await?;
+        let store = open_with_standby(&config, config.database_read_url.clone()).await?;
         let shared_clock = shared_clock(&store).await?;
         let accounts = Accounts::load(store.clone(), shared_clock.clone(), ids.clone()).await?;
         let accounts = accounts.with_default_rates(default_rates(&config));

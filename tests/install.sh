@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what Debian has to have before anything is built and tested: PostgreSQL's programs, a C compiler and make, curl,
+# Installs what Debian has to have before anything is built and tested: PostgreSQL's programs, PgBouncer, a C compiler and make, curl,
 # Node.js, Chromium, Python's venv, libfaketime. Nothing to do where they are there.
 set -euo pipefail
 
@@ -16,6 +16,7 @@ command -v curl >/dev/null || missing+=(curl)
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
 command -v chromium >/dev/null || missing+=(chromium)
+[ -x /usr/sbin/pgbouncer ] || missing+=(pgbouncer)
 ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || missing+=(libfaketime)
 python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
 if [ "${#missing[@]}" -gt 0 ]; then

@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 use utoipa::ToSchema;
 
 use super::Services;
-use super::places::{Embedding, embed, public, public_base};
+use super::places::{Embedding, embed, project_of_request, public, public_base};
 use crate::catalogue::{Adaptation, Order, ResponseFormat, Switches};
 use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId, Timestamp};
 use crate::gateway::{Finished, cost_drift};
@@ -436,7 +436,7 @@ pub async fn image_answer(
     let mut images = image_views(&delivery.images, |url| public(services, &base, url));
     let how =
         Embedding { as_base64: switches.response_format == ResponseFormat::B64Json, as_data_uris: switches.sync_mode };
-    embed(services, finished.id, delivery, &mut images, how).await?;
+    embed(services, project_of_request(request), finished.id, delivery, &mut images, how).await?;
     Ok(ImageAnswer::of(finished, images, delivery, order))
 }
 

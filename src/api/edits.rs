@@ -19,6 +19,7 @@ use super::errors::entry;
 use super::forms::{expect_form, read_parts};
 use super::images::{Asked, accept, make_images};
 use crate::catalogue::{Json, Kind, Model, Parameter, parse};
+use crate::gateway::picture_type;
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
 
 /// How the images come.
@@ -45,7 +46,7 @@ pub struct EditForm {
     /// What to make of the image.
     #[schema(example = "Make it night")]
     prompt: String,
-    /// The image, as PNG, JPEG, WebP or GIF; several under the name `image[]`.
+    /// The image, as PNG, JPEG, WebP, GIF or AVIF; several under the name `image[]`.
     #[schema(value_type = String, format = Binary, content_media_type = "application/octet-stream")]
     image: Vec<u8>,
     /// Where the image may be changed, for models that take a mask.
@@ -108,7 +109,7 @@ pub async fn create_image_edit(
     let catalogue = services.gateway.catalogue();
     let model = form.text("model").and_then(|id| catalogue.model(id));
     let (wish, problems) = form.wish(model.map(AsRef::as_ref));
-    let accepted = accept(&request, &caller, &wish, &services);
+    let accepted = accept(&request, &caller, &wish, &services).await;
     let accepted = if problems.is_empty() { accepted? } else { return Err(with_the_rest(problems, accepted.err())) };
     drop(wish);
     drop(form);
@@ -254,15 +255,11 @@ fn value_of<'a>(parameters: &[Parameter], name: &str, text: &'a str) -> Json<'a>
     if reads_json { parse(text.as_bytes()).unwrap_or_else(|_| as_text()) } else { as_text() }
 }
 
-/// A file as a data URI; its type is told by its first bytes, whatever the form says.
+/// A file as a data URI, typed by its first bytes, whatever the form says.
 fn data_uri(bytes: &[u8]) -> Result<String, &'static str> {
-    let kind = match bytes {
-        [0x89, b'P', b'N', b'G', ..] => "image/png",
-        [0xFF, 0xD8, 0xFF, ..] => "image/jpeg",
-        [b'G', b'I', b'F', b'8', ..] => "image/gif",
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "image/webp",
-        [] => return Err("the file is empty"),
-        _ => return Err("the file is no PNG, JPEG, WebP or GIF image"),
-    };
+    if bytes.is_empty() {
+        return Err("the file is empty");
+    }
+    let kind = picture_type(bytes).ok_or("the file is not a PNG, JPEG, WebP, GIF or AVIF image")?;
     Ok(format!("data:{kind};base64,{}", STANDARD.encode(bytes)))
 }

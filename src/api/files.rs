@@ -22,7 +22,6 @@ use super::generations::project_of;
 use super::{ListOrder, Services, query};
 use crate::accounts::{Cursor, FileRecord, NewFile};
 use crate::domain::{FileId, Timestamp};
-use crate::gateway::check_file;
 use crate::http::{Code, Problem, ProblemBody, Verbatim};
 use crate::providers::FileWish;
 use crate::storage::{LinkError, Links, Storage, StorageError, content_type};
@@ -199,7 +198,7 @@ pub enum PurposeText {
 #[schema(as = FileUpload)]
 #[expect(dead_code, reason = "describes the form in the document")]
 pub struct UploadForm {
-    /// The image, as PNG, JPEG, WebP or GIF; at most 20 MiB and 64 megapixels.
+    /// The image, as PNG, JPEG, WebP, GIF or AVIF; at most 20 MiB and 64 megapixels.
     #[schema(value_type = String, format = Binary, content_media_type = "application/octet-stream")]
     file: Vec<u8>,
     /// `vision` if not given; `user_data` and `assistants` mean the same.
@@ -328,24 +327,25 @@ pub async fn upload_file(
     read_parts(form, services.http.body_limit, take).await?;
     let file = file.ok_or_else(|| invalid_field("file", "is required"))?;
     check_purpose(&purpose)?;
-    let content_type = check_file("file", &file.bytes)?;
+    let (project_id, bytes) = (project_of(&caller)?, file.bytes.freeze());
+    let content_type = services.gateway.inspect_file(project_id, "file", bytes.clone()).await?;
     let name = file.file_name.filter(|name| !name.is_empty()).unwrap_or_else(|| "input".to_owned());
     if name.len() > LONGEST_NAME {
         return Err(invalid_field("file", "has a name of at most 255 bytes"));
     }
     let accounts = accounts_of(&request, &caller, &services);
     let new = NewFile {
-        project_id: project_of(&caller)?,
+        project_id,
         api_key_id: caller.api_key_id,
         name,
         purpose,
-        bytes: u64::try_from(file.bytes.len()).unwrap_or(u64::MAX),
+        bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
         content_type: content_type.to_owned(),
     };
     let announced = accounts.announce_file(new).await?;
     let end = content_type.rsplit('/').next().unwrap_or("bin");
     let wish = FileWish { content_type: content_type.to_owned(), file_name: format!("input.{end}") };
-    match services.gateway.upload(PROVIDER, &wish, file.bytes.freeze()).await {
+    match services.gateway.upload(project_id, PROVIDER, &wish, bytes).await {
         Ok(url) => Ok(HttpResponse::Ok().json(FileView::from(accounts.place_file(announced, &url).await?))),
         Err(failure) => {
             accounts.withdraw_file(announced.id).await;

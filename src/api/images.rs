@@ -97,7 +97,7 @@ pub async fn create_image_generation(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     expect_json(&request)?;
-    let accepted = accept(&request, &caller, &wish_of(&body)?, &services)?;
+    let accepted = accept(&request, &caller, &wish_of(&body)?, &services).await?;
     drop(body);
     make_images(
         Asked {
@@ -211,13 +211,14 @@ pub(super) fn wish_of(body: &[u8]) -> Result<Json<'_>, Problem> {
 }
 
 /// Checks a wish against the catalogue and the caller's permissions, and prices it.
-pub(super) fn accept(
+pub(super) async fn accept(
     request: &HttpRequest,
     caller: &Caller,
     wish: &Json<'_>,
     services: &Services,
 ) -> Result<Accepted, Problem> {
-    let mut accepted = services.gateway.accept(wish, strictness(request.headers())?)?;
+    let strictness = strictness(request.headers())?;
+    let mut accepted = services.gateway.accept(project_of(caller)?, wish, strictness).await?;
     permit(caller, &mut accepted)?;
     Ok(accepted)
 }

@@ -94,6 +94,10 @@ async fn tell_of_the_books(services: &Services, snapshot: &mut Snapshot) {
     snapshot.gauges("imagegate_holds_open", "Open holds of all replicas, by age", ["age"], counts);
     let help = "Age of the oldest open hold";
     snapshot.gauge("imagegate_holds_oldest_age_seconds", help, ages.oldest.as_secs_f64());
+    if let Ok(disabled) = services.webhooks.disabled_endpoints().await {
+        let help = "Webhook endpoints of all projects that fail again and again and are disabled";
+        snapshot.gauge("imagegate_webhook_endpoints_disabled", help, number(disabled));
+    }
 }
 
 fn tell_of_the_providers(services: &Services, snapshot: &mut Snapshot) {

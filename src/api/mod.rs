@@ -16,6 +16,7 @@ mod health;
 mod hooks;
 mod images;
 mod input;
+mod lag;
 mod metrics;
 mod models;
 mod openapi;
@@ -25,6 +26,7 @@ mod quote;
 mod rates;
 mod stream;
 mod texts;
+mod webhook_endpoints;
 mod webhooks;
 mod whole;
 
@@ -51,6 +53,7 @@ pub use files::Files;
 pub use generations::{GenerationList, state_filter, time_filter};
 pub use images::{ImageRequest, idempotency_key};
 pub use input::{QueryPairs, fixed_body, query};
+pub use lag::state_lag;
 pub use models::ModelTable;
 pub use openapi::{docs_page, openapi_document, render_document};
 pub use places::{fetch, public_base};
@@ -146,6 +149,8 @@ pub fn endpoints() -> Vec<Endpoint> {
         endpoint!(webhooks::list_webhook_deliveries),
         endpoint!(webhooks::retrieve_webhook_delivery),
         endpoint!(webhooks::redeliver_webhook),
+        endpoint!(webhook_endpoints::list_webhook_endpoints),
+        endpoint!(webhook_endpoints::enable_webhook_endpoint),
         endpoint!(health::check_liveness),
         endpoint!(health::check_readiness),
         endpoint!(openapi::retrieve_openapi_document),

@@ -1,6 +1,6 @@
 //! Where files lie, for the client and for us, and what is fetched from there.
 
-use actix_web::HttpRequest;
+use actix_web::{HttpMessage as _, HttpRequest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -9,8 +9,8 @@ use futures_util::future::try_join_all;
 use super::answer::ImageView;
 use super::errors::media_problem;
 use super::{Services, Upstream};
-use crate::domain::GenerationId;
-use crate::http::Problem;
+use crate::domain::{GenerationId, ProjectId};
+use crate::http::{LoggedCaller, Problem};
 use crate::providers::{Delivery, MediaError};
 use crate::storage::KEPT;
 
@@ -33,13 +33,18 @@ pub(super) fn public(services: &Services, base: &str, address: &str) -> String {
     }
 }
 
-/// The bytes of a delivered image, wherever it lies.
-pub async fn fetch(services: &Services, address: &str) -> Result<Bytes, MediaError> {
+/// Whose request it is; `None` for operators.
+pub(super) fn project_of_request(request: &HttpRequest) -> Option<ProjectId> {
+    request.extensions().get::<LoggedCaller>().and_then(|caller| caller.project_id)
+}
+
+/// The bytes of a delivered image, wherever it lies, for a project or for an operator.
+pub async fn fetch(services: &Services, project: Option<ProjectId>, address: &str) -> Result<Bytes, MediaError> {
     match (address.strip_prefix(KEPT), &services.files) {
         (Some(name), Some(files)) => {
             files.storage.read(name).await.map_err(|fault| MediaError::Unreachable(fault.to_string()))
         }
-        _ => services.media.fetch(&reachable(services, address)).await,
+        _ => services.media.fetch(project, &reachable(services, address)).await,
     }
 }
 
@@ -73,6 +78,7 @@ pub struct Embedding {
 /// Fetches the images of a delivery, all at once, into their views. Nothing to do where no form of them is wanted.
 pub async fn embed(
     services: &Services,
+    project: Option<ProjectId>,
     id: GenerationId,
     delivery: &Delivery,
     images: &mut [ImageView],
@@ -81,7 +87,7 @@ pub async fn embed(
     if !how.as_base64 && !how.as_data_uris {
         return Ok(());
     }
-    let fetches = delivery.images.iter().map(|image| fetch(services, &image.url));
+    let fetches = delivery.images.iter().map(|image| fetch(services, project, &image.url));
     let files = try_join_all(fetches).await.map_err(|fault| media_problem(id, &fault))?;
     for (image, file) in images.iter_mut().zip(files) {
         let encoded = STANDARD.encode(&file);

@@ -42,7 +42,7 @@ pub async fn quote_image_generation(
 ) -> Result<HttpResponse, Problem> {
     project_of(&caller)?;
     expect_json(&request)?;
-    let Accepted { order, fallbacks, quote } = accept(&request, &caller, &wish_of(&body)?, &services)?;
+    let Accepted { order, fallbacks, quote } = accept(&request, &caller, &wish_of(&body)?, &services).await?;
     let prepared = services.gateway.prepare(&order)?;
     let view = QuoteView {
         object: "image.generation.quote",

@@ -17,7 +17,7 @@ use super::errors::{failure_problem, overdue_problem};
 use super::fetch;
 use super::images::{Waiting, join, put_ignored, reserved};
 use crate::catalogue::{Order, ResponseFormat};
-use crate::domain::GenerationId;
+use crate::domain::{GenerationId, ProjectId};
 use crate::gateway::{Accepted, Finished, Job, Preview, Progress};
 use crate::http::Problem;
 
@@ -60,7 +60,7 @@ pub(super) async fn stream_events(
             }
             return;
         }
-        for await event in progress_events(&services, &accepted.order, id, watcher, prefix) {
+        for await event in progress_events(&services, job.project_id, &accepted.order, id, watcher, prefix) {
             yield Ok(event);
         }
         let end = match job.outcome().await {
@@ -79,6 +79,7 @@ pub(super) async fn stream_events(
 /// How far it is, until it has come to an end.
 fn progress_events(
     services: &Services,
+    project: ProjectId,
     order: &Order,
     id: GenerationId,
     mut watcher: watch::Receiver<Progress>,
@@ -97,7 +98,7 @@ fn progress_events(
                     yield event(&format!("{prefix}.queued"), body);
                 }
                 Progress::Preview(preview) if shown < wanted => {
-                    for event in partial_events(services, id, &preview, shown, prefix).await {
+                    for event in partial_events(services, project, id, &preview, shown, prefix).await {
                         yield event;
                     }
                     shown += 1;
@@ -123,6 +124,7 @@ fn progress_events(
 /// The unfinished images, embedded. One that cannot be fetched is left out: the finished one is still to come.
 async fn partial_events(
     services: &Services,
+    project: ProjectId,
     id: GenerationId,
     preview: &Preview,
     shown: u32,
@@ -131,7 +133,7 @@ async fn partial_events(
     let created_at = services.clock.now().seconds();
     let mut events = Vec::new();
     for (index, image) in preview.delivery.images.iter().enumerate() {
-        let file = match fetch(services, &image.url).await {
+        let file = match fetch(services, Some(project), &image.url).await {
             Ok(file) => file,
             Err(fault) => {
                 tracing::warn!(generation = %id, %fault, "an unfinished image cannot be fetched");

@@ -24,6 +24,7 @@ impl From<WebhookError> for Problem {
     fn from(fault: WebhookError) -> Self {
         match fault {
             WebhookError::Unknown => Self::new(Code::NotFound, "this project has no such webhook delivery").param("id"),
+            WebhookError::UnknownEndpoint => Self::new(Code::NotFound, fault.to_string()).param("host"),
             WebhookError::NoRandomness(fault) => {
                 tracing::error!(%fault, "no secret can be made");
                 Self::new(Code::InternalError, "no secret can be made")

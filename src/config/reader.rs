@@ -50,6 +50,23 @@ impl Reader<'_> {
         Err(bad("DATABASE_URL", &format!("{scheme}:…"), "an address that starts with `postgres://` or `sqlite://`"))
     }
 
+    /// The address of a PostgreSQL server, where one is set.
+    pub(super) fn postgres_url(&self, name: &'static str) -> Result<Option<String>, ConfigError> {
+        let Some(value) = self.text(name) else { return Ok(None) };
+        let scheme = value.split(':').next().unwrap_or_default();
+        if !matches!(scheme, "postgres" | "postgresql") {
+            return Err(bad(name, &format!("{scheme}:…"), "an address that starts with `postgres://`"));
+        }
+        if !self.database_url()?.starts_with("postgres") {
+            return Err(bad(
+                name,
+                &format!("{scheme}:…"),
+                "nothing, unless DATABASE_URL starts with `postgres://` too",
+            ));
+        }
+        Ok(Some(value.to_owned()))
+    }
+
     pub(super) fn duration(&self, name: &'static str, default: Duration) -> Result<Duration, ConfigError> {
         self.text(name).map_or(Ok(default), |value| {
             parse_duration(value).ok_or_else(|| bad(name, value, "a time such as `300s`, `500ms`, `5m` or `1h`"))

@@ -20,7 +20,7 @@ pub async fn show(visit: Visit, path: web::Path<(String, usize)>) -> Result<Http
     let record = services.gateway.books().generation(id).await?.ok_or_else(missing)?;
     let finished = read_finished(&record).map_err(|_| missing())?;
     let image = finished.delivery.and_then(|delivery| delivery.images.into_iter().nth(n)).ok_or_else(missing)?;
-    let bytes = fetch(services, &image.url).await;
+    let bytes = fetch(services, None, &image.url).await;
     let bytes =
         bytes.map_err(|fault| Problem::new(Code::UpstreamError, format!("the picture cannot be had: {fault}")))?;
     let told = image.content_type.unwrap_or_else(|| "image/jpeg".to_owned());

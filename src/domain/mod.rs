@@ -1,6 +1,7 @@
-//! Plain types that every module shares: money, ids, time, networks, permissions. It depends on no other module.
+//! Plain types that every module shares: money, ids, time, networks, permissions, fair semaphores. It depends on no other module.
 
 mod clock;
+mod fair;
 mod fixed;
 mod ids;
 mod money;
@@ -8,6 +9,7 @@ mod network;
 mod permissions;
 
 pub use clock::{Clock, IdSource, ManualClock, SharedClock, SystemClock, SystemIds, Timestamp};
+pub use fair::{FairKey, FairPermit, FairSemaphore};
 pub use fixed::{Fixed, FixedError};
 pub use ids::{
     ApiKeyId, AuditLogId, FileId, GenerationId, IdError, ProjectId, RequestId, ServiceAccountId, SpendAlertId,

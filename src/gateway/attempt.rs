@@ -91,7 +91,7 @@ impl Gateway {
         let step = info_span!("submit", otel.kind = "client", endpoint = prepared.endpoint, attempt = attempt.number);
         let start_within = job.deadline_at.since(self.clock.now());
         let submitted = tokio::select! {
-            submitted = provider.submit(&prepared, attempt, start_within).instrument(step) => submitted,
+            submitted = provider.submit(&prepared, job.project_id, attempt, start_within).instrument(step) => submitted,
             stored = self.called_before_its_answer(job, attempt.number, provider.calls_back()) => {
                 info!(generation = %job.id, provider_request_id = stored.provider_request_id, "the provider has called before it answered the submit");
                 job.was_accepted(stored.n);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tracing::{Instrument, info, info_span, warn};
 
+use super::Gateway;
 use super::attempt::ticket_of;
 use super::generation::{Cancellation, Job, Progress};
-use super::{Gateway, inputs};
 use crate::catalogue::{Json, Order, PriceError, Quote, Rejection, Strictness, Terms};
 use crate::domain::{ApiKeyId, GenerationId, ProjectId, RequestId, Timestamp};
 use crate::ledger::{GenerationRecord, ReserveError, Webhook};
@@ -83,11 +83,24 @@ pub enum GenerateError {
 impl Gateway {
     /// Steps 3 and 4: checks the wish against the catalogue, for the model and every fallback, and prices it. Calls
     /// nobody, books nothing.
-    pub fn accept(&self, wish: &Json<'_>, strictness: Strictness) -> Result<Accepted, GenerateError> {
-        let _step = info_span!("accept").entered();
+    pub async fn accept(
+        &self,
+        project: ProjectId,
+        wish: &Json<'_>,
+        strictness: Strictness,
+    ) -> Result<Accepted, GenerateError> {
+        self.check(project, wish, strictness).instrument(info_span!("accept")).await
+    }
+
+    async fn check(
+        &self,
+        project: ProjectId,
+        wish: &Json<'_>,
+        strictness: Strictness,
+    ) -> Result<Accepted, GenerateError> {
         let order = self.catalogue.load().order(wish, strictness).map_err(GenerateError::Rejected)?;
-        inputs::check(&order).map_err(GenerateError::Rejected)?;
-        let fallbacks = self.fallbacks(&order, wish, strictness)?;
+        let order = self.inspect(project, order).await.map_err(GenerateError::Rejected)?;
+        let fallbacks = self.fallbacks(project, &order, wish, strictness).await?;
         let mut quote = order.terms(self.markup)?.quote()?;
         for fallback in &fallbacks {
             let other = fallback.terms(self.markup)?.quote()?;
@@ -119,18 +132,22 @@ impl Gateway {
     }
 
     /// The fallbacks that the request names must fit it; those of the model file are used where they do.
-    fn fallbacks(
+    async fn fallbacks(
         &self,
+        project: ProjectId,
         order: &Order,
         wish: &Json<'_>,
         strictness: Strictness,
     ) -> Result<Vec<Arc<Order>>, GenerateError> {
-        let catalogue = self.catalogue.load();
+        let catalogue = self.catalogue();
         let named = order.switches.fallbacks.as_ref();
         let mut fallbacks: Vec<Arc<Order>> = Vec::new();
         for model in named.unwrap_or(&order.model.fallbacks) {
-            let ordered = catalogue.order_from(model, wish, strictness);
-            match ordered.and_then(|order| inputs::check(&order).map(|()| order)) {
+            let ordered = match catalogue.order_from(model, wish, strictness) {
+                Ok(fallback) => self.inspect(project, fallback).await,
+                Err(rejection) => Err(rejection),
+            };
+            match ordered {
                 Ok(fallback) => {
                     let known = |id: &str| id == order.model.id || fallbacks.iter().any(|other| other.model.id == id);
                     if !known(&fallback.model.id) {

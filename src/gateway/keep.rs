@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tracing::warn;
 
 use super::wait::Outcome;
-use crate::domain::GenerationId;
+use crate::domain::{GenerationId, ProjectId};
 use crate::providers::{Delivery, Image, Media};
 use crate::storage::{KEPT, Storage, file_name};
 
@@ -28,11 +28,11 @@ pub struct Keeper {
 impl Keeper {
     /// The same outcome with the images' addresses replaced by the names of what is kept. An image that cannot be kept
     /// stays where the provider has it: the customer pays for it and must get it.
-    pub(super) async fn keep(&self, id: GenerationId, outcome: Outcome) -> Outcome {
+    pub(super) async fn keep(&self, project: ProjectId, id: GenerationId, outcome: Outcome) -> Outcome {
         let Outcome::Delivered(delivery) = outcome else { return outcome };
         let generation = id.to_string();
         let images = delivery.images.iter().enumerate();
-        let kept = join_all(images.map(|(index, image)| self.keep_one(&generation, index, image))).await;
+        let kept = join_all(images.map(|(index, image)| self.keep_one(project, &generation, index, image))).await;
         let mut delivery: Delivery = *delivery;
         for (image, name) in delivery.images.iter_mut().zip(kept) {
             if let Some(name) = name {
@@ -42,9 +42,9 @@ impl Keeper {
         Outcome::Delivered(Box::new(delivery))
     }
 
-    async fn keep_one(&self, generation: &str, index: usize, image: &Image) -> Option<String> {
+    async fn keep_one(&self, project: ProjectId, generation: &str, index: usize, image: &Image) -> Option<String> {
         for number in 1..=TRIES {
-            let reason = match tokio::time::timeout(KEEP_TIMEOUT, self.copy(generation, index, image)).await {
+            let reason = match tokio::time::timeout(KEEP_TIMEOUT, self.copy(project, generation, index, image)).await {
                 Ok(Ok(name)) => return Some(name),
                 Ok(Err(reason)) => reason,
                 Err(_) => "no end in time".to_owned(),
@@ -54,8 +54,8 @@ impl Keeper {
         None
     }
 
-    async fn copy(&self, generation: &str, index: usize, image: &Image) -> Result<String, String> {
-        let bytes = self.media.fetch(&image.url).await.map_err(|fault| fault.to_string())?;
+    async fn copy(&self, project: ProjectId, generation: &str, index: usize, image: &Image) -> Result<String, String> {
+        let bytes = self.media.fetch(Some(project), &image.url).await.map_err(|fault| fault.to_string())?;
         let name = file_name(generation, index, image.content_type.as_deref(), &bytes);
         self.storage.keep(&name, bytes).await.map_err(|fault| fault.to_string())?;
         Ok(name)

@@ -60,7 +60,7 @@ impl Gateway {
             }
         };
         let outcome = match &self.keeper {
-            Some(keeper) => keeper.keep(record.id, outcome).await,
+            Some(keeper) => keeper.keep(record.project_id, record.id, outcome).await,
             None => outcome,
         };
         let job = Job::new(record.id, record.project_id, record.created_at, record.deadline_at, record.model.clone());

@@ -11,6 +11,7 @@ mod inputs;
 mod jobs;
 mod keep;
 mod late;
+mod picture;
 mod recover;
 mod resend;
 mod reservation;
@@ -31,7 +32,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::catalogue::{Catalogue, Order};
-use crate::domain::{Clock, Fixed, IdSource, SharedClock};
+use crate::domain::{Clock, FairSemaphore, Fixed, IdSource, ProjectId, SharedClock};
 use crate::ledger::{Books, LedgerError};
 use crate::meters::SharedMeters;
 use crate::providers::{Failure, FailureKind, FileWish, Health, Prepared, Provider, Providers, UploadPlace};
@@ -42,7 +43,7 @@ pub use erase::{EraseError, Eraser};
 pub use erase_at_providers::watch as erase_at_providers;
 pub use generate::{Accepted, GenerateError, Request};
 pub use generation::{Cancellation, Finished, Job, Preview, Progress};
-pub use inputs::check_file;
+pub use inputs::picture_type;
 pub use keep::Keeper;
 pub use resend::ClientNews;
 pub use reservation::wants_data_uris;
@@ -50,6 +51,11 @@ pub use settle::{FinishedError, cost_drift, read_finished};
 
 use jobs::Jobs;
 use wait::Waiter;
+
+/// How many files are uploaded to providers at once; the others wait.
+const UPLOADS_AT_ONCE: usize = 32;
+/// How many of them for one project.
+const UPLOADS_EACH: usize = 24;
 
 /// What the gateway is built from.
 pub struct Parts {
@@ -102,6 +108,10 @@ pub struct Gateway {
     cost_drifts: AtomicU64,
     meters: SharedMeters,
     keeper: Option<Keeper>,
+    /// Who may inspect embedded images now.
+    inspections: FairSemaphore<ProjectId>,
+    /// Who may upload a file to the provider now.
+    uploads: FairSemaphore<ProjectId>,
 }
 
 impl Gateway {
@@ -109,6 +119,7 @@ impl Gateway {
     /// books first, so that no other replica takes this one for dead.
     pub async fn start(parts: Parts) -> Result<Arc<Self>, LedgerError> {
         let waiter = Waiter::start(&parts.tracker, &parts.runtime, parts.clock.clone());
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         let gateway = Arc::new(Self {
             catalogue: ArcSwap::new(parts.catalogue),
             books: parts.books,
@@ -128,6 +139,8 @@ impl Gateway {
             cost_drifts: AtomicU64::new(0),
             meters: parts.meters,
             keeper: parts.keeper,
+            inspections: FairSemaphore::new(processors, processors.div_ceil(2)),
+            uploads: FairSemaphore::new(UPLOADS_AT_ONCE, UPLOADS_EACH),
         });
         gateway.beat().await?;
         // The month's partition must stand before the first row wants to go there.
@@ -187,7 +200,14 @@ impl Gateway {
     }
 
     /// Uploads an input image to the provider's storage; the address to give to a model.
-    pub async fn upload(&self, provider: &str, file: &FileWish, bytes: Bytes) -> Result<String, Box<Failure>> {
+    pub async fn upload(
+        &self,
+        project: ProjectId,
+        provider: &str,
+        file: &FileWish,
+        bytes: Bytes,
+    ) -> Result<String, Box<Failure>> {
+        let _permit = self.uploads.acquire(project).await;
         self.storage_of(provider)?.upload(file, bytes).await
     }
 

@@ -38,7 +38,7 @@ impl Gateway {
     /// a database that is away, since the hold and the provider's id are safe and recovery would settle it the same way.
     pub(super) async fn settle(&self, job: &Arc<Job>, terms: &Terms, outcome: Outcome) -> Settled {
         let outcome = match &self.keeper {
-            Some(keeper) => keeper.keep(job.id, outcome).await,
+            Some(keeper) => keeper.keep(job.project_id, job.id, outcome).await,
             None => outcome,
         };
         let Some((finish, finished)) = self.conclude(job, terms, outcome) else {

@@ -22,7 +22,7 @@ impl Gateway {
         prepared: &Prepared,
         attempt: Attempt,
     ) -> Option<Outcome> {
-        match provider.stream(prepared, attempt, job.deadline_at.since(self.clock.now())).await {
+        match provider.stream(prepared, job.project_id, attempt, job.deadline_at.since(self.clock.now())).await {
             Ok(run) => {
                 job.was_accepted(attempt.number);
                 self.remember(attempt, &run.ticket).await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -18,7 +18,7 @@ use super::limits::RateLimits;
 use super::month::Month;
 use super::resend::{self, Found, Resend};
 use super::writer::{Command, Writer};
-use crate::domain::{GenerationId, ProjectId, Timestamp};
+use crate::domain::{FairSemaphore, GenerationId, ProjectId, Timestamp};
 use crate::meters::SharedMeters;
 use crate::store::{
     AttemptRecord, Balance, ChargeFilter, ChargeRecord, Discrepancy, Finish, GenerationFilter, GenerationRecord,
@@ -32,6 +32,9 @@ const LONGEST_QUEUE: usize = 16_384;
 /// The most reservations that may wait for the writer, four of its largest batches. More would all wait longer than a
 /// client does; what has been submitted to a provider is never refused for this.
 const LONGEST_LINE: usize = 2_048;
+
+/// The most of them for one project, so that another one's are accepted all the same.
+const LONGEST_LINE_EACH: usize = 1_536;
 
 /// How many months of partitions are made ahead.
 const MONTHS_AHEAD: usize = 3;
@@ -76,7 +79,7 @@ pub struct Books {
     closing: CancellationToken,
     down: Arc<AtomicBool>,
     /// A place in the line of reservations.
-    line: Arc<Semaphore>,
+    line: FairSemaphore<ProjectId>,
     journal: Option<Journal>,
     meters: SharedMeters,
 }
@@ -104,7 +107,7 @@ impl Books {
             meters: meters.clone(),
         };
         run(writer, tracker, runtime);
-        let line = Arc::new(Semaphore::new(LONGEST_LINE));
+        let line = FairSemaphore::new(LONGEST_LINE, LONGEST_LINE_EACH);
         Self { store, commands: sender, closing, down, line, journal: None, meters }
     }
 
@@ -166,10 +169,10 @@ impl Books {
 
     /// Records a generation and holds its money, if the caller may; durable when this returns.
     ///
-    /// Errors: [`ReserveError::Overloaded`] at once where 2,048 wait already.
+    /// Errors: [`ReserveError::Overloaded`] at once where 2,048 wait already, or 1,536 of this project.
     pub async fn reserve(&self, reservation: Reservation) -> Result<Reserved, ReserveError> {
         let _timed = self.meters.books_call("reserve");
-        let _place = self.line.try_acquire().map_err(|_| ReserveError::Overloaded)?;
+        let _permit = self.line.try_acquire(reservation.project_id).ok_or(ReserveError::Overloaded)?;
         let (caller, answer) = oneshot::channel();
         self.send(Command::Reserve(Box::new(reservation), caller)).map_err(ReserveError::Unavailable)?;
         answer.await.unwrap_or_else(|_| Err(ReserveError::Unavailable(closed())))
@@ -414,6 +417,12 @@ impl Books {
             None => self.store.ping().await.err().map(|error| error.outage().unwrap_or(Outage::NoAnswer)),
             known => known,
         }
+    }
+
+    /// How far behind the standby is that reports are read from; `None` where they are read from the primary.
+    #[must_use]
+    pub fn report_lag(&self) -> Option<Duration> {
+        self.store.report_lag()
     }
 
     /// Whether the books can be written and read now.

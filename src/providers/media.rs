@@ -1,6 +1,5 @@
 //! Fetches delivered images, from the provider's hosts only, with limits on size and time.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -8,13 +7,16 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use reqwest::Client;
 use reqwest::header::CONTENT_TYPE;
-use tokio::sync::Semaphore;
 use url::Url;
+
+use crate::domain::{FairSemaphore, ProjectId};
 
 /// Largest image that is fetched: a 4096×4096 PNG of noise is about 50 MB.
 const IMAGE_LIMIT: usize = 64 * 1024 * 1024;
 /// How many images are fetched at once; the others wait, so that memory stays bounded.
 const FETCHES_AT_ONCE: usize = 16;
+/// How many of them for one project.
+const FETCHES_EACH: usize = 12;
 /// Longest time for one image.
 const FETCH_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -40,7 +42,7 @@ pub enum MediaError {
 pub struct Media {
     client: Client,
     hosts: Vec<String>,
-    places: Arc<Semaphore>,
+    permits: FairSemaphore<Option<ProjectId>>,
 }
 
 impl Media {
@@ -50,11 +52,11 @@ impl Media {
             .connect_timeout(Duration::from_secs(5))
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        Ok(Self { client, hosts, places: Arc::new(Semaphore::new(FETCHES_AT_ONCE)) })
+        Ok(Self { client, hosts, permits: FairSemaphore::new(FETCHES_AT_ONCE, FETCHES_EACH) })
     }
 
-    /// One image's bytes.
-    pub async fn fetch(&self, address: &str) -> Result<Bytes, MediaError> {
+    /// One image's bytes, for a project, or for an operator. Projects take turns.
+    pub async fn fetch(&self, project: Option<ProjectId>, address: &str) -> Result<Bytes, MediaError> {
         if let Some(data) = address.strip_prefix("data:") {
             return decode_data_uri(data);
         }
@@ -63,7 +65,7 @@ impl Media {
         if !matches!(url.scheme(), "http" | "https") || !self.hosts.iter().any(|allowed| matches_host(allowed, host)) {
             return Err(MediaError::ForeignHost(host.to_owned()));
         }
-        let _place = self.places.acquire().await;
+        let _permit = self.permits.acquire(project).await;
         let unreachable = |fault: reqwest::Error| MediaError::Unreachable(cause_of(&fault));
         let mut response = self.client.get(url).timeout(FETCH_TIMEOUT).send().await.map_err(unreachable)?;
         if !response.status().is_success() {
@@ -131,8 +133,22 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let media = Media::new(vec!["fal.media".into()]).unwrap();
         for address in ["http://169.254.169.254/latest", "file:///etc/passwd", "http://127.0.0.1:1/x"] {
-            assert!(matches!(media.fetch(address).await, Err(MediaError::ForeignHost(_))), "{address}");
+            assert!(matches!(media.fetch(None, address).await, Err(MediaError::ForeignHost(_))), "{address}");
         }
-        assert_eq!(media.fetch("data:image/png;base64,AAEC").await.unwrap(), Bytes::from_static(&[0, 1, 2]));
+        assert_eq!(media.fetch(None, "data:image/png;base64,AAEC").await.unwrap(), Bytes::from_static(&[0, 1, 2]));
+    }
+
+    #[tokio::test]
+    async fn images_that_do_not_come_hold_up_their_own_project_only() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let media = Media::new(vec!["127.0.0.1".into()]).unwrap();
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/a.png", silent.local_addr().unwrap());
+        let [many, one] = [1, 2].map(|number| Some(ProjectId::from_uuid(uuid::Uuid::from_u128(number))));
+        let stuck = futures_util::future::join_all((0..40).map(|_| media.fetch(many, &address)));
+        let refused = media.fetch(one, "http://127.0.0.1:1/a.png");
+        let limit = Duration::from_secs(30);
+        let first = tokio::time::timeout(limit, futures_util::future::select(Box::pin(stuck), Box::pin(refused))).await;
+        assert!(matches!(first, Ok(futures_util::future::Either::Right((Err(MediaError::Unreachable(_)), _)))));
     }
 }

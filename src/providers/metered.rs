@@ -12,6 +12,7 @@ use super::{
     Prepared, Provider, Standing, StreamedRun, SubmitError, Ticket, UploadPlace,
 };
 use crate::catalogue::Order;
+use crate::domain::ProjectId;
 use crate::meters::SharedMeters;
 
 /// After how many calls in a row without an answer the provider counts as out of reach.
@@ -51,11 +52,12 @@ impl Provider for Metered {
     async fn submit(
         &self,
         prepared: &Prepared,
+        project: ProjectId,
         attempt: Attempt,
         start_within: Duration,
     ) -> Result<Ticket, SubmitError> {
         let started = Instant::now();
-        let answer = self.provider.submit(prepared, attempt, start_within).await;
+        let answer = self.provider.submit(prepared, project, attempt, start_within).await;
         let outcome = answer.as_ref().map_or_else(submit_outcome, |_| "taken");
         self.called(&prepared.endpoint, "submit", outcome, started.elapsed());
         answer
@@ -64,11 +66,12 @@ impl Provider for Metered {
     async fn stream(
         &self,
         prepared: &Prepared,
+        project: ProjectId,
         attempt: Attempt,
         within: Duration,
     ) -> Result<StreamedRun, SubmitError> {
         let started = Instant::now();
-        let answer = self.provider.stream(prepared, attempt, within).await;
+        let answer = self.provider.stream(prepared, project, attempt, within).await;
         let outcome = answer.as_ref().map_or_else(submit_outcome, |_| "taken");
         self.called(&prepared.endpoint, "stream", outcome, started.elapsed());
         answer

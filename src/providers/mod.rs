@@ -18,7 +18,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::catalogue::Order;
-use crate::domain::GenerationId;
+use crate::domain::{GenerationId, ProjectId};
 
 pub use bill::{Bill, BillingError, BillingEvent, Bills, OddLine};
 pub use erase::{Erase, EraseError, Erasers};
@@ -91,13 +91,19 @@ pub trait Provider: Send + Sync {
     async fn submit(
         &self,
         prepared: &Prepared,
+        project: ProjectId,
         attempt: Attempt,
         start_within: Duration,
     ) -> Result<Ticket, SubmitError>;
 
     /// Runs the request at once and shows the images as they come to be. What is lost on the way cannot be fetched again.
-    async fn stream(&self, prepared: &Prepared, attempt: Attempt, within: Duration)
-    -> Result<StreamedRun, SubmitError>;
+    async fn stream(
+        &self,
+        prepared: &Prepared,
+        project: ProjectId,
+        attempt: Attempt,
+        within: Duration,
+    ) -> Result<StreamedRun, SubmitError>;
 
     /// Looks once what has become of the request; reads are safe to repeat.
     async fn look(&self, ticket: &Ticket) -> Result<Look, LookError>;

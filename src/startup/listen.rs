@@ -93,6 +93,7 @@ fn serve_parts(shared: &Shared<'_>, parts: Parts, socket: TcpSocket) -> std::io:
                 pages(config);
             })
             .default_service(web::to(path_not_found))
+            .wrap(from_fn(api::state_lag))
             .wrap(from_fn(frame))
             .wrap(security_headers(is_tls))
     };

@@ -112,7 +112,7 @@ impl Store {
         cursor: Cursor,
     ) -> Result<Page<AuditRecord>, StoreError> {
         let rows = within(self.options().report_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.report_reader(None).await?;
             on_both!(reader.connection(), connection => {
                 let mut query = QueryBuilder::new(
                     "SELECT id, event, at, actor, actor_api_key_id, ip, user_agent, project_id, resource_id,

@@ -107,7 +107,8 @@ impl Store {
         let Source { time, prefix, size, sums, tables, having } = source;
         let filter = &query.filter;
         within(self.options().report_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader =
+                self.report_reader(filter.projects.first().copied().filter(|_| filter.projects.len() == 1)).await?;
             on_both!(reader.connection(), connection => {
                 // A time is never negative here, so the remainder is the way into the bucket.
                 let mut sql = QueryBuilder::new("SELECT ");

@@ -124,7 +124,7 @@ impl Store {
         // No transaction has the nil id, so that everything at `from` is beyond it.
         let (at, id) = filter.after.unwrap_or((filter.from, Uuid::nil()));
         let rows = within(self.options().report_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.report_reader(filter.project_id).await?;
             Ok(on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, Row>(
                     "SELECT t.id, t.kind, t.created_at, t.revenue AS amount, t.generation_id, g.state,

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Connection, Database, PgConnection, Postgres, Sqlite, SqliteConnection};
+use sqlx::{AssertSqlSafe, Database, Sqlite, SqliteConnection};
 
-use super::open::{Lent, session_limits};
+use super::open::Lent;
+use super::session::PgSession;
 use super::{Outage, Store, StoreError};
+use crate::domain::{FairPermit, ProjectId};
 
 /// One of two.
 #[derive(Debug)]
@@ -18,7 +20,7 @@ pub(super) enum Either<P, S> {
 }
 
 /// A borrowed connection to either database.
-pub(super) type AnyConnection<'c> = Either<&'c mut PgConnection, &'c mut SqliteConnection>;
+pub(super) type AnyConnection<'c> = Either<&'c mut PgSession, &'c mut SqliteConnection>;
 
 /// Runs one body on the connection of whichever database it is: the body is compiled once for each driver.
 macro_rules! on_both {
@@ -69,13 +71,16 @@ pub(super) fn json_list(ids: &[uuid::Uuid]) -> String {
     list
 }
 
-/// A pooled connection for reading.
-pub(super) struct Reader(Either<PoolConnection<Postgres>, PoolConnection<Sqlite>>);
+/// A connection for reading, and the permit of a report.
+pub(super) struct Reader {
+    connection: Either<PgSession, PoolConnection<Sqlite>>,
+    _permit: Option<FairPermit<Option<ProjectId>>>,
+}
 
 impl Reader {
     pub(super) fn connection(&mut self) -> AnyConnection<'_> {
-        match &mut self.0 {
-            Either::Postgres(connection) => Either::Postgres(connection),
+        match &mut self.connection {
+            Either::Postgres(session) => Either::Postgres(session),
             Either::Sqlite(connection) => Either::Sqlite(connection),
         }
     }
@@ -88,16 +93,14 @@ impl Reader {
 pub(crate) struct WriteTransaction(Work);
 
 enum Work {
-    Postgres(Unfinished<Postgres>),
+    Postgres(PgSession),
     Sqlite(Unfinished<Sqlite>),
-    /// On a connection that is no pool's.
-    Lane(Box<PgConnection>),
 }
 
 /// A pooled connection in the middle of a transaction: whatever goes wrong before its end closes it.
-struct Unfinished<DB: Database> {
-    connection: PoolConnection<DB>,
-    ended: bool,
+pub(super) struct Unfinished<DB: Database> {
+    pub(super) connection: PoolConnection<DB>,
+    pub(super) ended: bool,
 }
 
 impl<DB: Database> From<PoolConnection<DB>> for Unfinished<DB> {
@@ -117,9 +120,8 @@ impl<DB: Database> Drop for Unfinished<DB> {
 impl WriteTransaction {
     pub(super) fn connection(&mut self) -> AnyConnection<'_> {
         match &mut self.0 {
-            Work::Postgres(unfinished) => Either::Postgres(&mut unfinished.connection),
+            Work::Postgres(session) => Either::Postgres(session),
             Work::Sqlite(unfinished) => Either::Sqlite(&mut unfinished.connection),
-            Work::Lane(connection) => Either::Postgres(connection),
         }
     }
 
@@ -131,17 +133,13 @@ impl WriteTransaction {
     /// Like [`Self::commit`]; the connection goes back to where the next transaction finds it.
     pub(crate) async fn commit_in(self, lane: &mut Lane) -> Result<(), StoreError> {
         match self.0 {
-            Work::Postgres(mut unfinished) => {
-                sqlx::raw_sql("COMMIT").execute(&mut *unfinished.connection).await?;
-                unfinished.ended = true;
+            Work::Postgres(mut session) => {
+                sqlx::raw_sql("COMMIT").execute(&mut session).await?;
+                lane.0 = session.committed();
             }
             Work::Sqlite(mut unfinished) => {
                 sqlx::raw_sql("COMMIT").execute(&mut *unfinished.connection).await?;
                 unfinished.ended = true;
-            }
-            Work::Lane(mut connection) => {
-                sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
-                lane.0 = Some(connection);
             }
         }
         Ok(())
@@ -151,13 +149,7 @@ impl WriteTransaction {
 /// The one connection of somebody who writes all the time, made on his own runtime. A pool asks a connection for a sign of life whenever it is
 /// lent and given back; on PostgreSQL that would be two more round trips for each transaction.
 #[derive(Debug, Default)]
-pub(crate) struct Lane(Option<Box<PgConnection>>);
-
-/// All statements of a lane look for keyed rows: they are planned once, by index, also while the tables are so young
-/// that their statistics would advise to read them whole. For this transaction only, since a pooler may give the
-/// connection to somebody else after it.
-pub(super) const BEGIN_IN_LANE: &str = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; \
-     SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off";
+pub(crate) struct Lane(Option<PgSession>);
 
 impl Store {
     /// A connection for reading.
@@ -165,15 +157,28 @@ impl Store {
         self.inner.file_is_there()?;
         let connection = match &self.inner.pools {
             Either::Postgres(pools) => {
-                let pool = pools.readers.clone();
-                Either::Postgres(self.on_own_runtime(async move { pool.acquire().await }).await?)
+                let (pool, route) = (pools.readers.clone(), pools.connect.clone());
+                let longest = self.inner.options.report_timeout;
+                Either::Postgres(self.on_own_runtime(async move { route.reader(&pool, longest).await }).await?)
             }
             Either::Sqlite(pools) => {
                 let pool = pools.readers.clone();
                 Either::Sqlite(self.on_own_runtime(async move { pool.acquire().await }).await?)
             }
         };
-        Ok(Reader(connection))
+        Ok(Reader { connection, _permit: None })
+    }
+
+    /// A connection for a report about a project, or about several: to the standby while that can be used. Projects take turns, and
+    /// some connections are left for everything else.
+    pub(super) async fn report_reader(&self, project: Option<ProjectId>) -> Result<Reader, StoreError> {
+        let permit = self.inner.reports.acquire(project).await;
+        if let Some(standby) = self.inner.standby.as_ref().filter(|standby| standby.lag().is_some())
+            && let Ok(session) = standby.reader().await
+        {
+            return Ok(Reader { connection: Either::Postgres(session), _permit: Some(permit) });
+        }
+        Ok(Reader { _permit: Some(permit), ..self.reader().await? })
     }
 
     /// Begins a transaction that may write.
@@ -195,13 +200,14 @@ impl Store {
     ) -> Result<WriteTransaction, StoreError> {
         let work = match &self.inner.pools {
             Either::Postgres(pools) => {
-                let pool = pools.pool(lent);
-                let begun = self.on_own_runtime(async move {
-                    let mut unfinished = Unfinished::from(pool.acquire().await?);
-                    sqlx::raw_sql(on_postgres).execute(&mut *unfinished.connection).await?;
-                    Ok(unfinished)
-                });
-                Work::Postgres(begun.await?)
+                let (pool, route) = (pools.pool(lent), pools.connect.clone());
+                let longest = match lent {
+                    Lent::Reader => self.inner.options.report_timeout,
+                    Lent::Writer => self.inner.options.write_timeout,
+                };
+                Work::Postgres(
+                    self.on_own_runtime(async move { route.begin(&pool, on_postgres, longest).await }).await?,
+                )
             }
             Either::Sqlite(pools) => {
                 let pool = pools.pool(lent);
@@ -219,22 +225,20 @@ impl Store {
     /// Begins a transaction on the lane's own connection; on SQLite, which has one writer, like [`Self::begin`].
     pub(crate) async fn begin_in(&self, lane: &mut Lane) -> Result<WriteTransaction, StoreError> {
         let Either::Postgres(pools) = &self.inner.pools else { return self.begin().await };
-        if let Some(mut connection) = lane.0.take().filter(|_| !pools.writers.is_closed())
-            && sqlx::raw_sql(BEGIN_IN_LANE).execute(&mut *connection).await.is_ok()
+        let begin = pools.connect.in_lane(self.inner.options.write_timeout);
+        if let Some(mut session) = lane.0.take().filter(|_| !pools.writers.is_closed())
+            && sqlx::raw_sql(AssertSqlSafe(begin.clone())).execute(&mut session).await.is_ok()
         {
-            return Ok(WriteTransaction(Work::Lane(connection)));
+            return Ok(WriteTransaction(Work::Postgres(session)));
         }
         // The server has cut the last one, or there was none.
-        let options = &self.inner.options;
-        let limits = AssertSqlSafe(session_limits(options.write_timeout));
-        within(options.acquire_timeout, async {
+        within(self.inner.options.acquire_timeout, async {
             if pools.writers.is_closed() {
                 return Err(StoreError::no_answer("the store is closed"));
             }
-            let mut connection = PgConnection::connect_with(&pools.connect).await?;
-            sqlx::raw_sql(limits).execute(&mut connection).await?;
-            sqlx::raw_sql(BEGIN_IN_LANE).execute(&mut connection).await?;
-            Ok(WriteTransaction(Work::Lane(Box::new(connection))))
+            let mut session = pools.connect.lane(self.inner.options.write_timeout).await?;
+            sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut session).await?;
+            Ok(WriteTransaction(Work::Postgres(session)))
         })
         .await
     }
@@ -253,7 +257,10 @@ impl Store {
     /// Asks whether the database can be written, by writing what is there already: the disk may be full, the volume
     /// read-only, the file locked by somebody else. Slower than [`Self::ping`].
     pub(crate) async fn ping_writing(&self) -> Result<(), StoreError> {
-        self.ping().await?;
+        if let Err(error) = self.ping().await {
+            self.find_server().await;
+            return Err(error);
+        }
         let written = within(self.inner.options.write_timeout, async {
             let mut transaction = self.begin().await?;
             on_both!(transaction.connection(), connection =>
@@ -262,6 +269,9 @@ impl Store {
         })
         .await;
         self.inner.outage.note(written.as_ref().copied());
+        if written.is_err() {
+            self.find_server().await;
+        }
         written
     }
 

@@ -283,7 +283,7 @@ impl Store {
     pub async fn list_generations(&self, filter: &GenerationFilter) -> Result<Page<GenerationRecord>, StoreError> {
         let limit = filter.limit.clamp(1, LARGEST_PAGE);
         let rows = within(self.options().report_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.report_reader(filter.project_id).await?;
             on_both!(reader.connection(), connection => {
                 let mut query = QueryBuilder::new(select_generations!(" WHERE TRUE"));
                 push_conditions!(query, filter, self.is_postgres());
@@ -307,7 +307,7 @@ impl Store {
     /// How many generations match; `after`, `offset` and `limit` do not count.
     pub async fn count_generations(&self, filter: &GenerationFilter) -> Result<u64, StoreError> {
         let count = within(self.options().report_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.report_reader(filter.project_id).await?;
             on_both!(reader.connection(), connection => {
                 let mut query = QueryBuilder::new("SELECT COUNT(*) FROM generations g WHERE TRUE");
                 push_conditions!(query, filter, self.is_postgres());

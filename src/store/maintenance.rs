@@ -86,6 +86,9 @@ impl Store {
         })
         .await;
         self.inner.outage.note(written.as_ref().copied());
+        if written.is_err() {
+            self.find_server().await;
+        }
         written
     }
 

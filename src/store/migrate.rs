@@ -14,6 +14,10 @@ static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
 /// How often a process tries again that found another one migrating the same SQLite file.
 const SQLITE_TRIES: u32 = 20;
 
+/// Why there is no way to migrate.
+const BEHIND_POOLER: &str = "a transaction pooler stands before it; set IMAGEGATE_DATABASE_DIRECT_URL to an address past the \
+     pooler, or run `imagegate migrate` with that address";
+
 impl Store {
     /// Applies the migrations that are missing. Safe when several replicas start together: each is applied once.
     ///
@@ -27,8 +31,13 @@ impl Store {
             Either::Postgres(pools) => {
                 // A connection of its own: a migration may take longer than a request's statement, and it waits on
                 // sqlx's advisory lock.
+                let connect = match (&pools.connect.direct, pools.connect.pooled) {
+                    (Some(direct), _) => direct.current(),
+                    (None, false) => pools.connect.servers.current(),
+                    (None, true) => return Err(StoreError::Migration(BEHIND_POOLER.to_owned())),
+                };
                 let mut connection =
-                    within(self.inner.options.acquire_timeout, async { Ok(pools.connect.connect().await?) }).await?;
+                    within(self.inner.options.acquire_timeout, async { Ok(connect.connect().await?) }).await?;
                 POSTGRES.run_direct(None, &mut connection, false).await?;
                 connection.close().await?;
             }

@@ -16,6 +16,7 @@ mod error;
 mod files;
 mod finishing;
 mod generations;
+mod hosts;
 mod keys;
 mod limits;
 mod maintenance;
@@ -29,7 +30,9 @@ mod resends;
 mod reserving;
 mod rows;
 mod service_accounts;
+mod session;
 mod sessions;
+mod standby;
 #[cfg(test)]
 mod statements;
 mod sums;
@@ -40,6 +43,7 @@ mod tests;
 mod usage;
 mod verify;
 mod watching;
+mod webhook_endpoints;
 mod webhooks;
 mod words;
 mod writing;
@@ -64,6 +68,7 @@ pub use rows::{
 pub use service_accounts::ServiceAccountRecord;
 pub use usage::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow};
 pub use watching::{HoldAges, PoolUse};
+pub use webhook_endpoints::WebhookEndpoint;
 pub use webhooks::{Webhook, WebhookAttempt, WebhookDelivery, WebhookSecretRow};
 pub use words::{
     ActorKind, AttemptOutcome, AuditEvent, CostSource, FinalState, GenerationState, KeyKind, KeyOrigin, LedgerAccount,
@@ -81,7 +86,8 @@ pub(crate) use privacy::Remains;
 pub(crate) use resends::UnansweredRow;
 pub(crate) use reserving::{BalanceRow, Existing, ProjectTerms};
 pub(crate) use sums::{BalanceChange, MonthlyCharge, SumChanges};
-pub(crate) use webhooks::WebhookNext;
+pub(crate) use webhook_endpoints::Breaker;
+pub(crate) use webhooks::{WebhookNext, WebhookShare};
 pub(crate) use writing::Batch;
 
 /// The database. Cheap to clone; all clones share the connections.

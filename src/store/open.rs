@@ -13,7 +13,11 @@ use tokio::runtime::Handle;
 
 use super::connection::{Either, within};
 use super::error::Unreachable;
+use super::hosts::Servers;
+use super::session::{Route, is_pooled, session_limits};
+use super::standby::{self, Standby};
 use super::{Outage, Store, StoreError};
+use crate::domain::{FairSemaphore, ProjectId};
 
 /// How patient the store is, and how many connections it keeps.
 #[derive(Debug, Clone)]
@@ -30,6 +34,10 @@ pub struct StoreOptions {
     pub readers: u32,
     /// Connections for writing; SQLite always has one.
     pub writers: u32,
+    /// An address past a transaction pooler that stands before the database: for migrations and the books' writer.
+    pub direct: Option<String>,
+    /// A standby that reports are read from.
+    pub read: Option<String>,
 }
 
 impl Default for StoreOptions {
@@ -41,6 +49,8 @@ impl Default for StoreOptions {
             report_timeout: Duration::from_mins(1),
             readers: 8,
             writers: 4,
+            direct: None,
+            read: None,
         }
     }
 }
@@ -48,10 +58,14 @@ impl Default for StoreOptions {
 /// What all clones of a [`Store`] share.
 #[derive(Debug)]
 pub(super) struct Inner {
-    pub(super) pools: Either<Pools<PgPool, PgConnectOptions>, Pools<SqlitePool, SqliteConnectOptions>>,
+    pub(super) pools: Either<Pools<PgPool, Route>, Pools<SqlitePool, SqliteConnectOptions>>,
     pub(super) options: StoreOptions,
     pub(super) runtime: Handle,
     pub(super) outage: LastOutage,
+    /// Where reports are read, if not where everything is.
+    pub(super) standby: Option<Standby>,
+    /// Who may read a report now.
+    pub(super) reports: FairSemaphore<Option<ProjectId>>,
     /// SQLite's file.
     file: Option<DatabaseFile>,
 }
@@ -143,7 +157,7 @@ impl Store {
     pub async fn connect(address: &str, options: StoreOptions) -> Result<Self, StoreError> {
         let scheme = address.split(':').next().unwrap_or_default();
         let (pools, file) = match scheme {
-            "postgres" | "postgresql" => (Either::Postgres(open_postgres(address, &options)?), None),
+            "postgres" | "postgresql" => (Either::Postgres(open_postgres(address, &options).await?), None),
             "sqlite" => {
                 let pools = open_sqlite(address, &options).await?;
                 let file = make_file(&pools.connect, &options).await?;
@@ -154,18 +168,26 @@ impl Store {
             }
         };
         let (outage, runtime) = (LastOutage::default(), Handle::current());
-        let store = Self { inner: Arc::new(Inner { pools, options, runtime, outage, file }) };
-        match store.ping().await {
-            Ok(()) => Ok(store),
-            Err(error) => Err(store.reason(error).await),
+        let readers = options.readers as usize;
+        let reports = FairSemaphore::new(readers * 3 / 4, readers / 2);
+        let standby = options.read.as_deref().map(|address| Standby::new(address, &options)).transpose()?;
+        let store = Self { inner: Arc::new(Inner { pools, options, runtime, outage, standby, reports, file }) };
+        if let Err(error) = store.ping().await {
+            return Err(store.reason(error).await);
         }
+        if let Some(standby) = &store.inner.standby {
+            standby.measure(store.inner.options.acquire_timeout).await;
+            store.inner.runtime.spawn(standby::watch(Arc::downgrade(&store.inner)));
+        }
+        Ok(store)
     }
 
     /// Why no connection came. A pool tells only that it has waited in vain.
     async fn reason(&self, error: StoreError) -> StoreError {
         let Either::Postgres(pools) = &self.inner.pools else { return error };
-        let alone =
-            within(self.inner.options.acquire_timeout, async { Ok(pools.connect.connect().await?.close().await?) });
+        let alone = within(self.inner.options.acquire_timeout, async {
+            Ok(pools.connect.servers.current().connect().await?.close().await?)
+        });
         alone.await.err().unwrap_or(error)
     }
 
@@ -181,8 +203,30 @@ impl Store {
         matches!(self.inner.pools, Either::Postgres(_))
     }
 
+    /// Looks for a server that can be written, where the address names several: the one in use may have failed.
+    pub(super) async fn find_server(&self) {
+        let Either::Postgres(pools) = &self.inner.pools else { return };
+        match pools.connect.choose(self.inner.options.acquire_timeout).await {
+            Ok(false) => {}
+            Ok(true) => {
+                let connect = pool_options(&pools.connect);
+                tracing::warn!(
+                    host = connect.get_host(),
+                    port = connect.get_port(),
+                    "another server is written to now"
+                );
+                pools.readers.set_connect_options(connect.clone());
+                pools.writers.set_connect_options(connect);
+            }
+            Err(error) => tracing::warn!(%error, "no server can be written"),
+        }
+    }
+
     /// Closes all connections; later calls fail with [`StoreError::Unreachable`].
     pub async fn close(&self) {
+        if let Some(standby) = &self.inner.standby {
+            standby.close().await;
+        }
         match &self.inner.pools {
             Either::Postgres(pools) => {
                 pools.readers.close().await;
@@ -197,7 +241,7 @@ impl Store {
     }
 }
 
-fn bad_address(address: &str, reason: &dyn std::fmt::Display) -> StoreError {
+pub(super) fn bad_address(address: &str, reason: &dyn std::fmt::Display) -> StoreError {
     StoreError::Address { address: without_password(address), reason: reason.to_string() }
 }
 
@@ -214,17 +258,32 @@ pub fn without_password(address: &str) -> String {
     }
 }
 
-fn open_postgres(address: &str, options: &StoreOptions) -> Result<Pools<PgPool, PgConnectOptions>, StoreError> {
-    let connect = PgConnectOptions::from_str(address)
-        .map_err(|error| bad_address(address, &error))?
-        .application_name("imagegate")
-        // Slow ones are told; a line for each would be made from its text even where nobody wants it.
-        .log_statements(log::LevelFilter::Off);
+async fn open_postgres(address: &str, options: &StoreOptions) -> Result<Pools<PgPool, Route>, StoreError> {
+    let servers = Arc::new(Servers::of(address)?);
+    let direct = options.direct.as_deref().map(Servers::of).transpose()?.map(Arc::new);
+    let mut route = Route { pooled: servers.pooled, servers, direct, switched: Arc::default() };
+    route.choose(options.acquire_timeout).await?;
+    let connect = route.servers.current();
+    if !route.pooled {
+        let find_out = async { Ok(is_pooled(&connect).await?) };
+        route.pooled = within(options.acquire_timeout.mul_f32(1.1), find_out).await?;
+    }
+    if route.pooled {
+        tracing::info!(direct = route.direct.is_some(), "a transaction pooler stands before the database");
+    }
     let pool = |connections: u32, longest: Duration| {
-        let limits = session_limits(longest);
+        let limits = if route.pooled { String::new() } else { session_limits(longest) };
+        let route = route.clone();
         PgPoolOptions::new()
             .max_connections(connections.max(1))
             .acquire_timeout(options.acquire_timeout)
+            .before_acquire({
+                let route = route.clone();
+                move |_, connection| {
+                    let is_current = route.is_current(connection.age);
+                    Box::pin(async move { Ok(is_current) })
+                }
+            })
             .after_connect(move |connection, _| {
                 let limits = limits.clone();
                 Box::pin(async move {
@@ -232,27 +291,21 @@ fn open_postgres(address: &str, options: &StoreOptions) -> Result<Pools<PgPool, 
                     Ok(())
                 })
             })
-            .connect_lazy_with(connect.clone())
+            .connect_lazy_with(pool_options(&route))
     };
-    Ok(Pools {
-        writers: pool(options.writers, options.write_timeout),
-        readers: pool(options.readers, options.report_timeout),
-        connect: connect.clone().statement_cache_capacity(LANE_STATEMENTS),
-    })
+    let (writers, readers) =
+        (pool(options.writers, options.write_timeout), pool(options.readers, options.report_timeout));
+    Ok(Pools { writers, readers, connect: route })
 }
 
-/// How many statements a lane keeps prepared: a batch of the books is one statement, whose text depends on what is in it.
-const LANE_STATEMENTS: usize = 256;
-
-/// Says how long a statement may take. To be run after connecting, since poolers refuse unknown startup parameters. A
-/// replica that is stopped in the middle of a transaction must not keep its locks.
-pub(super) fn session_limits(longest: Duration) -> String {
-    format!(
-        "SET statement_timeout = {millis}; SET lock_timeout = {millis}; \
-         SET idle_in_transaction_session_timeout = {millis}",
-        millis = longest.as_millis(),
-    )
+/// How a pool connects to the server in use.
+fn pool_options(route: &Route) -> PgConnectOptions {
+    let connect = (*route.servers.current()).clone();
+    if route.pooled { connect.statement_cache_capacity(0) } else { connect.statement_cache_capacity(POOL_STATEMENTS) }
 }
+
+/// How many statements a connection of a pool keeps prepared.
+const POOL_STATEMENTS: usize = 100;
 
 /// Makes the file if it is missing, in the form that all connections want. Later ones never make it: an empty file would take
 /// the place of one that is gone.

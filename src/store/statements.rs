@@ -7,7 +7,8 @@ use std::path::Path;
 use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr};
 
 use super::Store;
-use super::connection::{BEGIN_IN_LANE, Either, WriteTransaction, on_both};
+use super::connection::{Either, WriteTransaction, on_both};
+use super::session::{BEGIN_IN_LANE, PgSession};
 use super::testing::on_both_databases;
 
 /// Files whose statements are put together at run time or read everything on purpose; other tests run them.
@@ -142,7 +143,7 @@ async fn plan(store: &Store, sql: &str) -> Vec<String> {
         Either::Postgres(connection) => {
             let count = (1..=99).filter(|n| sql.contains(&format!("${n}"))).max().unwrap_or(0);
             let values = if count == 0 { String::new() } else { format!("({})", vec!["NULL"; count].join(", ")) };
-            let run = async |connection: &mut sqlx::PgConnection, sql: String| {
+            let run = async |connection: &mut PgSession, sql: String| {
                 sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.unwrap();
             };
             let begin = if sql.contains("UNNEST") { BEGIN_IN_LANE } else { "BEGIN" };

@@ -126,6 +126,35 @@ impl Store {
             sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(sql)).fetch_one(connection).await)
         .unwrap()
     }
+
+    /// Adds calls that have been due since `from` and later, to receivers of their own or to one.
+    pub(crate) async fn add_due_webhooks(&self, project: ProjectId, count: u32, from: i64, host: &str) {
+        let (id, project, rows) = if self.is_postgres() {
+            ("gen_random_uuid()", format!("'{}'", project.uuid()), format!("generate_series(1, {count}) AS n"))
+        } else {
+            let rows = format!(
+                "(WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {count}) SELECT n FROM c)"
+            );
+            ("randomblob(16)", format!("x'{}'", project.uuid().simple()), rows)
+        };
+        for statement in [
+            format!(
+                "INSERT INTO generations (id, project_id, api_key_id, request_id, state, owner, source, model, provider,
+                     endpoint, num_images, parameters, cancel_if_client_leaves, created_at, deadline_at, settled_at, price,
+                     cost, cost_source, images, megapixels, reason, hold)
+                 SELECT {id}, {project}, k.id, {id}, 'succeeded', {id}, 's', 'm', 'fal', 'e', 1, '{{}}', FALSE, {from} + n, {from} + n,
+                     {from} + n, 0, 0, 'computed', 1, 0, 'r', 0
+                 FROM {rows} CROSS JOIN (SELECT id FROM api_keys LIMIT 1) k"
+            ),
+            format!(
+                "INSERT INTO webhook_deliveries (id, generation_id, project_id, url, host, form, base_url, created_at, next_at)
+                 SELECT id, id, project_id, 'u', {host}, 'imagegate', '', created_at, created_at FROM generations
+                 WHERE project_id = {project} AND created_at > {from}"
+            ),
+        ] {
+            self.run(&statement).await;
+        }
+    }
 }
 
 /// A project, a key of it, and how to make more; for rooms that must not know `accounts`.

@@ -45,6 +45,22 @@ async fn book(store: &Store, row: NewTransaction) -> Result<(), StoreError> {
 }
 
 on_both_databases! {
+    async fn reports_of_one_project_leave_connections_to_others_and_to_everything_else(database) {
+        let store = database.store().await;
+        let [many, one] = [(); 2].map(|()| Some(ProjectId::from_uuid(SystemIds.uuid())));
+        let mut held = Vec::new();
+        for _ in 0..store.options().readers / 2 {
+            held.push(store.report_reader(many).await.unwrap());
+        }
+        let soon = Duration::from_millis(50);
+        assert!(tokio::time::timeout(soon, store.report_reader(many)).await.is_err());
+        held.push(store.report_reader(one).await.unwrap());
+        assert!(tokio::time::timeout(soon, store.report_reader(one)).await.is_err(), "the rest is not for reports");
+        store.ping().await.unwrap();
+        drop(held);
+        store.report_reader(many).await.unwrap();
+    }
+
     async fn the_ledger_refuses_to_be_changed(database) {
         let store = database.store().await;
         let (project, _) = store.add_project(NOW).await;

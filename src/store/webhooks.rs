@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{FromRow, QueryBuilder, SqliteConnection};
 use uuid::Uuid;
 
-use super::connection::{Either, on_both, within};
+use super::connection::{on_both, within};
 use super::error::must_touch;
 use super::rows::{Cursor, Page, Reservation};
 use super::words::{WebhookForm, WebhookState};
@@ -19,6 +19,8 @@ pub struct Webhook {
     pub id: WebhookDeliveryId,
     /// Whom to call.
     pub url: String,
+    /// Host and port of it.
+    pub host: String,
     /// In whose words.
     pub form: WebhookForm,
     /// How the customer reached the gateway, for links to it.
@@ -74,6 +76,28 @@ pub(crate) enum WebhookNext {
     GivenUp,
 }
 
+/// How many calls there may be at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WebhookShare {
+    /// For one project.
+    pub project: u32,
+    /// For one of its hosts.
+    pub host: u32,
+}
+
+/// A call that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DueWebhook {
+    pub id: WebhookDeliveryId,
+    pub project_id: ProjectId,
+    /// Host and port of its receiver.
+    pub host: String,
+    /// Whether the latest call to the receiver failed.
+    pub has_failed: bool,
+    /// Whether the receiver is disabled, so that this call is a probe.
+    pub is_disabled: bool,
+}
+
 /// What signs a project's calls.
 #[derive(Clone, PartialEq, Eq)]
 pub struct WebhookSecretRow {
@@ -97,6 +121,7 @@ struct Row {
     generation_id: Uuid,
     project_id: Uuid,
     url: String,
+    host: String,
     form: String,
     base_url: String,
     state: String,
@@ -105,6 +130,23 @@ struct Row {
     next_at: Option<i64>,
     gives_up_at: Option<i64>,
     ended_at: Option<i64>,
+}
+
+#[derive(FromRow)]
+struct DueRow {
+    id: Uuid,
+    project_id: Uuid,
+    host: String,
+    has_failed: bool,
+    is_disabled: bool,
+}
+
+impl From<DueRow> for DueWebhook {
+    fn from(row: DueRow) -> Self {
+        let DueRow { id, project_id, host, has_failed, is_disabled } = row;
+        let (id, project_id) = (WebhookDeliveryId::from_uuid(id), ProjectId::from_uuid(project_id));
+        Self { id, project_id, host, has_failed, is_disabled }
+    }
 }
 
 #[derive(FromRow)]
@@ -132,6 +174,7 @@ impl TryFrom<Row> for WebhookDelivery {
             webhook: Webhook {
                 id: WebhookDeliveryId::from_uuid(row.id),
                 url: row.url,
+                host: row.host,
                 form: row.form.parse()?,
                 base_url: row.base_url,
             },
@@ -162,7 +205,7 @@ impl From<AttemptRow> for WebhookAttempt {
 macro_rules! select_webhooks {
     ($rest:literal) => {
         concat!(
-            "SELECT id, generation_id, project_id, url, form, base_url, state, attempts, created_at, next_at,
+            "SELECT id, generation_id, project_id, url, host, form, base_url, state, attempts, created_at, next_at,
                  gives_up_at, ended_at
              FROM webhook_deliveries ",
             $rest
@@ -177,8 +220,8 @@ pub(super) async fn insert_webhooks_sqlite(
 ) -> Result<(), StoreError> {
     for (reservation, webhook) in rows {
         let done = sqlx::query(
-            "INSERT INTO webhook_deliveries (id, generation_id, project_id, url, form, base_url, created_at, next_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $7)",
+            "INSERT INTO webhook_deliveries (id, generation_id, project_id, url, host, form, base_url, created_at, next_at)
+             VALUES ($1, $2, $3, $4, $8, $5, $6, $7, $7)",
         )
         .bind(webhook.id.uuid())
         .bind(reservation.id.uuid())
@@ -187,6 +230,7 @@ pub(super) async fn insert_webhooks_sqlite(
         .bind(webhook.form.as_str())
         .bind(webhook.base_url.as_str())
         .bind(reservation.created_at.micros())
+        .bind(webhook.host.as_str())
         .execute(&mut *connection)
         .await?;
         must_touch("webhook_deliveries", done.rows_affected(), 1)?;
@@ -195,62 +239,64 @@ pub(super) async fn insert_webhooks_sqlite(
 }
 
 impl Store {
-    /// Whether a call is due whose generation has ended.
-    pub(crate) async fn webhooks_due(&self, now: Timestamp) -> Result<bool, StoreError> {
-        within(self.options().read_timeout, async {
-            let mut reader = self.reader().await?;
-            let found = on_both!(reader.connection(), connection =>
-                sqlx::query_scalar::<_, Uuid>(
-                    "SELECT d.id FROM webhook_deliveries d JOIN generations g ON g.id = d.generation_id
-                     WHERE d.state = 'pending' AND d.next_at <= $1 AND g.settled_at IS NOT NULL LIMIT 1")
-                    .bind(now.micros()).fetch_optional(connection).await)?;
-            Ok(found.is_some())
-        })
-        .await
-    }
-
-    /// Takes the calls that are due for this replica: no other takes them before `until`.
-    pub(crate) async fn claim_webhooks(
+    /// Calls that are due and whose generations have ended, at most `limit`. Projects take turns, and so do the hosts of a
+    /// project: `share` says how many calls there are for one project and for one of its hosts. Of a disabled receiver there
+    /// are none until it is to be probed, and then one.
+    pub(crate) async fn due_webhooks(
         &self,
         now: Timestamp,
-        until: Timestamp,
+        share: WebhookShare,
         limit: u32,
+    ) -> Result<Vec<DueWebhook>, StoreError> {
+        let rows = within(self.options().read_timeout, async {
+            let mut reader = self.reader().await?;
+            Ok(on_both!(reader.connection(), connection =>
+                sqlx::query_as::<_, DueRow>(
+                    "SELECT id, project_id, host, has_failed, is_disabled FROM (
+                         SELECT id, project_id, host, has_failed, is_disabled, next_at,
+                             ROW_NUMBER() OVER (PARTITION BY project_id ORDER BY of_host, next_at, id) AS of_project
+                         FROM (
+                             SELECT d.id, d.project_id, d.host, d.next_at, e.failures IS NOT NULL AS has_failed,
+                                 e.disabled_at IS NOT NULL AS is_disabled,
+                                 ROW_NUMBER() OVER (PARTITION BY d.project_id, d.host ORDER BY d.next_at, d.id) AS of_host
+                             FROM webhook_deliveries d
+                             JOIN generations g ON g.id = d.generation_id
+                             LEFT JOIN webhook_endpoints e ON e.project_id = d.project_id AND e.host = d.host
+                             WHERE d.state = 'pending' AND d.next_at <= $1 AND g.settled_at IS NOT NULL
+                                 AND (e.probe_at IS NULL OR e.probe_at <= $1)) due
+                         WHERE of_host <= CASE WHEN is_disabled THEN 1 ELSE $2 END) shared
+                     WHERE of_project <= $3 ORDER BY of_project, next_at, id LIMIT $4")
+                    .bind(now.micros()).bind(i64::from(share.host)).bind(i64::from(share.project)).bind(i64::from(limit))
+                    .fetch_all(connection).await)?)
+        })
+        .await?;
+        Ok(rows.into_iter().map(DueWebhook::from).collect())
+    }
+
+    /// Takes those of the calls for this replica that are still due: no other takes them before `until`.
+    pub(crate) async fn claim_webhooks(
+        &self,
+        ids: &[WebhookDeliveryId],
+        now: Timestamp,
+        until: Timestamp,
     ) -> Result<Vec<WebhookDelivery>, StoreError> {
-        let limit = i64::from(limit);
-        let rows: Vec<Row> = within(self.options().write_timeout, async {
+        let rows = within(self.options().write_timeout, async {
             let mut transaction = self.begin().await?;
-            let rows = match transaction.connection() {
-                Either::Postgres(connection) => {
-                    sqlx::query_as(
-                        "UPDATE webhook_deliveries SET next_at = $2 WHERE id IN (
-                             SELECT d.id FROM webhook_deliveries d JOIN generations g ON g.id = d.generation_id
-                             WHERE d.state = 'pending' AND d.next_at <= $1 AND g.settled_at IS NOT NULL
-                             ORDER BY d.next_at LIMIT $3 FOR UPDATE OF d SKIP LOCKED)
-                         RETURNING id, generation_id, project_id, url, form, base_url, state, attempts, created_at,
-                             next_at, gives_up_at, ended_at",
-                    )
-                    .bind(now.micros())
-                    .bind(until.micros())
-                    .bind(limit)
-                    .fetch_all(connection)
-                    .await?
+            let skip_locked = if self.is_postgres() { " FOR UPDATE SKIP LOCKED" } else { "" };
+            let rows = on_both!(transaction.connection(), connection => {
+                let mut query = QueryBuilder::new("UPDATE webhook_deliveries SET next_at = (");
+                query.push_bind(until.micros());
+                query.push(") WHERE id IN (SELECT id FROM webhook_deliveries WHERE state = 'pending' AND next_at <= ");
+                query.push_bind(now.micros()).push(" AND id IN (");
+                let mut listed = query.separated(", ");
+                for id in ids {
+                    listed.push_bind(id.uuid());
                 }
-                Either::Sqlite(connection) => {
-                    sqlx::query_as(
-                        "UPDATE webhook_deliveries SET next_at = $2 WHERE id IN (
-                             SELECT d.id FROM webhook_deliveries d JOIN generations g ON g.id = d.generation_id
-                             WHERE d.state = 'pending' AND d.next_at <= $1 AND g.settled_at IS NOT NULL
-                             ORDER BY d.next_at LIMIT $3)
-                         RETURNING id, generation_id, project_id, url, form, base_url, state, attempts, created_at,
-                             next_at, gives_up_at, ended_at",
-                    )
-                    .bind(now.micros())
-                    .bind(until.micros())
-                    .bind(limit)
-                    .fetch_all(connection)
-                    .await?
-                }
-            };
+                query.push(") ORDER BY id").push(skip_locked).push(
+                    ") RETURNING id, generation_id, project_id, url, host, form, base_url, state, attempts, created_at,
+                         next_at, gives_up_at, ended_at");
+                query.build_query_as::<Row>().fetch_all(connection).await?
+            });
             transaction.commit().await?;
             Ok(rows)
         })
@@ -313,6 +359,13 @@ impl Store {
                              WHERE id = $1 AND project_id = $2")
                     .bind(id.uuid()).bind(project.uuid()).bind(now.micros())
                     .execute(connection).await.map(|done| done.rows_affected()))?;
+            // Somebody waits for it: a disabled receiver is probed now.
+            on_both!(transaction.connection(), connection =>
+                sqlx::query("UPDATE webhook_endpoints SET probe_at = $3
+                             WHERE probe_at > $3 AND project_id = $2 AND host = (
+                                 SELECT host FROM webhook_deliveries WHERE id = $1 AND project_id = $2)")
+                    .bind(id.uuid()).bind(project.uuid()).bind(now.micros())
+                    .execute(connection).await.map(drop))?;
             transaction.commit().await?;
             Ok(touched == 1)
         })
@@ -446,5 +499,39 @@ impl Store {
             Ok(removed)
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::on_both_databases;
+    use super::super::webhook_endpoints::Breaker;
+    use super::*;
+
+    on_both_databases! {
+        async fn no_project_leaves_another_without_a_turn_however_many_receivers_it_has(database) {
+            let store = database.store().await;
+            let now = Timestamp::from_seconds(1000);
+            let (many, _) = store.add_project(now).await;
+            let (one, _) = store.add_project(now).await;
+            store.add_due_webhooks(many, 600, 0, "'host-' || CAST(created_at AS TEXT)").await;
+            store.add_due_webhooks(many, 600, 10_000, "'host-1'").await;
+            store.add_due_webhooks(one, 20, 500_000, "'host-2'").await;
+            let share = WebhookShare { project: 16, host: 4 };
+            let due = store.due_webhooks(now, share, 512).await.unwrap();
+            let of = |project| due.iter().filter(move |due| due.project_id == project);
+            assert_eq!((of(many).count(), of(one).count()), (16, 4));
+            assert_eq!(due[1].project_id, one, "the second place is the other project's");
+            assert!(of(many).filter(|due| due.host == "host-1").count() < 2, "its hosts take turns");
+
+            let breaker = Breaker { failures: 1, first_wait: Duration::from_secs(30), longest_wait: Duration::from_hours(1) };
+            store.note_webhook_failure(one, "host-2", "no answer", now, breaker).await.unwrap();
+            let count = async |at| {
+                let due = store.due_webhooks(at, share, 512).await.unwrap();
+                due.iter().filter(|due| due.project_id == one && due.is_disabled && due.has_failed).count()
+            };
+            assert_eq!(count(now.plus(Duration::from_secs(29))).await, 0);
+            assert_eq!(count(now.plus(Duration::from_secs(30))).await, 1);
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! What a batch of the books writes: on PostgreSQL all of it in one statement, since each statement is a round trip.
 
-use sqlx::{Encode, PgConnection, Postgres, QueryBuilder, Row, Type};
+use sqlx::{Encode, Postgres, QueryBuilder, Row, Type};
 
 use super::connection::{Either, WriteTransaction};
 use super::credits::NewTransaction;
 use super::error::must_touch;
 use super::rows::{Finish, Idempotency, Reservation, Submitted};
+use super::session::PgSession;
 use super::sums::SumChanges;
 use super::{StoreError, Webhook, finishing, resends, reserving, sums, webhooks};
 use crate::domain::{Fixed, GenerationId, Timestamp};
@@ -124,7 +125,7 @@ impl Statement {
     }
 }
 
-async fn write_postgres(connection: &mut PgConnection, batch: &Batch<'_>) -> Result<(), StoreError> {
+async fn write_postgres(connection: &mut PgSession, batch: &Batch<'_>) -> Result<(), StoreError> {
     let mut statement = compose(batch, false);
     let row = statement.query.build().fetch_one(connection).await?;
     for (at, (table, wanted)) in statement.parts.iter().enumerate() {
@@ -236,17 +237,18 @@ fn add_webhooks(statement: &mut Statement, rows: &[(&Reservation, &Webhook)]) {
     statement.part(
         "webhook_deliveries",
         rows.len(),
-        "INSERT INTO webhook_deliveries (id, generation_id, project_id, url, form, base_url, created_at, next_at)
-         SELECT id, generation_id, project_id, url, form, base_url, created_at, created_at",
+        "INSERT INTO webhook_deliveries (id, generation_id, project_id, url, host, form, base_url, created_at, next_at)
+         SELECT id, generation_id, project_id, url, host, form, base_url, created_at, created_at",
     );
     statement.column("uuid", column(rows, |(_, w)| w.id.uuid()));
     statement.column("uuid", column(rows, |(r, _)| r.id.uuid()));
     statement.column("uuid", column(rows, |(r, _)| r.project_id.uuid()));
     statement.column("text", column(rows, |(_, w)| w.url.as_str()));
+    statement.column("text", column(rows, |(_, w)| w.host.as_str()));
     statement.column("text", column(rows, |(_, w)| w.form.as_str()));
     statement.column("text", column(rows, |(_, w)| w.base_url.as_str()));
     statement.column("bigint", column(rows, |(r, _)| r.created_at.micros()));
-    statement.end("AS w (id, generation_id, project_id, url, form, base_url, created_at)");
+    statement.end("AS w (id, generation_id, project_id, url, host, form, base_url, created_at)");
 }
 
 fn add_unanswered(statement: &mut Statement, rows: &[(&Reservation, &[u8; 32])]) {

@@ -1,25 +1,34 @@
-//! Takes the calls that are due, makes them, and decides when they are tried again.
+//! Takes the calls that are due in fair turns, makes them, and decides when they are tried again and which receivers are disabled.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::slots::{EACH_ENDPOINT, EACH_PROJECT, Slot, Slots};
 use super::{Letter, Webhooks, target};
-use crate::domain::Timestamp;
-use crate::store::{WebhookAttempt, WebhookDelivery, WebhookNext};
+use crate::domain::{Timestamp, WebhookDeliveryId};
+use crate::store::{Breaker, WebhookAttempt, WebhookDelivery, WebhookNext, WebhookShare};
 
 /// How often it is looked whether a call is due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a call belongs to the replica that takes it; longer than a try can last.
 const LEASE: Duration = Duration::from_mins(1);
-/// How many calls a replica makes at once.
-const AT_ONCE: usize = 32;
+/// The shortest time between two looks.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+/// How many due calls are considered at once, the first of each project before the second of any.
+const LOOKED_AT: u32 = 512;
+/// How many of them for one project and one host: more could not be made at once.
+const SHARE: WebhookShare = WebhookShare { project: EACH_PROJECT, host: EACH_ENDPOINT };
+/// When a receiver is disabled. Each call that it does not answer takes a slot for twenty seconds.
+const BREAKER: Breaker =
+    Breaker { failures: 5, first_wait: Duration::from_secs(30), longest_wait: Duration::from_hours(1) };
 /// The waits before the second try and those after it; the last one repeats until the call is given up.
 const WAITS: [Duration; 9] = [
     Duration::from_secs(1),
@@ -45,49 +54,55 @@ impl Webhooks {
     /// Makes the calls that are due, on a task that ends when `tracker` is closed.
     pub fn start(&self, letters: Arc<dyn Letter>, tracker: &TaskTracker, runtime: &Handle) {
         let (webhooks, closing, spawner) = (self.clone(), tracker.clone(), runtime.clone());
-        let places = Arc::new(Semaphore::new(AT_ONCE));
+        let (slots, ended) = (Slots::default(), Arc::new(Notify::new()));
         let work = async move {
             let mut purged_at = Timestamp::default();
             while !closing.is_closed() {
-                if let Err(fault) = webhooks.take_due(&letters, &places, &closing, &spawner).await {
-                    warn!(%fault, "webhooks cannot be looked up now");
+                let calls =
+                    Calls { letters: &letters, slots: &slots, ended: &ended, tracker: &closing, runtime: &spawner };
+                if let Err(error) = webhooks.make_due(calls).await {
+                    warn!(%error, "webhooks cannot be looked up now");
                 }
                 if webhooks.now().since(purged_at) >= PURGE.1 {
                     purged_at = webhooks.now();
                     webhooks.purge(purged_at).await;
                 }
-                tokio::time::sleep(LOOK_EVERY).await;
+                // A call that ends makes way for the next one.
+                tokio::time::sleep(SHORTEST_PAUSE).await;
+                let _ = tokio::time::timeout(LOOK_EVERY, ended.notified()).await;
             }
         };
         tracker.spawn_on(work, runtime);
     }
 
-    async fn take_due(
-        &self,
-        letters: &Arc<dyn Letter>,
-        places: &Arc<Semaphore>,
-        tracker: &TaskTracker,
-        runtime: &Handle,
-    ) -> Result<(), super::StoreError> {
-        let free = u32::try_from(places.available_permits()).unwrap_or(u32::MAX);
-        if free == 0 || !self.store.webhooks_due(self.now()).await? {
+    async fn make_due(&self, calls: Calls<'_>) -> Result<(), super::StoreError> {
+        let now = self.now();
+        let due = self.store.due_webhooks(now, SHARE, LOOKED_AT).await?;
+        let mut taken: HashMap<WebhookDeliveryId, (Slot, bool)> = HashMap::new();
+        for due in due {
+            if let Some(slot) = calls.slots.take(due.project_id, &due.host, due.is_disabled) {
+                taken.insert(due.id, (slot, due.has_failed));
+            }
+        }
+        if taken.is_empty() {
             return Ok(());
         }
-        let now = self.now();
-        for delivery in self.store.claim_webhooks(now, now.plus(LEASE), free).await? {
-            let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
-            let (webhooks, letters) = (self.clone(), letters.clone());
+        let ids: Vec<WebhookDeliveryId> = taken.keys().copied().collect();
+        for delivery in self.store.claim_webhooks(&ids, now, now.plus(LEASE)).await? {
+            let Some((slot, has_failed)) = taken.remove(&delivery.webhook.id) else { continue };
+            let (webhooks, letters, ended) = (self.clone(), calls.letters.clone(), calls.ended.clone());
             let call = async move {
-                webhooks.call(&*letters, delivery).await;
-                drop(place);
+                webhooks.call(&*letters, delivery, has_failed).await;
+                drop(slot);
+                ended.notify_one();
             };
-            tracker.spawn_on(call, runtime);
+            calls.tracker.spawn_on(call, calls.runtime);
         }
         Ok(())
     }
 
     /// One try, and what follows from it.
-    async fn call(&self, letters: &dyn Letter, delivery: WebhookDelivery) {
+    async fn call(&self, letters: &dyn Letter, delivery: WebhookDelivery, has_failed: bool) {
         let started_at = self.now();
         let Some(answer) = self.post(letters, &delivery, started_at).await else {
             // It is due again when the lease is over.
@@ -102,6 +117,7 @@ impl Webhooks {
             WebhookNext::GivenUp => "given_up",
         };
         self.meters.webhook_called(outcome, now.since(started_at));
+        self.note_endpoint(&delivery, &answer, has_failed).await;
         let attempt = WebhookAttempt {
             n,
             started_at,
@@ -117,6 +133,32 @@ impl Webhooks {
             Err(fault) => {
                 warn!(%webhook, %generation, attempt = n, %fault, "what came of a webhook is not written; it is called again");
             }
+        }
+    }
+
+    /// Disables a receiver that fails again and again, and enables one that answers; `has_failed` if a call before this one failed.
+    async fn note_endpoint(&self, delivery: &WebhookDelivery, answer: &Answer, has_failed: bool) {
+        let (project, host) = (delivery.project_id, delivery.webhook.host.as_str());
+        let now = self.now();
+        let noted = if let Some(error) = answer.outage() {
+            let noted = self.store.note_webhook_failure(project, host, error, now, BREAKER).await;
+            noted.map(|endpoint| {
+                if endpoint.disabled.is_some_and(|(since, _)| since == now) {
+                    warn!(%project, host, failures = endpoint.failures, error, "webhook endpoint disabled: it fails again and again");
+                }
+            })
+        } else if has_failed {
+            let enabled = self.store.enable_webhook_endpoint(project, host).await;
+            enabled.map(|enabled| {
+                if enabled == Some(true) {
+                    info!(%project, host, "webhook endpoint enabled: it answers again");
+                }
+            })
+        } else {
+            Ok(())
+        };
+        if let Err(error) = noted {
+            warn!(%project, host, %error, "the state of a webhook endpoint cannot be written now");
         }
     }
 
@@ -147,10 +189,28 @@ impl Webhooks {
     async fn purge(&self, now: Timestamp) {
         let kept = i64::try_from(KEPT.as_micros()).unwrap_or(i64::MAX);
         let before = Timestamp::from_micros(now.micros().saturating_sub(kept));
-        if let Err(fault) = self.store.purge_webhooks(before, PURGE.0).await {
-            warn!(%fault, "old webhooks cannot be removed now");
+        if let Err(error) = self.store.purge_webhooks(before, PURGE.0).await {
+            warn!(%error, "old webhooks cannot be removed now");
+        }
+        let tried_for = i64::try_from(TRIED_FOR.as_micros()).unwrap_or(i64::MAX);
+        let before = Timestamp::from_micros(now.micros().saturating_sub(tried_for));
+        match self.store.give_up_disabled_webhooks(now, before, PURGE.0).await {
+            Ok(0) => {}
+            Ok(count) => warn!(count, "webhooks given up: their endpoints have been disabled for a day"),
+            Err(error) => warn!(%error, "webhooks of disabled endpoints cannot be given up now"),
         }
     }
+}
+
+/// What the calls of a replica share.
+#[derive(Clone, Copy)]
+struct Calls<'a> {
+    letters: &'a Arc<dyn Letter>,
+    slots: &'a Slots,
+    /// A call has ended.
+    ended: &'a Arc<Notify>,
+    tracker: &'a TaskTracker,
+    runtime: &'a Handle,
 }
 
 /// What came of a try.
@@ -172,6 +232,11 @@ impl Answer {
             Some(format!("answered {status}"))
         };
         Self { status: Some(status), error, retry_after: retry_after.map(Duration::from_secs) }
+    }
+
+    /// Why the receiver seems to be out of order. What it refuses itself, with a 4xx, says that it is not.
+    fn outage(&self) -> Option<&str> {
+        self.error.as_deref().filter(|_| self.status.is_none_or(|status| status.is_server_error()))
     }
 
     fn failed(fault: &dyn std::error::Error) -> Self {
@@ -210,7 +275,7 @@ fn next(delivery: &WebhookDelivery, answer: &Answer, started_at: Timestamp, now:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{GenerationId, ProjectId, WebhookDeliveryId};
+    use crate::domain::{GenerationId, ProjectId};
     use crate::store::{Webhook, WebhookForm, WebhookState};
     use uuid::Uuid;
 
@@ -219,6 +284,7 @@ mod tests {
             webhook: Webhook {
                 id: WebhookDeliveryId::from_uuid(Uuid::from_u128(7)),
                 url: "https://example.com/".to_owned(),
+                host: "example.com:443".to_owned(),
                 form: WebhookForm::Imagegate,
                 base_url: String::new(),
             },

@@ -6,6 +6,7 @@
 
 mod deliver;
 mod sign;
+mod slots;
 mod target;
 
 use std::sync::Arc;
@@ -18,7 +19,9 @@ use crate::domain::{Clock, GenerationId, IdSource, ProjectId, Timestamp, Webhook
 use crate::meters::SharedMeters;
 use crate::store::{AuditRecord, Store, StoreError};
 
-pub use crate::store::{Cursor, Page, Webhook, WebhookAttempt, WebhookDelivery, WebhookForm, WebhookState};
+pub use crate::store::{
+    Cursor, Page, Webhook, WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookForm, WebhookState,
+};
 pub use sign::WebhookSecret;
 pub use target::TargetError;
 
@@ -31,6 +34,9 @@ pub enum WebhookError {
     /// The project has no such call.
     #[error("there is no such webhook delivery")]
     Unknown,
+    /// No call of the project to this receiver has failed.
+    #[error("no webhook to this endpoint has failed")]
+    UnknownEndpoint,
     /// The operating system gives no random bytes.
     #[error("no random bytes for a secret: {0}")]
     NoRandomness(std::io::Error),
@@ -71,8 +77,8 @@ impl Webhooks {
 
     /// A call to `url`, if that may be called. Names are looked up only when they are called.
     pub fn ask(&self, url: &str, form: WebhookForm, base_url: String) -> Result<Webhook, TargetError> {
-        target::check(url, self.allow_private)?;
-        Ok(Webhook { id: WebhookDeliveryId::from_uuid(self.ids.uuid()), url: url.to_owned(), form, base_url })
+        let host = target::host_of(&target::check(url, self.allow_private)?);
+        Ok(Webhook { id: WebhookDeliveryId::from_uuid(self.ids.uuid()), url: url.to_owned(), host, form, base_url })
     }
 
     /// A page of a project's calls.
@@ -93,6 +99,22 @@ impl Webhooks {
         id: WebhookDeliveryId,
     ) -> Result<(WebhookDelivery, Vec<WebhookAttempt>), WebhookError> {
         self.store.webhook(project, id).await?.ok_or(WebhookError::Unknown)
+    }
+
+    /// A project's receivers whose latest call failed.
+    pub async fn endpoints(&self, project: ProjectId) -> Result<Vec<WebhookEndpoint>, WebhookError> {
+        Ok(self.store.webhook_endpoints(project).await?)
+    }
+
+    /// Makes the calls to a receiver again that was disabled.
+    pub async fn enable_endpoint(&self, project: ProjectId, host: &str) -> Result<(), WebhookError> {
+        let known = self.store.enable_webhook_endpoint(project, host).await?;
+        known.map(drop).ok_or(WebhookError::UnknownEndpoint)
+    }
+
+    /// How many receivers are disabled, of all projects.
+    pub async fn disabled_endpoints(&self) -> Result<i64, WebhookError> {
+        Ok(self.store.disabled_webhook_endpoints().await?)
     }
 
     /// Calls again, whether the call was taken, given up or waits.

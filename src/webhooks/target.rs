@@ -53,6 +53,12 @@ pub(super) fn check(address: &str, allow_private: bool) -> Result<Url, TargetErr
     Ok(url)
 }
 
+/// Host and port of an address, which is what calls are shared out by.
+pub(super) fn host_of(url: &Url) -> String {
+    let port = url.port_or_known_default().unwrap_or_default();
+    format!("{}:{port}", url.host_str().unwrap_or_default())
+}
+
 /// The client for the calls. A name that leads nowhere public is not called, whatever it led to before.
 pub(super) fn client(allow_private: bool) -> Result<Client, reqwest::Error> {
     let builder = Client::builder()

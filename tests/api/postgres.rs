@@ -21,7 +21,7 @@ fn program(name: &str) -> PathBuf {
     versions.pop().unwrap().join("bin").join(name)
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     String::from_utf8(Command::new("id").arg("-u").output().unwrap().stdout).unwrap().trim() == "0"
 }
 
@@ -50,15 +50,43 @@ impl PrivatePostgres {
         Self::start_with(&[])
     }
 
-    /// With these variables in its environment.
-    pub fn start_with(settings: &[(&'static str, String)]) -> Self {
+    /// A folder of the server's own, and a port.
+    fn place(settings: &[(&'static str, String)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         if is_root() {
             let done = Command::new("chown").arg("postgres").arg(folder.path()).status().unwrap();
             assert!(done.success());
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let server = Self { folder, port, settings: settings.to_vec() };
+        Self { folder, port, settings: settings.to_vec() }
+    }
+
+    /// A standby that streams from this server.
+    pub fn standby(&self) -> Self {
+        let standby = Self::place(&[]);
+        let (port, data) = (self.port.to_string(), standby.data());
+        run(
+            "pg_basebackup",
+            &["-h", "127.0.0.1", "-p", &port, "-U", "imagegate", "-D", &data, "-R", "-X", "stream", "-c", "fast"],
+            &[],
+        );
+        standby.start_again();
+        standby
+    }
+
+    /// Makes a standby the server that is written to.
+    pub fn promote(&self) {
+        run("pg_ctl", &["-D", &self.data(), "-w", "promote"], &[]);
+    }
+
+    /// Where it listens.
+    pub fn place_name(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// With these variables in its environment.
+    pub fn start_with(settings: &[(&'static str, String)]) -> Self {
+        let server = Self::place(settings);
         run("initdb", &["-D", &server.data(), "-U", "imagegate", "-A", "trust", "-E", "UTF8", "--no-sync"], &[]);
         server.start_again();
         server

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use imagegate::domain::{GenerationId, IdSource, SystemClock, SystemIds};
+use imagegate::domain::{GenerationId, IdSource, ProjectId, SystemClock, SystemIds};
 use imagegate::providers::fal::{Fal, Settings};
 use imagegate::providers::{Attempt, HookHint, Look, Prepared, Provider, Ticket};
 use imagegate::sandbox;
@@ -199,7 +199,8 @@ async fn every_form_of_a_requests_address_is_understood() {
     let body = json!({"prompt": "a", "image_size": "square"}).as_object().unwrap().clone();
     let prepared = Prepared { endpoint: "fal-ai/flux/dev".into(), body };
     let attempt = Attempt { generation: GenerationId::from_uuid(SystemIds.uuid()), number: 1 };
-    let ticket = fal.submit(&prepared, attempt, Duration::from_secs(9)).await.unwrap();
+    let ticket =
+        fal.submit(&prepared, ProjectId::from_uuid(SystemIds.uuid()), attempt, Duration::from_secs(9)).await.unwrap();
     let base = sandbox.queue_url();
     for application in ["fal-ai/flux", "fal-ai/flux/dev"] {
         for (status, result) in

@@ -35,7 +35,7 @@ async fn events(gateway: &Gateway, id: &str) -> Vec<String> {
 }
 
 /// A key of a new project.
-async fn key_of_another_project(gateway: &Gateway) -> (String, String) {
+pub async fn key_of_another_project(gateway: &Gateway) -> (String, String) {
     let post = async |path: &str, body: Value| {
         read(gateway.admin(Method::POST, path).json(&body).send().await.unwrap(), StatusCode::OK).await
     };

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::receiver::{Call, Receiver};
 use crate::support::{Database, House, PROJECT_KEY, Start, eventually, on_both_databases, python, read, t_rex};
+use crate::uploads::key_of_another_project;
 
 on_both_databases!(
     a_generation_in_the_background_calls_when_it_has_ended,
@@ -17,6 +18,8 @@ on_both_databases!(
     a_new_secret_signs_beside_the_one_before,
     private_addresses_are_not_called_unless_allowed,
     a_project_sees_its_own_webhooks_only,
+    a_receiver_gets_its_call_while_those_of_others_do_not_answer,
+    an_endpoint_that_fails_again_and_again_is_disabled_until_it_is_enabled,
 );
 
 const ALLOWED: (&str, &str) = ("IMAGEGATE_WEBHOOK_ALLOW_PRIVATE", "true");
@@ -257,4 +260,93 @@ async fn a_project_sees_its_own_webhooks_only(kind: Database) {
     let admin = house.gateway.admin(Method::GET, "/v1/webhooks/secret").send().await.unwrap();
     read(admin, StatusCode::FORBIDDEN).await;
     assert_ne!(key, PROJECT_KEY);
+}
+
+/// A receiver that takes connections and never answers.
+fn dead() -> (std::net::TcpListener, String) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    (listener, url)
+}
+
+async fn a_receiver_gets_its_call_while_those_of_others_do_not_answer(kind: Database) {
+    let house = House::with(kind, Duration::ZERO, &[ALLOWED]).await;
+    let (_, key) = key_of_another_project(&house.gateway).await;
+    let dead: Vec<_> = (0..10).map(|_| dead()).collect();
+    let silent = |url: &str| {
+        let mut wish = t_rex();
+        wish["background"] = json!(true);
+        wish["webhook_url"] = json!(url);
+        wish
+    };
+    // More than there are slots, and due before the other project's.
+    let asked = dead.iter().cycle().take(130).map(|(_, url)| {
+        let wish = silent(url);
+        let house = &house;
+        async move { assert_eq!(house.ask(&wish).await.0, 202) }
+    });
+    futures_util::future::join_all(asked).await;
+    let begun = || async {
+        read(
+            house.gateway.admin(Method::GET, "/admin/v1/generations?state=succeeded&limit=1000").send().await.unwrap(),
+            StatusCode::OK,
+        )
+        .await
+    };
+    eventually(Duration::from_secs(30), || async {
+        (begun().await["data"].as_array().unwrap().len() == 130).then_some(())
+    })
+    .await;
+    // They are being tried.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    let receiver = Receiver::new(&[]);
+    let started = std::time::Instant::now();
+    let ask = house.gateway.request(Method::POST, "/v1/images/generations").bearer_auth(key).json(&wish(&receiver));
+    assert_eq!(ask.send().await.unwrap().status(), StatusCode::ACCEPTED);
+    eventually(Duration::from_secs(2), || async { (!receiver.calls().is_empty()).then_some(()) }).await;
+    // On an idle machine within two seconds. A call to one of the others takes twenty.
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    let begun = house.gateway.log().matches("webhook called").count();
+    assert!(begun < 100, "{begun} calls have ended, so that slots were free");
+}
+
+async fn an_endpoint_that_fails_again_and_again_is_disabled_until_it_is_enabled(kind: Database) {
+    let house = House::with(kind, Duration::ZERO, &[ALLOWED]).await;
+    let receiver = Receiver::new(&[500; 5]);
+    for _ in 0..5 {
+        assert_eq!(house.ask(&wish(&receiver)).await.0, 202);
+    }
+    let list = || async {
+        read(house.gateway.project(Method::GET, "/v1/webhooks/endpoints").send().await.unwrap(), StatusCode::OK).await
+    };
+    let disabled = eventually(Duration::from_secs(30), || async {
+        let endpoint = list().await["data"][0].clone();
+        (endpoint["state"] == "disabled").then_some(endpoint)
+    })
+    .await;
+    assert_eq!(
+        (&disabled["num_failures"], &disabled["last_error"]),
+        (&json!(5), &json!("answered 500 Internal Server Error"))
+    );
+    let (since, probe) = (disabled["disabled_at"].as_i64().unwrap(), disabled["next_attempt_at"].as_i64().unwrap());
+    assert!((29..=31).contains(&(probe - since)), "{disabled}");
+    assert!(house.gateway.log().contains("webhook endpoint disabled"));
+    let metrics = house.gateway.admin(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("imagegate_webhook_endpoints_disabled 1"), "{metrics}");
+
+    // Its calls are due again after a second, and wait.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(receiver.calls().len(), 5);
+    let path = format!("/v1/webhooks/endpoints/{}/enable", disabled["host"].as_str().unwrap());
+    let (_, key) = key_of_another_project(&house.gateway).await;
+    let foreign = house.gateway.request(Method::POST, &path).bearer_auth(key).send().await.unwrap();
+    assert_ne!(foreign.status(), StatusCode::NO_CONTENT);
+    let enabled = house.gateway.project(Method::POST, &path).send().await.unwrap();
+    assert_eq!(enabled.status(), StatusCode::NO_CONTENT);
+    calls(&receiver, 10).await;
+    assert_eq!(list().await["data"], json!([]));
+    let again = house.gateway.project(Method::POST, &path).send().await.unwrap();
+    assert_eq!(again.status(), StatusCode::NOT_FOUND);
 }

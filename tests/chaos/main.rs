@@ -11,6 +11,7 @@
 #[path = "../common/machine.rs"]
 mod machine;
 #[path = "../api/postgres.rs"]
+#[expect(dead_code, reason = "shared with the tests of the HTTP face")]
 mod postgres;
 #[path = "../common/proxy.rs"]
 #[expect(dead_code, reason = "shared with the tests of the HTTP face")]

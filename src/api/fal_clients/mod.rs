@@ -92,9 +92,9 @@ impl Visit {
     }
 
     /// The checked and priced order of a wish in our words.
-    fn accept(&self, wish: &str) -> Result<Accepted, Refusal> {
+    async fn accept(&self, wish: &str) -> Result<Accepted, Refusal> {
         let wish = catalogue::parse(wish.as_bytes()).map_err(Problem::from)?;
-        Ok(accept(&self.request, &self.caller, &wish, &self.services)?)
+        Ok(accept(&self.request, &self.caller, &wish, &self.services).await?)
     }
 
     /// Begins to make it.

@@ -35,7 +35,7 @@ pub async fn submit(visit: &Visit, endpoint: &str, query: &str, body: &[u8]) -> 
         .map(|url| visit.services.webhooks.ask(&url, WebhookForm::Fal, visit.base()))
         .transpose()
         .map_err(|fault| Refusal::field(&["query", "fal_webhook"], "value_error", &fault.to_string()))?;
-    let accepted = visit.accept(&wish(&model, endpoint, body, &[])?)?;
+    let accepted = visit.accept(&wish(&model, endpoint, body, &[])?).await?;
     let job = visit.generate(&accepted, false, webhook)?;
     let (id, replayed) = reserved(&job).await?;
     let mut told = links(&visit.queue_base, endpoint, &id.to_string());

@@ -25,7 +25,7 @@ const ALL_PREVIEWS: u32 = 3;
 
 /// `POST https://fal.run/{endpoint}`: the output, on the same connection.
 pub async fn run(visit: &Visit, endpoint: &str, body: &[u8]) -> Result<HttpResponse, Refusal> {
-    let (accepted, job) = begin(visit, endpoint, body, &[])?;
+    let (accepted, job) = begin(visit, endpoint, body, &[]).await?;
     let waiting = Waiting::of(&visit.services, job.id, idempotency_key(visit.request.headers())?.is_none(), false);
     let ended = end(visit, &job).await;
     waiting.seen();
@@ -47,7 +47,7 @@ pub async fn stream(visit: &Visit, endpoint: &str, body: &[u8]) -> Result<HttpRe
         return Err(Refusal::unknown_path("/stream"));
     }
     let switches = [("stream", Value::Bool(true)), ("partial_images", ALL_PREVIEWS.into())];
-    let (accepted, job) = begin(visit, endpoint, body, &switches)?;
+    let (accepted, job) = begin(visit, endpoint, body, &switches).await?;
     let waiting = Waiting::of(&visit.services, job.id, false, false);
     let (id, replayed) = reserved(&job).await?;
     let mut watcher = job.watch();
@@ -122,14 +122,14 @@ fn event(output: &Map<String, Value>) -> web::Bytes {
 }
 
 /// A checked order on its way.
-fn begin(
+async fn begin(
     visit: &Visit,
     endpoint: &str,
     body: &[u8],
     switches: &[(&str, Value)],
 ) -> Result<(Accepted, Arc<Job>), Refusal> {
     let model = visit.model_of(endpoint)?;
-    let accepted = visit.accept(&wish(&model, endpoint, body, switches)?)?;
+    let accepted = visit.accept(&wish(&model, endpoint, body, switches)?).await?;
     let job = visit.generate(&accepted, true, None)?;
     Ok((accepted, job))
 }

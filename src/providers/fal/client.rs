@@ -17,6 +17,7 @@ use super::keys::{Key, Keys};
 use super::queue::Queue;
 use super::{translate, uploads, wire};
 use crate::catalogue::Order;
+use crate::domain::ProjectId;
 use crate::providers::media::cause_of;
 use crate::providers::outcome::{
     Delivery, Failure, FailureKind, FileWish, Look, LookError, Standing, StreamedRun, SubmitError, UploadPlace,
@@ -165,19 +166,21 @@ impl Provider for Fal {
     async fn submit(
         &self,
         prepared: &Prepared,
+        project: ProjectId,
         attempt: Attempt,
         start_within: Duration,
     ) -> Result<Ticket, SubmitError> {
-        self.hand_over(prepared, attempt, start_within).await
+        self.hand_over(prepared, project, attempt, start_within).await
     }
 
     async fn stream(
         &self,
         prepared: &Prepared,
+        project: ProjectId,
         attempt: Attempt,
         within: Duration,
     ) -> Result<StreamedRun, SubmitError> {
-        self.run_streamed(prepared, attempt, within).await
+        self.run_streamed(prepared, project, attempt, within).await
     }
 
     async fn look(&self, ticket: &Ticket) -> Result<Look, LookError> {
@@ -197,12 +200,12 @@ impl Provider for Fal {
     }
 
     async fn announce_upload(&self, file: &FileWish) -> Result<UploadPlace, Box<Failure>> {
-        let turn = self.keys.turn("storage", Instant::now() + READ_TIMEOUT).await?;
+        let turn = self.keys.turn(None, "storage", Instant::now() + READ_TIMEOUT).await?;
         uploads::announce(&self.client, &self.rest_url, &turn.key().header, file).await
     }
 
     async fn upload(&self, file: &FileWish, bytes: Bytes) -> Result<String, Box<Failure>> {
-        let turn = self.keys.turn("storage", Instant::now() + READ_TIMEOUT).await?;
+        let turn = self.keys.turn(None, "storage", Instant::now() + READ_TIMEOUT).await?;
         uploads::put(&self.client, &self.rest_url, &turn.key().header, file, bytes).await
     }
 

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::FalError;
+use crate::domain::{FairSemaphore, ProjectId};
 use crate::providers::outcome::{Failure, FailureKind};
 use crate::providers::{KeyHealth, KeyState};
 
@@ -44,6 +45,8 @@ pub(super) struct Keys {
     limit: Option<usize>,
     standings: Mutex<Vec<Standing>>,
     freed: Notify,
+    /// Who may wait for a place: one submit of each project, so that a place that becomes free goes to each of them alike.
+    first_of_project: FairSemaphore<Option<ProjectId>>,
 }
 
 /// What is known of one key now.
@@ -94,6 +97,13 @@ enum Choice {
     },
 }
 
+#[expect(clippy::unnecessary_box_returns, reason = "failures travel boxed")]
+fn in_full_use(wait: Option<Duration>) -> Box<Failure> {
+    let mut failure = Failure::new(FailureKind::Overloaded, "all of our keys at fal are in full use");
+    failure.retry_after = wait.or(Some(LONGEST_WAIT));
+    Box::new(failure)
+}
+
 impl Keys {
     /// From keys and their weights.
     pub fn new(keys: &[(String, u32)], limit: Option<usize>) -> Result<Arc<Self>, FalError> {
@@ -107,7 +117,13 @@ impl Keys {
             return Err(FalError::NoKey);
         }
         let standings = Mutex::new(read.iter().map(|_| Standing::default()).collect());
-        Ok(Arc::new(Self { list: read, limit, standings, freed: Notify::new() }))
+        Ok(Arc::new(Self {
+            list: read,
+            limit,
+            standings,
+            freed: Notify::new(),
+            first_of_project: FairSemaphore::new(usize::MAX, 1),
+        }))
     }
 
     /// How many there are.
@@ -120,8 +136,17 @@ impl Keys {
         self.list.iter().find(|key| key.label == label).unwrap_or(&self.list[0])
     }
 
-    /// A key for a submit. Waits for one that is full or rests for a moment, until `give_up` at the latest.
-    pub async fn turn(self: &Arc<Self>, endpoint: &str, give_up: Instant) -> Result<Turn, Box<Failure>> {
+    /// A key for a submit of a project, or for an upload. Waits for one that is full or rests for a moment, until `give_up` at the
+    /// latest. One submit of each project waits at a time, so that projects take turns.
+    pub async fn turn(
+        self: &Arc<Self>,
+        project: Option<ProjectId>,
+        endpoint: &str,
+        give_up: Instant,
+    ) -> Result<Turn, Box<Failure>> {
+        let Ok(_permit) = tokio::time::timeout_at(give_up, self.first_of_project.acquire(project)).await else {
+            return Err(in_full_use(None));
+        };
         loop {
             let freed = self.freed.notified();
             let (until, refused) = match self.choose(endpoint) {
@@ -135,9 +160,7 @@ impl Keys {
             let now = Instant::now();
             let wait = until.map(|until| until.saturating_duration_since(now));
             if now >= give_up || wait.is_some_and(|wait| wait > LONGEST_WAIT) {
-                let mut failure = Failure::new(FailureKind::Overloaded, "all of our keys at fal are in full use");
-                failure.retry_after = wait.or(Some(LONGEST_WAIT));
-                return Err(Box::new(failure));
+                return Err(in_full_use(wait));
             }
             tokio::select! {
                 () = freed => {}
@@ -328,7 +351,7 @@ mod tests {
     }
 
     async fn label(keys: &Arc<Keys>) -> Option<String> {
-        keys.turn("fal-ai/flux/dev", soon()).await.ok().map(|turn| turn.key().label.clone())
+        keys.turn(None, "fal-ai/flux/dev", soon()).await.ok().map(|turn| turn.key().label.clone())
     }
 
     #[tokio::test]
@@ -345,7 +368,7 @@ mod tests {
     #[tokio::test]
     async fn a_refused_key_rests_for_that_endpoint_and_the_others_work() {
         let keys = keys(None);
-        let turn = keys.turn("fal-ai/flux/dev", soon()).await.unwrap_or_else(|_| unreachable!());
+        let turn = keys.turn(None, "fal-ai/flux/dev", soon()).await.unwrap_or_else(|_| unreachable!());
         assert_eq!(turn.key().label, label_of("a:b"));
         turn.refused(Scope::Endpoint("fal-ai/flux/dev".into()));
         for _ in 0..3 {
@@ -353,35 +376,56 @@ mod tests {
         }
         let mut elsewhere = Vec::new();
         for _ in 0..3 {
-            elsewhere.push(keys.turn("fal-ai/other", soon()).await.map(|turn| turn.key().label.clone()).unwrap());
+            elsewhere.push(keys.turn(None, "fal-ai/other", soon()).await.map(|turn| turn.key().label.clone()).unwrap());
         }
         assert!(elsewhere.contains(&label_of("a:b")), "{elsewhere:?}");
-        keys.turn("fal-ai/flux/dev", soon()).await.unwrap_or_else(|_| unreachable!()).refused(Scope::All);
-        let none = keys.turn("fal-ai/flux/dev", soon()).await;
+        keys.turn(None, "fal-ai/flux/dev", soon()).await.unwrap_or_else(|_| unreachable!()).refused(Scope::All);
+        let none = keys.turn(None, "fal-ai/flux/dev", soon()).await;
         assert!(none.is_err_and(|failure| failure.kind == FailureKind::Account));
     }
 
     #[tokio::test]
     async fn a_full_key_waits_until_one_of_its_requests_has_ended() {
         let keys = keys(Some(1));
-        let first = keys.turn("e", soon()).await.unwrap_or_else(|_| unreachable!());
+        let first = keys.turn(None, "e", soon()).await.unwrap_or_else(|_| unreachable!());
         let label = first.key().label.clone();
         first.taken("e", "1");
-        let second = keys.turn("e", soon()).await.unwrap_or_else(|_| unreachable!());
+        let second = keys.turn(None, "e", soon()).await.unwrap_or_else(|_| unreachable!());
         assert_ne!(second.key().label, label);
-        assert!(keys.turn("e", soon()).await.is_err_and(|failure| failure.kind == FailureKind::Overloaded));
+        assert!(keys.turn(None, "e", soon()).await.is_err_and(|failure| failure.kind == FailureKind::Overloaded));
         keys.has_ended(&label, "1");
-        assert!(keys.turn("e", soon()).await.is_ok_and(|turn| turn.key().label == label));
+        assert!(keys.turn(None, "e", soon()).await.is_ok_and(|turn| turn.key().label == label));
     }
 
     #[tokio::test]
     async fn a_busy_key_rests_as_long_as_fal_says_and_learns_its_limit() {
         let keys = Keys::new(&[("a:b".into(), 1)], None).unwrap();
-        keys.turn("e", soon()).await.unwrap_or_else(|_| unreachable!()).taken("e", "1");
-        keys.turn("e", soon()).await.unwrap_or_else(|_| unreachable!()).busy(Some(Duration::from_mins(1)));
-        let refused = keys.turn("e", soon()).await;
+        keys.turn(None, "e", soon()).await.unwrap_or_else(|_| unreachable!()).taken("e", "1");
+        keys.turn(None, "e", soon()).await.unwrap_or_else(|_| unreachable!()).busy(Some(Duration::from_mins(1)));
+        let refused = keys.turn(None, "e", soon()).await;
         assert!(refused.is_err_and(|failure| failure.retry_after > Some(Duration::from_secs(50))));
         let health = keys.health();
         assert_eq!((health[0].state, health[0].limit, health[0].open), (KeyState::Busy, Some(1), 1));
+    }
+
+    #[tokio::test]
+    async fn a_project_waits_for_one_place_however_many_submits_of_another_wait() {
+        let keys = Keys::new(&[("a:b".into(), 1)], Some(1)).unwrap();
+        let [many, one] = [1, 2].map(|number| Some(ProjectId::from_uuid(uuid::Uuid::from_u128(number))));
+        let give_up = Instant::now() + Duration::from_mins(1);
+        let turn = |project| Box::pin(keys.turn(project, "e", give_up));
+        let held = turn(many).await.unwrap_or_else(|_| unreachable!());
+        let mut waiting: Vec<_> = [many, many, many, one].map(turn).into();
+        for turn in &mut waiting {
+            assert!(futures_util::poll!(turn).is_pending());
+        }
+        let mut newcomer = waiting.pop().unwrap();
+        drop(held);
+        let first = waiting.remove(0).await.unwrap_or_else(|_| unreachable!());
+        for turn in &mut waiting {
+            assert!(futures_util::poll!(turn).is_pending());
+        }
+        drop(first);
+        assert!(futures_util::poll!(&mut newcomer).is_ready());
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::client::{ANSWER_LIMIT, Fal, read_failure, read_limited};
 use super::keys::{Key, Keys};
 use super::{failure, uploads, wire};
+use crate::domain::ProjectId;
 use crate::providers::media::cause_of;
 use crate::providers::outcome::{Failure, FailureKind, Shown, StreamedRun, SubmitError};
 use crate::providers::{Attempt, HookHint, Prepared, Provider};
@@ -27,6 +28,7 @@ impl Fal {
     pub(super) async fn run_streamed(
         &self,
         prepared: &Prepared,
+        project: ProjectId,
         attempt: Attempt,
         within: Duration,
     ) -> Result<StreamedRun, SubmitError> {
@@ -37,7 +39,7 @@ impl Fal {
             failure.retry_after = Some(closes_in);
             return Err(not_taken(Box::new(failure)));
         }
-        let turn = self.keys.turn(endpoint, Instant::now() + within).await.map_err(not_taken)?;
+        let turn = self.keys.turn(Some(project), endpoint, Instant::now() + within).await.map_err(not_taken)?;
         let key = turn.key();
         let uploaded = uploads::uploaded(&self.client, &self.rest_url, &key.header, &prepared.body).await;
         let body = uploaded.map_err(not_taken)?.map_or(Cow::Borrowed(&prepared.body), Cow::Owned);

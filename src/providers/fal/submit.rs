@@ -16,6 +16,7 @@ use tracing::{error, warn};
 use super::client::{Fal, given_up_by_fal, read_failure, read_limited};
 use super::keys::{Key, LONGEST_WAIT, Scope};
 use super::{uploads, wire};
+use crate::domain::ProjectId;
 use crate::providers::media::cause_of;
 use crate::providers::outcome::{Failure, FailureKind, SubmitError};
 use crate::providers::{Attempt, Prepared, Ticket};
@@ -40,6 +41,7 @@ impl Fal {
     pub(super) async fn hand_over(
         &self,
         prepared: &Prepared,
+        project: ProjectId,
         attempt: Attempt,
         start_within: Duration,
     ) -> Result<Ticket, SubmitError> {
@@ -50,7 +52,7 @@ impl Fal {
             failure.retry_after = Some(closes_in);
             return Err(SubmitError::NotTaken(Box::new(failure)));
         }
-        let outcome = self.try_to_hand_over(prepared, attempt, Instant::now() + start_within).await;
+        let outcome = self.try_to_hand_over(prepared, project, attempt, Instant::now() + start_within).await;
         match &outcome {
             Ok(_) => self.breakers.submit_taken(endpoint),
             Err(SubmitError::NotTaken(failure)) if failure.kind != FailureKind::Overloaded => {}
@@ -62,6 +64,7 @@ impl Fal {
     async fn try_to_hand_over(
         &self,
         prepared: &Prepared,
+        project: ProjectId,
         attempt: Attempt,
         give_up: Instant,
     ) -> Result<Ticket, SubmitError> {
@@ -70,7 +73,7 @@ impl Fal {
         let mut body = Cow::Borrowed(&prepared.body);
         let mut tries = 0;
         loop {
-            let turn = self.keys.turn(endpoint, give_up).await.map_err(SubmitError::NotTaken)?;
+            let turn = self.keys.turn(Some(project), endpoint, give_up).await.map_err(SubmitError::NotTaken)?;
             let (status, failure) = match self.submit_once(prepared, &mut body, turn.key(), attempt, give_up).await {
                 Ok(ticket) => {
                     turn.taken(endpoint, &ticket.request_id);
