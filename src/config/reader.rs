@@ -1,6 +1,6 @@
 //! Reads settings as what they should be: addresses, times, sizes, keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -277,11 +277,16 @@ const EXAMPLES: [&str; 2] = ["at-least-sixteen-characters", "replace-me-by-32-ra
 /// What keys of ours begin with; it makes none harder to guess.
 const PREFIXES: [&str; 2] = ["sk-ig-admin-", "sk-ig-"];
 
+/// A secret of fewer different characters than this is a pattern: one made at random has more.
+const FEWEST_LETTERS: usize = 8;
+
 /// Whether a secret takes fewer than ten thousand million guesses (zxcvbn's score below 4), or what follows a prefix of ours
 /// fewer than a hundred million (below 3), or it is one of our examples.
 fn is_easily_guessed(value: &str) -> bool {
     let secret = PREFIXES.iter().find_map(|prefix| value.strip_prefix(prefix)).unwrap_or(value);
+    let letters: HashSet<char> = secret.chars().collect();
     EXAMPLES.contains(&value)
+        || letters.len() < FEWEST_LETTERS
         || zxcvbn::zxcvbn(value, &[]).score() < zxcvbn::Score::Four
         || zxcvbn::zxcvbn(secret, &[]).score() < zxcvbn::Score::Three
 }

@@ -228,15 +228,15 @@ async fn admin_keys_are_made_and_revoked_by_owners_only(kind: Database) {
     assert!(!list(&owner).await.contains("Reader"));
 
     // Its value is shown once; it has the role that was chosen.
-    let make = async |name: &str, role: &str| {
-        let fields = [("name", name), ("role", role), ("allowed_addresses", "127.0.0.0/8")];
+    let make = async |name: &str, role: &str, addresses: &str| {
+        let fields = [("name", name), ("role", role), ("allowed_addresses", addresses)];
         let made = from_a_page(post("", &owner, &fields)).send().await.unwrap();
         assert_eq!(made.status(), StatusCode::OK);
         let page = made.text().await.unwrap();
         let between = |before: &str| page.split(before).nth(1).unwrap().split('<').next().unwrap().to_owned();
         (between("<code id=\"secret\">"), format!("key_{}", between("<code>key_")))
     };
-    let (reader_key, reader_id) = make("Reader", "read_only").await;
+    let (reader_key, reader_id) = make("Reader", "read_only", "127.0.0.0/8").await;
     let shown = list(&owner).await;
     for text in ["Reader", "read_only", "127.0.0.0/8", reader_id.as_str()] {
         assert!(shown.contains(text), "{text}");
@@ -255,7 +255,7 @@ async fn admin_keys_are_made_and_revoked_by_owners_only(kind: Database) {
     assert!(get(&gateway, "", &owner).await.text().await.unwrap().contains(entry));
 
     // The last owner stays; others go, and their sessions with them.
-    let (second_key, second_id) = make("Second", "owner").await;
+    let (second_key, second_id) = make("Second", "owner", "").await;
     let second = session(&gateway, &second_key).await;
     let keys = gateway.admin(Method::GET, "/v1/organization/admin_api_keys?limit=100").send().await.unwrap();
     let keys = read(keys, StatusCode::OK).await;
