@@ -48,6 +48,10 @@ pub struct ImageView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub file_size: Option<u64>,
+    /// Why the image is not embedded although that was asked for: it was made and charged, and `url` leads to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub embedding_error: Option<String>,
 }
 
 impl ImageView {
@@ -436,7 +440,8 @@ pub async fn image_answer(
     let mut images = image_views(&delivery.images, |url| public(services, &base, url));
     let how =
         Embedding { as_base64: switches.response_format == ResponseFormat::B64Json, as_data_uris: switches.sync_mode };
-    embed(services, project_of_request(request), finished.id, delivery, &mut images, how).await?;
+    let deadline = services.gateway.deadline_of(&order.model, finished.created_at);
+    embed(services, project_of_request(request), deadline, delivery, &mut images, how).await;
     Ok(ImageAnswer::of(finished, images, delivery, order))
 }
 
@@ -489,6 +494,7 @@ pub fn image_views(images: &[Image], address: impl Fn(&str) -> String) -> Vec<Im
         content_type: image.content_type.clone(),
         file_name: image.file_name.clone(),
         file_size: image.file_size,
+        embedding_error: None,
     };
     images.iter().map(view).collect()
 }

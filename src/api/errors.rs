@@ -10,7 +10,7 @@ use crate::domain::GenerationId;
 use crate::gateway::{CallError, EraseError, GenerateError};
 use crate::http::{Code, LONGEST_MESSAGE, Problem, shortened};
 use crate::ledger::{LedgerError, ReserveError};
-use crate::providers::{Failure, FailureKind, HookError, MediaError};
+use crate::providers::{Failure, FailureKind, HookError};
 
 /// The name of a field is repeated up to this many bytes.
 const LONGEST_FIELD: usize = 120;
@@ -342,14 +342,6 @@ pub fn overdue_problem(id: GenerationId) -> Problem {
          it is charged and can be fetched at /v1/images/generations/{id}"
     );
     named(Problem::new(Code::DeadlineExceeded, message).data(json!({"generation_id": id})), id)
-}
-
-/// An image was made and charged, but cannot be embedded in the answer.
-#[must_use]
-pub fn media_problem(id: GenerationId, fault: &MediaError) -> Problem {
-    tracing::warn!(generation = %id, %fault, "a delivered image cannot be fetched");
-    let message = format!("the image was made but cannot be fetched: {fault}. It stays at /v1/images/generations/{id}");
-    named(Problem::new(Code::UpstreamError, message), id)
 }
 
 fn named(problem: Problem, id: GenerationId) -> Problem {

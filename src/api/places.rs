@@ -4,12 +4,11 @@ use actix_web::{HttpMessage as _, HttpRequest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 
 use super::answer::ImageView;
-use super::errors::media_problem;
 use super::{Services, Upstream};
-use crate::domain::{GenerationId, ProjectId};
+use crate::domain::{ProjectId, Timestamp};
 use crate::http::{LoggedCaller, Problem};
 use crate::providers::{Delivery, MediaError};
 use crate::storage::KEPT;
@@ -66,6 +65,13 @@ pub fn public_base(services: &Services, request: &HttpRequest) -> String {
     })
 }
 
+/// How long an image is waited for where the deadline is over or far.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(3);
+const LONGEST_PATIENCE: Duration = Duration::from_secs(30);
+/// Before the second try; doubled before each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 /// Which forms of the images themselves an answer has.
 #[derive(Debug, Clone, Copy)]
 pub struct Embedding {
@@ -76,26 +82,59 @@ pub struct Embedding {
 }
 
 /// Fetches the images of a delivery, all at once, into their views. Nothing to do where no form of them is wanted.
+///
+/// A fetch that fails is repeated until the generation's deadline. An image that cannot be had keeps its address and says why:
+/// it was made and charged, so an error would have the client pay again.
 pub async fn embed(
     services: &Services,
     project: Option<ProjectId>,
-    id: GenerationId,
+    deadline: Timestamp,
     delivery: &Delivery,
     images: &mut [ImageView],
     how: Embedding,
-) -> Result<(), Problem> {
+) {
     if !how.as_base64 && !how.as_data_uris {
-        return Ok(());
+        return;
     }
-    let fetches = delivery.images.iter().map(|image| fetch(services, project, &image.url));
-    let files = try_join_all(fetches).await.map_err(|fault| media_problem(id, &fault))?;
-    for (image, file) in images.iter_mut().zip(files) {
-        let encoded = STANDARD.encode(&file);
+    let patience = deadline.since(services.clock.now()).clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE);
+    let fetches = delivery.images.iter().map(|image| fetch_patiently(services, project, &image.url, patience));
+    for (image, file) in images.iter_mut().zip(join_all(fetches).await) {
+        let encoded = match file {
+            Ok(file) => STANDARD.encode(&file),
+            Err(fault) => {
+                image.embedding_error = Some(fault.to_string());
+                continue;
+            }
+        };
         if how.as_data_uris {
             let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
             image.url = format!("data:{kind};base64,{encoded}");
         }
         image.b64_json = how.as_base64.then_some(encoded);
     }
-    Ok(())
+}
+
+/// Fetches an image, again and again where that may help.
+async fn fetch_patiently(
+    services: &Services,
+    project: Option<ProjectId>,
+    address: &str,
+    patience: Duration,
+) -> Result<Bytes, MediaError> {
+    let (begin, mut pause) = (Instant::now(), FIRST_PAUSE);
+    loop {
+        let left = patience.saturating_sub(begin.elapsed());
+        let fault = match tokio::time::timeout(left, fetch(services, project, address)).await {
+            Ok(Ok(file)) => return Ok(file),
+            Ok(Err(fault)) => fault,
+            Err(_) => MediaError::Unreachable("no answer in time".to_owned()),
+        };
+        let may_help = matches!(fault, MediaError::Unreachable(_) | MediaError::NoImage(_));
+        if !may_help || begin.elapsed() + pause >= patience {
+            tracing::warn!(%fault, "a delivered image cannot be fetched; it is not embedded in the answer");
+            return Err(fault);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
 }

@@ -216,6 +216,7 @@ fn delivered_events(order: &Order, answer: &ImageAnswer, prefix: &str) -> Vec<we
                 "quality": "auto",
                 "image_index": index,
                 "generation_id": answer.id,
+                "embedding_error": image.embedding_error,
                 // Images are not billed in tokens here; the price stands in the event after the last image.
                 "usage": {
                     "input_tokens": 0,

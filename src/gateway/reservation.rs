@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::Gateway;
 use super::generate::{Accepted, Chain, Request};
-use crate::catalogue::{Order, Terms};
-use crate::domain::GenerationId;
+use crate::catalogue::{Model, Order, Terms};
+use crate::domain::{GenerationId, Timestamp};
 use crate::ledger::{GenerationRecord, Idempotency, Reservation};
 
 /// Beside the first model's parameters, the fallbacks: `[{"model": …, "parameters": …}]`. No model has a parameter of that
@@ -15,10 +15,15 @@ const FALLBACKS: &str = "fallbacks";
 const SYNC_MODE: &str = "sync_mode";
 
 impl Gateway {
+    /// Until when a request for this model has everything that it gets, if it came at this time.
+    #[must_use]
+    pub fn deadline_of(&self, model: &Model, created_at: Timestamp) -> Timestamp {
+        created_at.plus(model.deadline.unwrap_or(self.deadline))
+    }
+
     pub(super) fn reservation(&self, accepted: &Accepted, chain: &Chain, request: &Request) -> Reservation {
         let Accepted { order, fallbacks, quote } = accepted;
         let created_at = self.clock.now();
-        let deadline = order.model.deadline.unwrap_or(self.deadline);
         let mut parameters = stored_parameters(order);
         // Whoever fetches the result later gets it as it was ordered.
         if order.switches.sync_mode {
@@ -33,7 +38,7 @@ impl Gateway {
             project_id: request.project_id,
             api_key_id: request.api_key_id,
             created_at,
-            deadline_at: created_at.plus(deadline),
+            deadline_at: self.deadline_of(&order.model, created_at),
             model: order.model.id.clone(),
             provider: order.model.provider.clone(),
             endpoint: order.endpoint().to_owned(),

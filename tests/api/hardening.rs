@@ -166,6 +166,9 @@ async fn long_names_are_cut_in_answers(kind: Database) {
         let length = answer.text().await.unwrap().len();
         assert!(length < 20_000, "an error of {length} bytes");
     }
+    let nothing = house.gateway.project(Method::GET, &format!("/v1/{}", &long[..10_000])).send().await.unwrap();
+    let answer = read(nothing, StatusCode::NOT_FOUND).await;
+    assert!(answer["path"].as_str().unwrap().len() < 600 && answer.to_string().len() < 3_000, "{answer}");
 }
 
 async fn a_body_that_arrives_too_slowly_is_answered_408(kind: Database) {

@@ -7,7 +7,7 @@ use super::refusal::Refusal;
 use crate::api::answer::{Produced, image_views};
 use crate::api::places::{Embedding, embed, project_of_request, public};
 use crate::catalogue::Model;
-use crate::domain::GenerationId;
+use crate::domain::Timestamp;
 use crate::providers::Delivery;
 
 /// How the output is wanted.
@@ -23,7 +23,7 @@ pub struct Wanted<'a> {
 /// The bare output.
 pub async fn output(
     visit: &Visit,
-    id: GenerationId,
+    deadline: Timestamp,
     delivery: &Delivery,
     wanted: &Wanted<'_>,
 ) -> Result<Map<String, Value>, Refusal> {
@@ -31,7 +31,7 @@ pub async fn output(
     let base = visit.base();
     let mut images = image_views(&delivery.images, |url| public(services, &base, url));
     let how = Embedding { as_base64: false, as_data_uris: wanted.sync_mode };
-    embed(services, project_of_request(&visit.request), id, delivery, &mut images, how).await?;
+    embed(services, project_of_request(&visit.request), deadline, delivery, &mut images, how).await;
     let produced = Produced::of(images, delivery, wanted.prompt);
     let Ok(Value::Object(mut output)) = serde_json::to_value(&produced) else { return Ok(Map::new()) };
     // Where OpenAI's clients look for the images.

@@ -163,7 +163,7 @@ pub async fn result(visit: &Visit, record: &GenerationRecord) -> Result<HttpResp
     let delivery = finished.delivery.clone().unwrap_or_default();
     let wanted =
         Wanted { model: model.as_deref(), sync_mode: wants_data_uris(record), prompt: record.prompt.as_deref() };
-    let told = output(visit, record.id, &delivery, &wanted).await?;
+    let told = output(visit, record.deadline_at, &delivery, &wanted).await?;
     let mut response = HttpResponse::Ok();
     put_cost_headers(&mut response, record.id, finished.price);
     put_ids(&mut response, record.id);

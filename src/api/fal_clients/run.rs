@@ -114,7 +114,7 @@ fn events(
 }
 
 async fn preview_event(visit: &Visit, order: &Order, job: &Job, preview: &Preview) -> Result<web::Bytes, Refusal> {
-    output(visit, job.id, &preview.delivery, &wanted(order)).await.map(|told| event(&told))
+    output(visit, job.deadline_at, &preview.delivery, &wanted(order)).await.map(|told| event(&told))
 }
 
 fn event(output: &Map<String, Value>) -> web::Bytes {
@@ -160,7 +160,8 @@ async fn tell(visit: &Visit, order: &Order, finished: &Finished) -> Result<Map<S
         return Err(refusal);
     }
     let nothing = Delivery::default();
-    output(visit, finished.id, finished.delivery.as_ref().unwrap_or(&nothing), &wanted(order)).await
+    let deadline = visit.services.gateway.deadline_of(&order.model, finished.created_at);
+    output(visit, deadline, finished.delivery.as_ref().unwrap_or(&nothing), &wanted(order)).await
 }
 
 fn wanted(order: &Order) -> Wanted<'_> {
