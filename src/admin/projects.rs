@@ -485,8 +485,7 @@ pub fn known_models(services: &Services, models: &mut [String], field: &str) -> 
     let catalogue = services.gateway.catalogue();
     for name in models {
         let model = catalogue.model(name);
-        let unknown = || Problem::new(Code::ModelNotFound, format!("there is no model `{name}`")).param(field);
-        *name = model.ok_or_else(unknown)?.id.clone();
+        *name = model.ok_or_else(|| invalid_field(field, &format!("there is no model `{name}`")))?.id.clone();
     }
     Ok(())
 }

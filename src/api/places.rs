@@ -1,5 +1,7 @@
 //! Where files lie, for the client and for us, and what is fetched from there.
 
+use std::time::{Duration, Instant};
+
 use actix_web::{HttpMessage as _, HttpRequest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +11,7 @@ use futures_util::future::join_all;
 use super::answer::ImageView;
 use super::{Services, Upstream};
 use crate::domain::{ProjectId, Timestamp};
-use crate::http::{LoggedCaller, Problem};
+use crate::http::LoggedCaller;
 use crate::providers::{Delivery, MediaError};
 use crate::storage::KEPT;
 

@@ -95,6 +95,7 @@ impl Gateway {
             stored = self.called_before_its_answer(job, attempt.number, provider.calls_back()) => {
                 info!(generation = %job.id, provider_request_id = stored.provider_request_id, "the provider has called before it answered the submit");
                 job.was_accepted(stored.n);
+                job.was_stored(stored.n);
                 return self.follow(job, provider, ticket_of(stored)).await;
             }
         };
@@ -103,7 +104,7 @@ impl Gateway {
                 // It may hold megabytes, and whoever waits needs it no more.
                 drop(prepared);
                 job.was_accepted(attempt.number);
-                self.remember(attempt, &ticket).await;
+                self.remember(job, attempt, &ticket).await;
                 self.look_and_follow(job, provider, ticket).instrument(info_span!("await")).await
             }
             Err(SubmitError::NotTaken(failure)) => Outcome::Failed(*failure),
@@ -130,18 +131,18 @@ impl Gateway {
 
     /// Stores the provider's id. Without it a crash would lose the picture, so it is tried until it is written; the
     /// provider works meanwhile and may be looked at, but its end is settled only after this.
-    pub(super) async fn remember(&self, attempt: Attempt, ticket: &Ticket) {
+    pub(super) async fn remember(&self, job: &Arc<Job>, attempt: Attempt, ticket: &Ticket) {
         let generation = attempt.generation;
         let submitted = Arc::new(submitted(attempt, ticket, self.clock.now()));
         match self.books.submitted(submitted.clone()).await {
-            Ok(Recorded::Open) => {}
+            Ok(Recorded::Open) => job.was_stored(attempt.number),
             Ok(Recorded::Ended) => {
                 warn!(%generation, provider_request_id = ticket.request_id, "the provider accepted a request whose generation had ended meanwhile; its cost is ours");
             }
             Err(LedgerError::Unavailable(reason)) => {
                 warn!(%generation, reason, "the provider's id is not stored yet; following it in memory");
                 let (books, tracker) = (self.books.clone(), &self.tracker);
-                tracker.spawn_on(super::settle::persist(books, submitted), &self.runtime);
+                tracker.spawn_on(super::settle::persist(books, submitted, job.clone()), &self.runtime);
             }
             Err(fault) => {
                 error!(%generation, %fault, provider_request_id = ticket.request_id, "the provider's id cannot be stored");
@@ -170,6 +171,7 @@ impl Gateway {
                     Some(stored) => {
                         info!(generation = %job.id, provider_request_id = stored.provider_request_id, "the provider's id is known now: it took the request");
                         job.was_accepted(stored.n);
+                        job.was_stored(stored.n);
                         return self.follow(job, provider, ticket_of(stored)).await;
                     }
                     None if left.is_zero() && record.owner == self.replica => {

@@ -89,6 +89,8 @@ pub struct Job {
     cancellation: AtomicU8,
     /// The latest attempt that the provider is known to have accepted; 0 for none.
     attempt: AtomicU32,
+    /// The latest attempt whose provider's id is stored; 0 for none.
+    stored_attempt: AtomicU32,
     rates: OnceLock<RateLimits>,
     times: Mutex<Times>,
 }
@@ -123,6 +125,7 @@ impl Job {
             milestone: Notify::new(),
             cancellation: AtomicU8::new(Cancellation::Never as u8),
             attempt: AtomicU32::new(0),
+            stored_attempt: AtomicU32::new(0),
             rates: OnceLock::new(),
             times: Mutex::default(),
         })
@@ -244,6 +247,17 @@ impl Job {
     /// The provider has accepted this attempt.
     pub(super) fn was_accepted(&self, attempt: u32) {
         self.attempt.fetch_max(attempt, Ordering::SeqCst);
+    }
+
+    /// Notes that the provider's id of an attempt is in the database.
+    pub(super) fn was_stored(&self, attempt: u32) {
+        self.stored_attempt.fetch_max(attempt, Ordering::SeqCst);
+    }
+
+    /// Whether another replica would find what the provider makes of it.
+    pub(super) fn can_be_recovered(&self) -> bool {
+        let stored = self.stored_attempt.load(Ordering::SeqCst);
+        stored > 0 && stored >= self.attempt.load(Ordering::SeqCst)
     }
 
     /// Notes the wish; a stronger one is never weakened.

@@ -190,6 +190,7 @@ impl Gateway {
         let outcome = match (self.providers.get(&open.provider), open.attempt.clone()) {
             (Some(provider), Some(submitted)) => {
                 job.was_accepted(submitted.n);
+                job.was_stored(submitted.n);
                 self.follow(job, provider, ticket_of(submitted)).await
             }
             // Nobody knows whether the provider took it. It is never sent again.

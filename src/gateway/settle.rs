@@ -35,7 +35,7 @@ pub(super) enum Settled {
 
 impl Gateway {
     /// Writes the end of a generation and tells the watchers. Tried until it is written; the customer does not wait for
-    /// a database that is away, since the hold and the provider's id are safe and recovery would settle it the same way.
+    /// a database that is away once the hold and the provider's id are stored, since recovery would settle it the same way.
     pub(super) async fn settle(&self, job: &Arc<Job>, terms: &Terms, outcome: Outcome) -> Settled {
         let outcome = match &self.keeper {
             Some(keeper) => keeper.keep(job.project_id, job.id, outcome).await,
@@ -63,7 +63,10 @@ impl Gateway {
                 }
                 Err(LedgerError::Unavailable(reason)) => {
                     warn!(generation = %job.id, reason, "the end of a generation is not written yet; trying again");
-                    job.tell(Progress::Finished(Arc::new(finished.clone())));
+                    // If this process died now, an image whose provider's id is stored nowhere would end free.
+                    if finish.price == Money::ZERO || job.can_be_recovered() {
+                        job.tell(Progress::Finished(Arc::new(finished.clone())));
+                    }
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(WRITE_BACKOFF.1);
                 }
@@ -299,7 +302,7 @@ fn billed_cost(units: Option<Fixed>, unit_cost: Option<Money>) -> Option<Money> 
 }
 
 /// Writes a submit's id for as long as it takes.
-pub(super) async fn persist(books: Books, submitted: Arc<Submitted>) {
+pub(super) async fn persist(books: Books, submitted: Arc<Submitted>, job: Arc<Job>) {
     let mut wait = WRITE_BACKOFF.0;
     while let Err(fault) = books.submitted(submitted.clone()).await {
         if !matches!(fault, LedgerError::Unavailable(_)) {
@@ -309,6 +312,7 @@ pub(super) async fn persist(books: Books, submitted: Arc<Submitted>) {
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(WRITE_BACKOFF.1);
     }
+    job.was_stored(submitted.attempt);
 }
 
 /// Why a record tells of no end.

@@ -25,7 +25,7 @@ impl Gateway {
         match provider.stream(prepared, job.project_id, attempt, job.deadline_at.since(self.clock.now())).await {
             Ok(run) => {
                 job.was_accepted(attempt.number);
-                self.remember(attempt, &run.ticket).await;
+                self.remember(job, attempt, &run.ticket).await;
                 job.tell(Progress::Running);
                 Some(self.watch(job, run).await)
             }

@@ -31,6 +31,10 @@ REFUSALS = [
     # Classes of characters that an expression of a schema cannot name.
     (EVERY, 400, r"a name has 1 to [0-9]+ characters, none of them invisible"),
     (EVERY, 400, r"`reason`: is not blank"),
+    # Operators name models of the catalogue, which their own files may add to.
+    (EVERY, 400, r"there is no model `"),
+    # A seed has 64 bits; the document names no limit that most languages cannot hold.
+    ("(create|quote)ImageGeneration", 400, r"must be at most 18446744073709551615"),
     # What the books say decides.
     ("createProjectCredit", 400, r"a project's balance stays within a billion US dollars"),
     ("createGenerationRefund", 400, r"cannot be given back of the"),
