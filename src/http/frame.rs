@@ -22,7 +22,7 @@ use tracing::{Instrument, Span, error, info, info_span, warn};
 use super::edge::{Edge, Stopping};
 use super::headers::check_headers;
 use super::path::normalize;
-use super::problem::{Code, Problem, shortened};
+use super::problem::{Code, Problem, short_path};
 use crate::domain::{ApiKeyId, Clock, IdSource, ProjectId, RequestId, Timestamp};
 use crate::meters::{Served, SharedMeters};
 use crate::traces;
@@ -35,9 +35,6 @@ pub struct RequestContext {
     /// When it arrived.
     pub received_at: Timestamp,
 }
-
-/// Longest path in answers and in the log, in bytes.
-const LONGEST_PATH: usize = 512;
 
 /// The clock and ids that the frame uses, as application data.
 #[derive(Debug, Clone)]
@@ -73,7 +70,7 @@ pub async fn frame<B: MessageBody + 'static>(
     let readable = normalize(&mut request)
         .map_err(|error| Problem::new(Code::InvalidRequest, error.to_string()))
         .and_then(|()| check_headers(&request));
-    let path = shortened(request.path().to_owned(), LONGEST_PATH);
+    let path = short_path(request.path());
     let address = request.peer_addr().map(|peer| peer.ip());
     let line = LogLine { method: request.method().clone(), path: path.clone(), address, context };
 

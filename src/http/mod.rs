@@ -8,4 +8,4 @@ mod problem;
 
 pub use edge::{Edge, Stopping};
 pub use frame::{AuthenticationFailed, FrameTools, LoggedCaller, PrivatePath, RequestContext, Verbatim, frame};
-pub use problem::{Code, LONGEST_MESSAGE, Problem, ProblemBody, shortened};
+pub use problem::{Code, LONGEST_MESSAGE, Problem, ProblemBody, short_path, shortened};

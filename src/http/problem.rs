@@ -181,6 +181,15 @@ pub fn shortened(mut text: String, most: usize) -> String {
     text
 }
 
+/// Longest path in answers and in the log, in bytes.
+const LONGEST_PATH: usize = 512;
+
+/// A path as it is shown: cut where it is long.
+#[must_use]
+pub fn short_path(path: &str) -> String {
+    shortened(path.to_owned(), LONGEST_PATH)
+}
+
 impl Problem {
     /// A problem with its sentence for the reader. Longer ones are cut.
     #[must_use]

@@ -10,7 +10,7 @@ use utoipa::openapi::{Content, OpenApi, PathItem, Ref, RefOr, Response, Schema};
 use super::parameters::describe_parameters;
 use super::{Access, Open, StatesCaller};
 use crate::accounts::AdminAction;
-use crate::http::{Code, Problem};
+use crate::http::{Code, Problem, short_path};
 
 /// A route whose handler states who may call it.
 pub struct Endpoint {
@@ -227,11 +227,11 @@ pub fn resources(prefix: &str, endpoints: Vec<Endpoint>, wrong_method: WrongMeth
 /// Answers 405 in the one error shape, with `Allow`.
 #[must_use]
 pub fn method_not_allowed(request: &HttpRequest, allowed: &str) -> HttpResponse {
-    let message = format!("`{}` supports {allowed}, not {}", request.path(), request.method());
+    let message = format!("`{}` supports {allowed}, not {}", short_path(request.path()), request.method());
     HttpResponse::from_error(Problem::new(Code::MethodNotAllowed, message).header("allow", allowed))
 }
 
 /// Answers a path that does not exist.
 pub async fn path_not_found(_: Open, request: HttpRequest) -> Result<HttpResponse, Problem> {
-    Err(Problem::new(Code::NotFound, format!("there is nothing at `{}`", request.path())))
+    Err(Problem::new(Code::NotFound, format!("there is nothing at `{}`", short_path(request.path()))))
 }
