@@ -81,4 +81,6 @@ case "$console" in /*) ;; *) console="$PWD/$console" ;; esac
 export IMAGEGATE_TEST_CONSOLE_MODULES="$console/node_modules"
 
 # --- the suite --------------------------------------------------------------------------------------------------------
+# Most tests wait longer than they compute.
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 3 / 2))}"
 cargo test --locked "$@"
