@@ -1,10 +1,11 @@
 //! A PostgreSQL server of a test's own, to be stopped, paused and started again.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
+
+use crate::support::free_port;
 
 /// A server on a port of its own; stopped and removed when dropped.
 pub struct PrivatePostgres {
@@ -27,6 +28,10 @@ pub fn is_root() -> bool {
 
 /// As the user `postgres` where we are root: PostgreSQL refuses to run as root.
 fn run(name: &str, arguments: &[&str], settings: &[(&'static str, String)]) {
+    assert!(succeeds(name, arguments, settings), "{name} {arguments:?} failed");
+}
+
+fn succeeds(name: &str, arguments: &[&str], settings: &[(&'static str, String)]) -> bool {
     let program = program(name);
     let mut command = if is_root() {
         let mut command = Command::new("runuser");
@@ -42,7 +47,7 @@ fn run(name: &str, arguments: &[&str], settings: &[(&'static str, String)]) {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    assert!(status.status().unwrap().success(), "{name} {arguments:?} failed");
+    status.status().unwrap().success()
 }
 
 impl PrivatePostgres {
@@ -57,8 +62,7 @@ impl PrivatePostgres {
             let done = Command::new("chown").arg("postgres").arg(folder.path()).status().unwrap();
             assert!(done.success());
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { folder, port, settings: settings.to_vec() }
+        Self { folder, port: free_port(), settings: settings.to_vec() }
     }
 
     /// A standby that streams from this server.
@@ -86,8 +90,15 @@ impl PrivatePostgres {
 
     /// With these variables in its environment.
     pub fn start_with(settings: &[(&'static str, String)]) -> Self {
-        let server = Self::place(settings);
+        let mut server = Self::place(settings);
         run("initdb", &["-D", &server.data(), "-U", "imagegate", "-A", "trust", "-E", "UTF8", "--no-sync"], &[]);
+        // Another test may have taken the port meanwhile.
+        for _ in 0..5 {
+            if server.starts() {
+                return server;
+            }
+            server.port = free_port();
+        }
         server.start_again();
         server
     }
@@ -102,13 +113,18 @@ impl PrivatePostgres {
     }
 
     pub fn start_again(&self) {
+        let has_started = (0..10).any(|_| self.starts());
+        assert!(has_started, "{}", std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default());
+    }
+
+    fn starts(&self) -> bool {
         let options = format!(
             "-c listen_addresses=127.0.0.1 -p {} -k {} -c max_connections=200",
             self.port,
             self.folder.path().display()
         );
         let log = self.folder.path().join("log").display().to_string();
-        run("pg_ctl", &["-D", &self.data(), "-w", "-l", &log, "-o", &options, "start"], &self.settings);
+        succeeds("pg_ctl", &["-D", &self.data(), "-w", "-l", &log, "-o", &options, "start"], &self.settings)
     }
 
     /// As a crash would: nobody is asked to finish.
