@@ -212,9 +212,6 @@ impl Accounts {
                 return Err(AccountsError::Invalid("a project key makes images for its own project only".to_owned()));
             }
             check_permissions(key.kind, change.scopes, change.role)?;
-            if change.role.is_some() && key.kind == KeyKind::Project {
-                return Err(AccountsError::Invalid("a project key has scopes, and no role".to_owned()));
-            }
             key.scopes = change.scopes.unwrap_or(key.scopes);
             key.role = change.role.unwrap_or(key.role);
             if let Some(project) = change.generates_for {
@@ -451,10 +448,10 @@ impl Accounts {
             change(&mut record)?;
             let now = self.inner.clock.now();
             let others: Vec<&KeyRecord> = records.filter(|other| other.id != id).collect();
-            let last_goes = |is_owner: &dyn Fn(&KeyRecord) -> bool| {
-                is_owner(before) && !is_owner(&record) && !others.iter().any(|other| is_owner(other))
+            let last_goes = |is_owner: fn(&KeyRecord, Timestamp) -> bool| {
+                is_owner(before, now) && !is_owner(&record, now) && !others.iter().any(|other| is_owner(other, now))
             };
-            if last_goes(&|key| is_owner(key, now)) || last_goes(&is_lasting_owner) {
+            if last_goes(is_owner) || last_goes(is_lasting_owner) {
                 return Err(AccountsError::LastOwner);
             }
             transaction.update_key(&record).await?;
@@ -476,12 +473,8 @@ fn is_owner(key: &KeyRecord, now: Timestamp) -> bool {
 
 /// Whether a key may make admin keys for good: one that ends by itself, or may be used from some addresses only, can leave
 /// nobody who may.
-fn is_lasting_owner(key: &KeyRecord) -> bool {
-    key.kind == KeyKind::Admin
-        && key.role == Role::Owner
-        && key.revoked_at.is_none()
-        && key.expires_at.is_none()
-        && key.allowed_addresses.is_none()
+fn is_lasting_owner(key: &KeyRecord, now: Timestamp) -> bool {
+    is_owner(key, now) && key.expires_at.is_none() && key.allowed_addresses.is_none()
 }
 
 const fn key_kind(caller: CallerKind) -> KeyKind {
@@ -524,9 +517,7 @@ pub(super) fn check_permissions(
         KeyKind::Admin if scopes.is_some_and(|scopes| scopes != Scopes::ALL) => {
             invalid("an admin key has a role, and no scopes")
         }
-        KeyKind::Project if role.is_some_and(|role| role != Role::Owner) => {
-            invalid("a project key has scopes, and no role")
-        }
+        KeyKind::Project if role.is_some() => invalid("a project key has scopes, and no role"),
         KeyKind::Project if scopes == Some(Scopes::NONE) => invalid("a key has at least one scope"),
         _ => Ok(()),
     }

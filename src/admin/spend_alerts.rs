@@ -37,7 +37,7 @@ pub struct SpendAlertView {
     notification_channel: NotificationChannel,
 }
 
-/// How somebody is told.
+/// How an alert is delivered.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = NotificationChannelType)]

@@ -441,17 +441,17 @@ async fn answer_finished(
     Ok(response.content_type(ContentType::json()).body(body))
 }
 
-/// `x-imagegate-ignored` and `x-imagegate-adapted`, with characters that a header cannot carry replaced.
+/// `x-imagegate-ignored` and `x-imagegate-adapted`, where there is something to name.
 pub(super) fn put_ignored(response: &mut HttpResponseBuilder, order: &Order) {
-    let adapted = order.adapted.iter().map(|adaptation| adaptation.field.as_str()).collect();
-    let ignored = order.ignored.iter().map(String::as_str).collect();
-    for (header, fields) in [("x-imagegate-ignored", ignored), ("x-imagegate-adapted", adapted)] {
-        let fields: Vec<&str> = fields;
-        if fields.is_empty() {
-            continue;
-        }
-        let plain = |c: char| if c.is_ascii_graphic() && c != ',' { c } else { '?' };
-        let names = fields.iter().take(50).map(|name| name.chars().take(100).map(plain).collect());
-        response.insert_header((header, names.collect::<Vec<String>>().join(", ")));
+    put_names(response, "x-imagegate-ignored", order.ignored.iter().map(String::as_str));
+    put_names(response, "x-imagegate-adapted", order.adapted.iter().map(|adaptation| adaptation.field.as_str()));
+}
+
+/// A header of names, with characters that it cannot carry replaced; none without names.
+fn put_names<'n>(response: &mut HttpResponseBuilder, header: &'static str, names: impl Iterator<Item = &'n str>) {
+    let plain = |c: char| if c.is_ascii_graphic() && c != ',' { c } else { '?' };
+    let names: Vec<String> = names.take(50).map(|name| name.chars().take(100).map(plain).collect()).collect();
+    if !names.is_empty() {
+        response.insert_header((header, names.join(", ")));
     }
 }

@@ -130,6 +130,11 @@ pub struct Parameter {
 }
 
 impl Parameter {
+    /// Our name for it, and other clients'.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&*self.name).chain(self.accepts.iter().map(String::as_str))
+    }
+
     /// Whether its text must have something to read: it is a prompt without which there is no image.
     pub(super) fn is_never_blank(&self) -> bool {
         let is_free = matches!(&self.kind, Kind::Text(rule) if rule.pattern.is_none() && rule.format.is_none());

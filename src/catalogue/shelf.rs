@@ -11,7 +11,7 @@ use super::built_in::BUILT_IN;
 use super::error::CatalogueError;
 use super::file::check_file;
 use super::json::Json;
-use super::model::{Model, Status};
+use super::model::{Model, Parameter, Status};
 use super::nearest::nearest;
 use super::order::Order;
 use super::problem::Rejection;
@@ -94,10 +94,7 @@ impl Catalogue {
         let models: Vec<Arc<Model>> = models.into_iter().map(|(model, _)| model).collect();
         check_fallbacks(&models, &places)?;
         let fields = models.iter().filter(|model| model.is_offered()).flat_map(|model| &model.parameters);
-        let names = fields.flat_map(|field| {
-            std::iter::once(&*field.name).chain(field.accepts.iter().map(String::as_str)).map(Box::from)
-        });
-        let fields = names.collect();
+        let fields = fields.flat_map(Parameter::names).map(Box::from).collect();
         Ok(Self { models, places, fields, version: hex::encode(version.finalize()) })
     }
 

@@ -94,7 +94,6 @@ impl Gateway {
             submitted = provider.submit(&prepared, job.project_id, attempt, start_within).instrument(step) => submitted,
             stored = self.called_before_its_answer(job, attempt.number, provider.calls_back()) => {
                 info!(generation = %job.id, provider_request_id = stored.provider_request_id, "the provider has called before it answered the submit");
-                job.was_accepted(stored.n);
                 job.was_stored(stored.n);
                 return self.follow(job, provider, ticket_of(stored)).await;
             }
@@ -170,7 +169,6 @@ impl Gateway {
                 Ok(Some(record)) => match record.attempt.filter(|attempt| attempt.n >= number) {
                     Some(stored) => {
                         info!(generation = %job.id, provider_request_id = stored.provider_request_id, "the provider's id is known now: it took the request");
-                        job.was_accepted(stored.n);
                         job.was_stored(stored.n);
                         return self.follow(job, provider, ticket_of(stored)).await;
                     }

@@ -249,8 +249,9 @@ impl Job {
         self.attempt.fetch_max(attempt, Ordering::SeqCst);
     }
 
-    /// Notes that the provider's id of an attempt is in the database.
+    /// Notes that the provider's id of an attempt is in the database: it has been accepted.
     pub(super) fn was_stored(&self, attempt: u32) {
+        self.was_accepted(attempt);
         self.stored_attempt.fetch_max(attempt, Ordering::SeqCst);
     }
 

@@ -189,7 +189,6 @@ impl Gateway {
     async fn follow_stored(&self, job: &Arc<Job>, open: &GenerationRecord) -> (Terms, Outcome) {
         let outcome = match (self.providers.get(&open.provider), open.attempt.clone()) {
             (Some(provider), Some(submitted)) => {
-                job.was_accepted(submitted.n);
                 job.was_stored(submitted.n);
                 self.follow(job, provider, ticket_of(submitted)).await
             }

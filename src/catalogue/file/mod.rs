@@ -166,7 +166,7 @@ fn index(forms: &[Spanned<ParameterForm>], parameters: &[Parameter]) -> Result<I
         index.fields.insert(name.into(), Field::Switch(switch));
     }
     for (place, (parameter, form)) in parameters.iter().zip(forms).enumerate() {
-        for name in std::iter::once(&*parameter.name).chain(parameter.accepts.iter().map(String::as_str)) {
+        for name in parameter.names() {
             let earlier = index.fields.insert(name.into(), Field::Parameter(place));
             // A model's own `background` (a colour) is told from ours (yes or no) by its type.
             if earlier.is_some_and(|earlier| earlier != Field::Switch(Switch::Background)) {

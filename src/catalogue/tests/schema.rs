@@ -27,7 +27,7 @@ fn subject(model: &'static Model) -> Subject {
     let mut values: BTreeMap<&str, Vec<Json>> = BTreeMap::new();
     for parameter in &model.parameters {
         let tried: Vec<Json> = probes(&parameter.kind).into_iter().map(value).filter(is_short).collect();
-        for name in std::iter::once(&*parameter.name).chain(parameter.accepts.iter().map(String::as_str)) {
+        for name in parameter.names() {
             values.insert(name, tried.clone());
         }
     }

@@ -191,7 +191,7 @@ impl<'j> Reading<'j> {
             _ if words::changes_nothing(self.model, self.catalogue, &name, meaning, json) => {
                 findings.unknown(key, std::iter::empty());
             }
-            _ => words::refuse(self.model, self.catalogue, key, meaning, findings),
+            _ => words::refuse(self.model, self.catalogue, key, &name, meaning, findings),
         }
     }
 

@@ -63,14 +63,19 @@ fn size_in_limits(custom: &CustomSize, size: Size, findings: &mut Findings<'_>) 
     fits && fits_altogether(custom, size, findings)
 }
 
+/// The limit of the pixels altogether that this many break, if any.
+fn broken_total(custom: &CustomSize, pixels: u64) -> Option<(Code, u64)> {
+    match (custom.minimum_pixels, custom.maximum_pixels) {
+        (Some(least), _) if pixels < least => Some((Code::TooSmall, least)),
+        (_, Some(most)) if pixels > most => Some((Code::TooBig, most)),
+        _ => None,
+    }
+}
+
 /// Checks the pixels altogether, once each side is in its limits.
 fn fits_altogether(custom: &CustomSize, size: Size, findings: &mut Findings<'_>) -> bool {
     let pixels = size.pixels();
-    let (code, limit) = match (custom.minimum_pixels, custom.maximum_pixels) {
-        (Some(least), _) if pixels < least => (Code::TooSmall, least),
-        (_, Some(most)) if pixels > most => (Code::TooBig, most),
-        _ => return true,
-    };
+    let Some((code, limit)) = broken_total(custom, pixels) else { return true };
     let bound = if code == Code::TooSmall { "at least" } else { "at most" };
     let message = format!("{} must have {bound} {limit} pixels altogether, and {size} has {pixels}", findings.here());
     findings.note_with(code, message, |problem| {
@@ -320,10 +325,8 @@ fn sizes_of_ratio(custom: &CustomSize, across: u32, down: u32) -> impl Iterator<
     let (across, down) = (across / divisor, down / divisor);
     let most = custom.maximum / across.max(down);
     let fits = |size: &Size| {
-        let pixels = size.pixels();
         [size.width, size.height].iter().all(|side| broken_limit(custom, i128::from(*side)).is_none())
-            && custom.minimum_pixels.is_none_or(|least| pixels >= least)
-            && custom.maximum_pixels.is_none_or(|most| pixels <= most)
+            && broken_total(custom, size.pixels()).is_none()
     };
     (1..=most).map(move |times| Size { width: across * times, height: down * times }).filter(fits)
 }

@@ -125,14 +125,11 @@ pub(super) fn parameter_meaning(model: &Model, meaning: Meaning) -> Option<usize
             [only] => Some(*only),
             _ => None,
         },
-        _ => {
-            model.parameters.iter().position(|parameter| names(parameter).any(|name| meaning_of(name) == Some(meaning)))
-        }
+        _ => model
+            .parameters
+            .iter()
+            .position(|parameter| parameter.names().any(|name| meaning_of(name) == Some(meaning))),
     }
-}
-
-fn names(parameter: &Parameter) -> impl Iterator<Item = &str> {
-    std::iter::once(&*parameter.name).chain(parameter.accepts.iter().map(String::as_str))
 }
 
 /// Values of OpenAI's `style`, `quality` and `background` that its clients send to every model. Where a model has no such
@@ -182,7 +179,7 @@ fn parameters_named<'c>(
     let models = catalogue.into_iter().flat_map(Catalogue::models).filter(|model| model.is_offered());
     models.flat_map(move |model| {
         let parameters = model.parameters.iter();
-        parameters.filter(move |parameter| names(parameter).any(|known| known == name)).map(|one| (&**model, one))
+        parameters.filter(move |parameter| parameter.names().any(|known| known == name)).map(|one| (&**model, one))
     })
 }
 
@@ -208,10 +205,10 @@ pub(super) fn refuse<'j>(
     model: &Model,
     catalogue: Option<&Catalogue>,
     key: &'j str,
+    name: &str,
     meaning: Option<Meaning>,
     findings: &mut Findings<'j>,
 ) {
-    let name = snake_case(key);
     let way_out = match meaning {
         Some(Meaning::Images) if model.index.images.len() > 1 => {
             let fields = model.index.images.iter().filter_map(|place| model.parameters.get(*place));
@@ -223,7 +220,7 @@ pub(super) fn refuse<'j>(
             None => "it takes no input images; choose a model that does, or leave them out".to_owned(),
         },
         _ => {
-            let takers = parameters_named(catalogue, &name).map(|(model, _)| format!("`{}`", model.id));
+            let takers = parameters_named(catalogue, name).map(|(model, _)| format!("`{}`", model.id));
             match takers.take(3).collect::<Vec<_>>().as_slice() {
                 [] => "leave it out".to_owned(),
                 takers => format!("leave it out, or choose a model that takes it, such as {}", takers.join(", ")),
