@@ -46,28 +46,46 @@ if ! cmp -s tests/console/package-lock.json "$console/package-lock.json" || [ ! 
   (cd "$console" && npm ci --no-audit --no-fund --loglevel=error)
 fi
 
+# --- newer PostgreSQL servers than Debian's -------------------------------------------------------------------------------
+newer="${CARGO_TARGET_DIR:-target}/test-postgres"
+if ! cmp -s tests/postgres/package-lock.json "$newer/installed.json"; then
+  mkdir -p "$newer"
+  cp tests/postgres/package.json tests/postgres/package-lock.json "$newer/"
+  (cd "$newer" && npm ci --no-audit --no-fund --loglevel=error)
+  cp tests/postgres/package-lock.json "$newer/installed.json"
+fi
+
 # --- a private PostgreSQL ---------------------------------------------------------------------------------------------
 pg_user=postgres
 run_pg() { if [ "$(id -u)" = 0 ]; then runuser -u "$pg_user" -- "$@"; else "$@"; fi; }
 [ "$(id -u)" = 0 ] || pg_user=$(id -un)
-stop_all() {
-  if [ -f "$work/pg/data/postmaster.pid" ]; then
-    run_pg "$pg_bin/pg_ctl" -D "$work/pg/data" -m immediate -w stop >/dev/null 2>&1 || true
+# Its programs' folder and a name; it listens on 127.0.0.1 at the port $port.
+start_pg() {
+  local bin=$1 folder=$work/$2
+  install -d -m 700 "$folder"
+  [ "$(id -u)" != 0 ] || chown "$pg_user" "$folder"
+  port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  (
+    cd "$folder"
+    run_pg "$bin/initdb" -D "$folder/data" -U imagegate -A trust -E UTF8 --locale=C.UTF-8 --no-sync >/dev/null
+    run_pg "$bin/pg_ctl" -D "$folder/data" -w -l "$folder/log" -o \
+      "-c listen_addresses=127.0.0.1 -p $port -k $folder -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=400" \
+      start >/dev/null
+  ) || { cat "$folder/log" >&2 2>/dev/null || true; fail "PostgreSQL did not start"; }
+}
+stop_pg() {
+  if [ -f "$work/$2/data/postmaster.pid" ]; then
+    run_pg "$1/pg_ctl" -D "$work/$2/data" -m immediate -w stop >/dev/null 2>&1 || true
   fi
+}
+stop_all() {
+  stop_pg "$pg_bin" pg
+  for major in 16 17 18; do stop_pg "$work/programs-$major/bin" "pg-$major"; done
   rm -rf "$work"
 }
 trap stop_all EXIT
 chmod 755 "$work"
-install -d -m 700 "$work/pg"
-[ "$(id -u)" != 0 ] || chown "$pg_user" "$work/pg"
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-(
-  cd "$work/pg"
-  run_pg "$pg_bin/initdb" -D "$work/pg/data" -U imagegate -A trust -E UTF8 --locale=C.UTF-8 --no-sync >/dev/null
-  run_pg "$pg_bin/pg_ctl" -D "$work/pg/data" -w -l "$work/pg/log" -o \
-    "-c listen_addresses=127.0.0.1 -p $port -k $work/pg -c fsync=off -c synchronous_commit=off -c full_page_writes=off -c max_connections=400" \
-    start >/dev/null
-) || { cat "$work/pg/log" >&2 2>/dev/null || true; fail "PostgreSQL did not start"; }
+start_pg "$pg_bin" pg
 
 export IMAGEGATE_TEST_POSTGRES="postgres://imagegate@127.0.0.1:$port/postgres"
 export IMAGEGATE_TEST_PYTHON="$PWD/$venv/bin/python"
@@ -84,3 +102,19 @@ export IMAGEGATE_TEST_CONSOLE_MODULES="$console/node_modules"
 # Most tests wait longer than they compute.
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-$(($(nproc) * 3 / 2))}"
 cargo test --locked "$@"
+
+# The main path on newer servers too, where everything is asked for.
+if [ "$#" = 0 ]; then
+  for major in 16 17 18; do
+    case "$(uname -m)" in aarch64) found="$newer/node_modules/postgres-$major-arm64" ;; *) found="$newer/node_modules/postgres-$major-x64" ;; esac
+    [ -x "$found/native/bin/postgres" ] || fail "there is no PostgreSQL $major for $(uname -m) in $found"
+    # Where its own user can read it.
+    cp -r "$found/native" "$work/programs-$major"
+    chmod -R a+rX "$work/programs-$major"
+    start_pg "$work/programs-$major/bin" "pg-$major"
+    echo "== the main path on PostgreSQL $major"
+    IMAGEGATE_TEST_POSTGRES="postgres://imagegate@127.0.0.1:$port/postgres" \
+      cargo test --locked --test api -- images::postgres admin::postgres spending::postgres recovery::postgres replicas::
+    stop_pg "$work/programs-$major/bin" "pg-$major"
+  done
+fi

@@ -118,6 +118,9 @@ pub struct HttpSettings {
     pub public_url: Option<String>,
     /// `IMAGEGATE_BODY_LIMIT` in bytes: larger requests get 413.
     pub body_limit: usize,
+    /// `IMAGEGATE_MEMORY_LIMIT` in bytes: what the process may take, of which half is for bodies and images under way; unset,
+    /// from what the machine or the container has.
+    pub memory_limit: Option<usize>,
     /// `IMAGEGATE_BODY_TIMEOUT`: longest time that a request's body may take to arrive; slower ones get 408.
     pub body_timeout: Duration,
     /// `IMAGEGATE_CORS_ORIGINS`: who may call from a browser; `None` is everybody.
@@ -254,6 +257,7 @@ const NAMES: &[&str] = &[
     "IMAGEGATE_DEFAULT_REQUESTS_PER_MINUTE",
     "IMAGEGATE_DEFAULT_IMAGES_PER_MINUTE",
     "IMAGEGATE_BODY_LIMIT",
+    "IMAGEGATE_MEMORY_LIMIT",
     "IMAGEGATE_BODY_TIMEOUT",
     "IMAGEGATE_CORS_ORIGINS",
     "IMAGEGATE_STORAGE",
@@ -301,6 +305,8 @@ impl Config {
         if !matches!(success_status, 200 | 201) {
             return Err(bad("IMAGEGATE_SUCCESS_STATUS", &success_status.to_string(), "200 or 201"));
         }
+        let body_limit = read.size("IMAGEGATE_BODY_LIMIT", 32 * 1024 * 1024)?;
+        let memory_limit = read.memory_limit(body_limit)?;
         let markup = read.parse("IMAGEGATE_MARKUP", Fixed::ONE, "a decimal string such as `1.3`, at least 0")?;
         if markup < Fixed::ZERO {
             return Err(bad("IMAGEGATE_MARKUP", &markup.to_string(), "a decimal string such as `1.3`, at least 0"));
@@ -321,7 +327,8 @@ impl Config {
                     Some(_) => Some(read.base_url("IMAGEGATE_PUBLIC_URL", "")?),
                     None => None,
                 },
-                body_limit: read.size("IMAGEGATE_BODY_LIMIT", 32 * 1024 * 1024)?,
+                body_limit,
+                memory_limit,
                 body_timeout: read.positive_duration("IMAGEGATE_BODY_TIMEOUT", Duration::from_mins(1))?,
                 cors_origins: read.origins("IMAGEGATE_CORS_ORIGINS")?,
                 webhook_allow_private: read.switch("IMAGEGATE_WEBHOOK_ALLOW_PRIVATE")?,

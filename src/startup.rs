@@ -30,6 +30,7 @@ use crate::webhooks::Webhooks;
 use crate::{api, sandbox};
 
 mod listen;
+mod memory;
 mod server;
 mod tls;
 
@@ -275,7 +276,8 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     if sandbox.is_some() {
         media_hosts.push("127.0.0.1".to_owned());
     }
-    let media = Media::new(media_hosts)?;
+    let memory = memory::budget(&config.http);
+    let media = Media::new(media_hosts, memory.clone())?;
     let files = config.storage.as_ref().map(open_storage).transpose()?;
     let eraser = Eraser::new(accounts.clone(), files.as_ref().map(|files| files.storage.clone()));
     eraser.watch(&tracker, &jobs);
@@ -312,7 +314,12 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     });
     webhooks.start(Arc::new(api::Letters(services.clone().into_inner())), &tracker, &jobs);
     let closing = CancellationToken::new();
-    let edge = Edge { trusted: config.http.trusted_proxies.clone().into(), body_time: config.http.body_timeout };
+    let edge = Edge {
+        trusted: config.http.trusted_proxies.clone().into(),
+        body_time: config.http.body_timeout,
+        body_limit: config.http.body_limit,
+        memory,
+    };
     let tools = web::Data::new(FrameTools { clock, ids, meters, stopping: stopping.clone(), edge });
     let reloader = Reloader { sales: config.sales, services: services.clone().into_inner() };
     let (address, servers) = listen(&config.http, sockets, &services, &tools, &closing)?;

@@ -139,10 +139,12 @@ pub async fn list_margins(
 ) -> Result<HttpResponse, Problem> {
     let pairs = query(&request, &["start_time", "end_time"])?;
     let from = time_filter(&pairs, "start_time")?.ok_or_else(|| invalid_field("start_time", "is required"))?;
-    let before = end_time(&pairs, from, BucketWidth::Day, services.clock.now())?;
+    let now = services.clock.now();
+    // Nothing is charged later than today, and each day that is asked for costs a look.
+    let before = end_time(&pairs, from, BucketWidth::Day, now)?.min(BucketWidth::Day.end_of(now));
     let mut models = std::collections::BTreeMap::<String, (u64, u64, u64, Money, Money)>::new();
-    let mut page = None;
-    loop {
+    let mut next = (from < before).then_some(None);
+    while let Some(page) = next {
         let usage_query = UsageQuery {
             from,
             before,
@@ -161,10 +163,7 @@ pub async fn list_margins(
             sums.3 = [sums.3, row.price].into_iter().sum();
             sums.4 = [sums.4, row.cost].into_iter().sum();
         }
-        match answer.next {
-            Some(next) => page = Some(next),
-            None => break,
-        }
+        next = answer.next.map(Some);
     }
     let view =
         |(model, (requests, failures, images, price, cost)): (String, (u64, u64, u64, Money, Money))| MarginView {

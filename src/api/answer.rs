@@ -9,6 +9,7 @@ use serde_json::{Map, Number, Value};
 use utoipa::ToSchema;
 
 use super::Services;
+use super::embedded::Embedded;
 use super::places::{Embedding, embed, project_of_request, public, public_base};
 use crate::catalogue::{Adaptation, Order, ResponseFormat, Switches};
 use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId, Timestamp};
@@ -54,14 +55,7 @@ pub struct ImageView {
     pub embedding_error: Option<String>,
 }
 
-impl ImageView {
-    /// About how many bytes it takes as JSON, rather more than less.
-    fn written(&self) -> usize {
-        256 + self.url.len() + self.b64_json.as_ref().map_or(0, String::len)
-    }
-}
-
-/// Images that an answer has in two places and memory once: one may have megabytes.
+/// Images that an answer has in two places and memory once.
 #[derive(Debug, Clone)]
 pub struct SharedImages(Arc<[ImageView]>);
 
@@ -146,14 +140,6 @@ impl ImageAnswer {
     #[must_use]
     pub fn images(&self) -> &[ImageView] {
         &self.produced.images.0
-    }
-
-    /// Its JSON, written once into memory that is large enough from the beginning: it may hold megabytes.
-    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let images: usize = self.images().iter().map(ImageView::written).sum();
-        let mut text = Vec::with_capacity(1_024 + 2 * images);
-        serde_json::to_writer(&mut text, self)?;
-        Ok(text)
     }
 
     /// All but the images: model, seed, timings, safety and cost.
@@ -427,7 +413,8 @@ impl GenerationView {
     }
 }
 
-/// The body of a finished generation, with what `response_format` and `sync_mode` ask for.
+/// The body of a finished generation, with what `response_format` and `sync_mode` ask for: marks, and the images to be written
+/// in their place.
 pub async fn image_answer(
     services: &Services,
     request: &HttpRequest,
@@ -435,14 +422,14 @@ pub async fn image_answer(
     delivery: &Delivery,
     switches: &Switches,
     order: &Order,
-) -> Result<ImageAnswer, Problem> {
+) -> Result<(ImageAnswer, Embedded), Problem> {
     let base = public_base(services, request);
     let mut images = image_views(&delivery.images, |url| public(services, &base, url));
     let how =
         Embedding { as_base64: switches.response_format == ResponseFormat::B64Json, as_data_uris: switches.sync_mode };
     let deadline = services.gateway.deadline_of(&order.model, finished.created_at);
-    embed(services, project_of_request(request), deadline, delivery, &mut images, how).await;
-    Ok(ImageAnswer::of(finished, images, delivery, order))
+    let embedded = embed(services, project_of_request(request), deadline, delivery, &mut images, how).await;
+    Ok((ImageAnswer::of(finished, images, delivery, order), embedded))
 }
 
 /// The headers that tell what a generation cost and which it is, ours and AIML's.

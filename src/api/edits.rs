@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use super::Services;
 use super::access::{ProjectCaller, scope};
 use super::answer::ImageAnswer;
+use super::bodies::{admit, is_large};
 use super::errors::entry;
 use super::forms::{expect_form, read_parts};
 use super::images::{Asked, accept, make_images};
@@ -105,6 +106,9 @@ pub async fn create_image_edit(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     expect_form(&request, "with image links, send JSON to /v1/images/generations")?;
+    if is_large(&request) {
+        admit(&request, &caller).await?;
+    }
     let form = Form::read(Multipart::new(request.headers(), payload), services.http.body_limit).await?;
     let catalogue = services.gateway.catalogue();
     let model = form.text("model").and_then(|id| catalogue.model(id));

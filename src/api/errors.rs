@@ -28,6 +28,7 @@ impl From<JsonError> for Problem {
 impl From<GenerateError> for Problem {
     fn from(fault: GenerateError) -> Self {
         match fault {
+            GenerateError::NotJson(fault) => fault.into(),
             GenerateError::Rejected(rejection) => rejection.into(),
             GenerateError::FallbackRejected { model, rejection } => fallback_problem(&model, rejection),
             GenerateError::Price(PriceError::Unpriced) => {

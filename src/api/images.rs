@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use super::access::{ProjectCaller, scope};
 use super::answer::{ImageAnswer, image_answer, put_cost_headers};
+use super::bodies::{ImageBody, LARGE_BODY};
 use super::errors::{failure_problem, invalid_field, overdue_problem, reserve_problem};
 use super::input::expect_json;
 use super::permission::permit;
@@ -24,7 +25,7 @@ use crate::accounts::{Caller, CallerKind};
 use crate::catalogue::{self, Json, Order, Strictness, Switches};
 use crate::domain::{GenerationId, ProjectId, Scope};
 use crate::gateway::{Accepted, ClientNews, Finished, FinishedError, Gateway, Job, Progress, Request, read_finished};
-use crate::http::{Code, Problem, ProblemBody, RequestContext};
+use crate::http::{BodyMemory, Code, Problem, ProblemBody, RequestContext};
 use crate::ledger::{FinalState, ReserveError};
 use crate::meters::Served;
 use crate::webhooks::WebhookForm;
@@ -93,12 +94,11 @@ pub async fn create_image_generation(
     caller: ProjectCaller<scope::Generate>,
     request: HttpRequest,
     context: web::ReqData<RequestContext>,
-    body: web::Bytes,
+    body: ImageBody,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     expect_json(&request)?;
-    let accepted = accept(&request, &caller, &wish_of(&body)?, &services).await?;
-    drop(body);
+    let accepted = accept_body(&request, &caller, body.0, &services).await?;
     make_images(
         Asked {
             request,
@@ -154,16 +154,17 @@ pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<Http
         may_resend: resent.is_some(),
         webhook,
     };
+    let (has_key, may_resend) = (ask.idempotency.is_some(), ask.may_resend);
     if resent.is_some_and(|count| count > 0)
         && let Some(answer) = Box::pin(answer_resent(&services, &request, &caller, &accepted)).await
     {
         return answer;
     }
-    let job = services.gateway.generate(&accepted, &ask)?;
+    let job = services.gateway.generate(&accepted, ask, BodyMemory::of(&request))?;
     if in_background {
         return Box::pin(answer_async(&services, &request, &job)).await;
     }
-    let waiting = Waiting::of(&services, job.id, ask.idempotency.is_none(), ask.may_resend);
+    let waiting = Waiting::of(&services, job.id, !has_key, may_resend);
     if accepted.order.switches.stream {
         return Box::pin(stream_events(services, request, accepted, job, waiting, events)).await;
     }
@@ -205,9 +206,20 @@ async fn answer_resent(
     Some(answer)
 }
 
-/// The wish of a body. `LiteLLM` sends what it does not know in a field `extra_body`, as it was given to it.
-pub(super) fn wish_of(body: &[u8]) -> Result<Json<'_>, Problem> {
-    Ok(catalogue::parse(body)?.lifting("extra_body"))
+/// As [`accept`], for the JSON of a body.
+pub(super) async fn accept_body(
+    request: &HttpRequest,
+    caller: &Caller,
+    body: web::Bytes,
+    services: &Services,
+) -> Result<Accepted, Problem> {
+    if body.len() < LARGE_BODY {
+        return accept(request, caller, &catalogue::parse_request(&body)?, services).await;
+    }
+    let strictness = strictness(request.headers())?;
+    let mut accepted = services.gateway.accept_large(project_of(caller)?, body, strictness).await?;
+    permit(caller, &mut accepted)?;
+    Ok(accepted)
 }
 
 /// Checks a wish against the catalogue and the caller's permissions, and prices it.
@@ -271,7 +283,7 @@ pub(super) fn idempotency_key_of(caller: &Caller, headers: &HeaderMap) -> Result
 }
 
 /// `x-stainless-retry-count`: how often OpenAI's SDK has sent this before. Its clients send again what got no answer.
-fn resent(headers: &HeaderMap) -> Option<u32> {
+pub(super) fn resent(headers: &HeaderMap) -> Option<u32> {
     headers.get("x-stainless-retry-count")?.to_str().ok()?.trim().parse().ok()
 }
 
@@ -425,7 +437,7 @@ async fn answer_finished(
         return Err(if replayed { problem.header("idempotent-replayed", "true") } else { problem });
     };
     let switches: &Switches = &order.switches;
-    let body = image_answer(services, request, finished, delivery, switches, order).await?;
+    let (body, embedded) = image_answer(services, request, finished, delivery, switches, order).await?;
     let status = StatusCode::from_u16(services.http.success_status).unwrap_or(StatusCode::CREATED);
     let mut response = HttpResponseBuilder::new(status);
     put_cost_headers(&mut response, finished.id, finished.price);
@@ -434,11 +446,11 @@ async fn answer_finished(
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }
-    let body = body.to_json().map_err(|fault| {
+    let text = serde_json::to_string(&body).map_err(|fault| {
         error!(generation = %finished.id, %fault, "the answer cannot be written");
         Problem::new(Code::InternalError, "the answer cannot be written")
     })?;
-    Ok(response.content_type(ContentType::json()).body(body))
+    Ok(response.content_type(ContentType::json()).body(embedded.fill(text)))
 }
 
 /// `x-imagegate-ignored` and `x-imagegate-adapted`, where there is something to name.

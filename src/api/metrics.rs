@@ -60,6 +60,11 @@ fn tell_of_the_process(services: &Services, snapshot: &mut Snapshot) {
     );
     let open = services.gateway.open_jobs();
     snapshot.gauge("imagegate_generations_open", "Generations that this process works on", number(open));
+    let memory = services.media.memory();
+    let help = "Memory that bodies and images under way take, of imagegate_memory_budget_bytes";
+    snapshot.gauge("imagegate_memory_used_bytes", help, bytes(memory.used()));
+    let help = "Memory that bodies and images under way may take";
+    snapshot.gauge("imagegate_memory_budget_bytes", help, bytes(memory.limit()));
     let help = "By how much the machine's clock is behind the database's, which is used instead";
     snapshot.gauge("imagegate_clock_behind_seconds", help, services.gateway.clock_skew().seconds());
     let drifts = services.gateway.cost_drifts();
@@ -116,6 +121,11 @@ fn tell_of_the_providers(services: &Services, snapshot: &mut Snapshot) {
 }
 
 /// As Prometheus counts; exact far beyond what there will ever be of anything here.
+#[expect(clippy::cast_precision_loss, reason = "no machine has so much memory")]
+fn bytes(count: u64) -> f64 {
+    count as f64
+}
+
 fn number<T: TryInto<u32>>(count: T) -> f64 {
     count.try_into().map_or(f64::INFINITY, f64::from)
 }

@@ -3,17 +3,16 @@
 use std::time::{Duration, Instant};
 
 use actix_web::{HttpMessage as _, HttpRequest};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::answer::ImageView;
+use super::embedded::Embedded;
 use super::{Services, Upstream};
 use crate::domain::{ProjectId, Timestamp};
 use crate::http::LoggedCaller;
-use crate::providers::{Delivery, MediaError};
-use crate::storage::KEPT;
+use crate::providers::{Delivery, MediaError, with_memory};
+use crate::storage::{KEPT, StorageError};
 
 /// The path of one of the stand-in's files, whatever port it had when the file was made.
 fn sandbox_path<'a>(services: &Services, address: &'a str) -> Option<&'a str> {
@@ -39,11 +38,14 @@ pub(super) fn project_of_request(request: &HttpRequest) -> Option<ProjectId> {
     request.extensions().get::<LoggedCaller>().and_then(|caller| caller.project_id)
 }
 
-/// The bytes of a delivered image, wherever it lies, for a project or for an operator.
+/// The bytes of a delivered image, wherever it lies, for a project or for an operator. They take their memory from the budget.
 pub async fn fetch(services: &Services, project: Option<ProjectId>, address: &str) -> Result<Bytes, MediaError> {
     match (address.strip_prefix(KEPT), &services.files) {
         (Some(name), Some(files)) => {
-            files.storage.read(name).await.map_err(|fault| MediaError::Unreachable(fault.to_string()))
+            let unreachable = |fault: StorageError| MediaError::Unreachable(fault.to_string());
+            let size = files.storage.size(name).await.map_err(unreachable)?;
+            let memory = services.media.reserve(project, size)?;
+            Ok(with_memory(files.storage.read(name).await.map_err(unreachable)?, memory))
         }
         _ => services.media.fetch(project, &reachable(services, address)).await,
     }
@@ -83,7 +85,8 @@ pub struct Embedding {
     pub as_data_uris: bool,
 }
 
-/// Fetches the images of a delivery, all at once, into their views. Nothing to do where no form of them is wanted.
+/// Fetches the images of a delivery, all at once, into their views. Nothing to do where no form of them is wanted. The views
+/// get marks in place of the images; the answer is written by the [`Embedded`] that is returned.
 ///
 /// A fetch that fails is repeated until the generation's deadline. An image that cannot be had keeps its address and says why:
 /// it was made and charged, so an error would have the client pay again.
@@ -94,15 +97,16 @@ pub async fn embed(
     delivery: &Delivery,
     images: &mut [ImageView],
     how: Embedding,
-) {
+) -> Embedded {
+    let mut embedded = Embedded::default();
     if !how.as_base64 && !how.as_data_uris {
-        return;
+        return embedded;
     }
     let patience = deadline.since(services.clock.now()).clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE);
     let fetches = delivery.images.iter().map(|image| fetch_patiently(services, project, &image.url, patience));
     for (image, file) in images.iter_mut().zip(join_all(fetches).await) {
-        let encoded = match file {
-            Ok(file) => STANDARD.encode(&file),
+        let mark = match file {
+            Ok(file) => embedded.add(services.ids.uuid(), file),
             Err(fault) => {
                 image.embedding_error = Some(fault.to_string());
                 continue;
@@ -110,10 +114,11 @@ pub async fn embed(
         };
         if how.as_data_uris {
             let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
-            image.url = format!("data:{kind};base64,{encoded}");
+            image.url = format!("data:{kind};base64,{mark}");
         }
-        image.b64_json = how.as_base64.then_some(encoded);
+        image.b64_json = how.as_base64.then_some(mark);
     }
+    embedded
 }
 
 /// Fetches an image, again and again where that may help.
@@ -131,7 +136,8 @@ async fn fetch_patiently(
             Ok(Err(fault)) => fault,
             Err(_) => MediaError::Unreachable("no answer in time".to_owned()),
         };
-        let may_help = matches!(fault, MediaError::Unreachable(_) | MediaError::NoImage(_));
+        let may_help =
+            matches!(fault, MediaError::Unreachable(_) | MediaError::NoImage(_) | MediaError::OutOfMemory(_));
         if !may_help || begin.elapsed() + pause >= patience {
             tracing::warn!(%fault, "a delivered image cannot be fetched; it is not embedded in the answer");
             return Err(fault);

@@ -7,11 +7,12 @@ use utoipa::ToSchema;
 
 use super::Services;
 use super::access::{ProjectCaller, scope};
-use super::images::{ImageRequest, accept, project_of, put_ignored, wish_of};
+use super::images::{ImageRequest, accept_body, project_of, put_ignored};
 use super::input::expect_json;
 use crate::catalogue::Adaptation;
 use crate::gateway::Accepted;
-use crate::http::{Problem, ProblemBody};
+use crate::http::{Problem, ProblemBody, short_path};
+use crate::providers::fal::UPLOADED_ABOVE;
 
 /// Ask for the price
 ///
@@ -42,13 +43,16 @@ pub async fn quote_image_generation(
 ) -> Result<HttpResponse, Problem> {
     project_of(&caller)?;
     expect_json(&request)?;
-    let Accepted { order, fallbacks, quote } = accept(&request, &caller, &wish_of(&body)?, &services).await?;
+    let Accepted { order, fallbacks, quote } = accept_body(&request, &caller, body, &services).await?;
     let prepared = services.gateway.prepare(&order)?;
     let view = QuoteView {
         object: "image.generation.quote",
         model: order.model.id.clone(),
-        parameters: order.normalized(),
-        provider_request: ProviderRequestView { endpoint: prepared.endpoint, body: prepared.body },
+        parameters: without_large_images(order.normalized()),
+        provider_request: ProviderRequestView {
+            endpoint: prepared.endpoint,
+            body: without_large_images(prepared.body),
+        },
         fallbacks: fallbacks.iter().map(|fallback| fallback.model.id.clone()).collect(),
         num_images: order.count(),
         megapixels: quote.megapixels.to_string(),
@@ -62,6 +66,23 @@ pub async fn quote_image_generation(
     Ok(response.json(view))
 }
 
+/// The same with the images that are uploaded first left out: they may have megabytes, and the provider is sent a link.
+fn without_large_images(mut fields: Map<String, Value>) -> Map<String, Value> {
+    fn shorten(value: &mut Value) {
+        match value {
+            Value::String(text) if text.len() > UPLOADED_ABOVE && text.starts_with("data:") => {
+                let head = text.split(',').next().unwrap_or_default();
+                *text = format!("{},left-out", short_path(head));
+            }
+            Value::Array(items) => items.iter_mut().for_each(shorten),
+            Value::Object(fields) => fields.values_mut().for_each(shorten),
+            _ => {}
+        }
+    }
+    fields.values_mut().for_each(shorten);
+    fields
+}
+
 /// What a request would cost at most, and what would be sent for it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Quote)]
@@ -72,7 +93,8 @@ pub struct QuoteView {
     /// The model's id, whatever alias was used.
     #[schema(example = "flux-realism")]
     model: String,
-    /// Every parameter by its one name, defaults explicit.
+    /// Every parameter by its one name, defaults explicit. Of embedded images above 256 KiB, which are uploaded first, only the
+    /// type is shown.
     #[schema(value_type = Object)]
     parameters: Map<String, Value>,
     /// What the provider would be sent.

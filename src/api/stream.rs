@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::Services;
 use super::answer::{ImageAnswer, image_answer};
+use super::embedded::Embedded;
 use super::errors::{failure_problem, overdue_problem};
 use super::fetch;
 use super::images::{Waiting, join, put_ignored, reserved};
@@ -55,8 +54,9 @@ pub(super) async fn stream_events(
     let events = async_stream::stream! {
         if replayed {
             let end = join(&services, id).await;
-            for event in end_events(&services, &request, &accepted, end, prefix).await {
-                yield Ok::<_, Infallible>(event);
+            let (events, embedded) = end_events(&services, &request, &accepted, end, prefix).await;
+            for piece in events.into_iter().flat_map(|event| embedded.fill(event)) {
+                yield Ok::<_, Infallible>(piece);
             }
             return;
         }
@@ -69,8 +69,9 @@ pub(super) async fn stream_events(
         };
         // Whatever it is, the client has seen the end of it.
         waiting.seen();
-        for event in end_events(&services, &request, &accepted, end, prefix).await {
-            yield Ok(event);
+        let (events, embedded) = end_events(&services, &request, &accepted, end, prefix).await;
+        for piece in events.into_iter().flat_map(|event| embedded.fill(event)) {
+            yield Ok(piece);
         }
     };
     Ok(response.streaming(Box::pin(events)))
@@ -95,16 +96,17 @@ fn progress_events(
             match progress {
                 Progress::Queued(position) => {
                     let body = json!({"generation_id": id, "queue_position": position});
-                    yield event(&format!("{prefix}.queued"), body);
+                    yield event(&format!("{prefix}.queued"), body).into();
                 }
                 Progress::Preview(preview) if shown < wanted => {
-                    for event in partial_events(services, project, id, &preview, shown, prefix).await {
-                        yield event;
+                    let (events, embedded) = partial_events(services, project, id, &preview, shown, prefix).await;
+                    for piece in events.into_iter().flat_map(|event| embedded.fill(event)) {
+                        yield piece;
                     }
                     shown += 1;
                 }
                 Progress::Preview(_) => {}
-                Progress::Running => yield event(&format!("{prefix}.in_progress"), json!({"generation_id": id})),
+                Progress::Running => yield event(&format!("{prefix}.in_progress"), json!({"generation_id": id})).into(),
                 Progress::Reserving => {}
                 Progress::Refused(_) | Progress::Overdue | Progress::Finished(_) => return,
             }
@@ -129,9 +131,9 @@ async fn partial_events(
     preview: &Preview,
     shown: u32,
     prefix: &str,
-) -> Vec<web::Bytes> {
+) -> (Vec<String>, Embedded) {
     let created_at = services.clock.now().seconds();
-    let mut events = Vec::new();
+    let (mut events, mut embedded) = (Vec::new(), Embedded::default());
     for (index, image) in preview.delivery.images.iter().enumerate() {
         let file = match fetch(services, Some(project), &image.url).await {
             Ok(file) => file,
@@ -145,7 +147,7 @@ async fn partial_events(
         events.push(event(
             &format!("{prefix}.partial_image"),
             json!({
-                "b64_json": STANDARD.encode(&file),
+                "b64_json": embedded.add(services.ids.uuid(), file),
                 "created_at": created_at,
                 "size": size.unwrap_or_else(|| "auto".to_owned()),
                 "output_format": kind.strip_prefix("image/").unwrap_or(kind),
@@ -157,7 +159,7 @@ async fn partial_events(
             }),
         ));
     }
-    events
+    (events, embedded)
 }
 
 /// The images and their price, or why there are none.
@@ -167,16 +169,16 @@ async fn end_events(
     accepted: &Accepted,
     end: Result<Arc<Finished>, Problem>,
     prefix: &str,
-) -> Vec<web::Bytes> {
+) -> (Vec<String>, Embedded) {
     let finished = match end {
         Ok(finished) => finished,
-        Err(problem) => return vec![error_event(&problem)],
+        Err(problem) => return (vec![error_event(&problem)], Embedded::default()),
     };
     // A fallback may have made the images.
     let order = accepted.order_of(&finished.model);
     match finished_answer(services, request, order, &finished).await {
-        Ok(answer) => delivered_events(order, &answer, prefix),
-        Err(problem) => vec![error_event(&problem)],
+        Ok((answer, embedded)) => (delivered_events(order, &answer, prefix), embedded),
+        Err(problem) => (vec![error_event(&problem)], Embedded::default()),
     }
 }
 
@@ -186,7 +188,7 @@ async fn finished_answer(
     request: &HttpRequest,
     order: &Order,
     finished: &Finished,
-) -> Result<ImageAnswer, Problem> {
+) -> Result<(ImageAnswer, Embedded), Problem> {
     let Some(delivery) = &finished.delivery else {
         let failed = |failure| failure_problem(finished.id, failure, Some(&order.model));
         return Err(finished.failure.as_ref().map_or_else(|| overdue_problem(finished.id), failed));
@@ -196,7 +198,7 @@ async fn finished_answer(
     image_answer(services, request, finished, delivery, &switches, order).await
 }
 
-fn delivered_events(order: &Order, answer: &ImageAnswer, prefix: &str) -> Vec<web::Bytes> {
+fn delivered_events(order: &Order, answer: &ImageAnswer, prefix: &str) -> Vec<String> {
     let mut events = Vec::new();
     for (index, image) in answer.images().iter().enumerate() {
         let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
@@ -234,18 +236,18 @@ fn delivered_events(order: &Order, answer: &ImageAnswer, prefix: &str) -> Vec<we
 }
 
 /// OpenAI's SDKs raise what stands under `error`.
-fn error_event(problem: &Problem) -> web::Bytes {
+fn error_event(problem: &Problem) -> String {
     let mut body = Map::new();
     body.insert("status".to_owned(), json!(problem.status_code().as_u16()));
     body.insert("error".to_owned(), problem.error());
     event("error", Value::Object(body))
 }
 
-fn event(kind: &str, body: Value) -> web::Bytes {
+fn event(kind: &str, body: Value) -> String {
     let mut fields = Map::new();
     fields.insert("type".to_owned(), json!(kind));
     if let Value::Object(rest) = body {
         fields.extend(rest);
     }
-    web::Bytes::from(format!("event: {kind}\ndata: {}\n\n", Value::Object(fields)))
+    format!("event: {kind}\ndata: {}\n\n", Value::Object(fields))
 }

@@ -75,6 +75,12 @@ pub fn parse(bytes: &[u8]) -> Result<Json<'_>, JsonError> {
     })
 }
 
+/// Reads the body of a request for images. `LiteLLM` sends what it does not know in a field `extra_body`, as it was given to
+/// it; its fields count as the body's own.
+pub fn parse_request(bytes: &[u8]) -> Result<Json<'_>, JsonError> {
+    Ok(parse(bytes)?.lifting("extra_body"))
+}
+
 impl<'a> Json<'a> {
     /// Whether an object anywhere in this value repeats a key.
     #[must_use]

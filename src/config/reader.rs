@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{ConfigError, FalKey, KeySettings, Secret, TlsSettings, bad};
-use crate::domain::{Network, NetworkError};
+use crate::domain::{MemoryBudget, Network, NetworkError};
 
 /// Looks values up and reads them as what they should be.
 pub(super) struct Reader<'a>(pub(super) &'a BTreeMap<String, String>);
@@ -144,6 +144,19 @@ impl Reader<'_> {
         self.text(name).map_or(Ok(default), |value| {
             parse_size(value).ok_or_else(|| bad(name, value, "a size such as `32MiB`, `512KiB` or a number of bytes"))
         })
+    }
+
+    /// `IMAGEGATE_MEMORY_LIMIT`, which must hold the largest body.
+    pub(super) fn memory_limit(&self, body_limit: usize) -> Result<Option<usize>, ConfigError> {
+        const NAME: &str = "IMAGEGATE_MEMORY_LIMIT";
+        let Some(text) = self.text(NAME) else { return Ok(None) };
+        let limit = self.size(NAME, 0)?;
+        let least = MemoryBudget::least_for(body_limit as u64);
+        if (limit as u64) < least {
+            let allowed = format!("at least {least} bytes, for bodies of {body_limit} bytes (`IMAGEGATE_BODY_LIMIT`)");
+            return Err(bad(NAME, text, &allowed));
+        }
+        Ok(Some(limit))
     }
 
     /// A number above zero, or `none` for no limit.

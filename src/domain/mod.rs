@@ -1,9 +1,10 @@
-//! Plain types that every module shares: money, ids, time, networks, permissions, fair semaphores. It depends on no other module.
+//! Plain types that every module shares: money, ids, time, networks, permissions, fair semaphores, a budget of memory. It depends on no other module.
 
 mod clock;
 mod fair;
 mod fixed;
 mod ids;
+mod memory;
 mod money;
 mod network;
 mod permissions;
@@ -15,6 +16,7 @@ pub use ids::{
     ApiKeyId, AuditLogId, FileId, GenerationId, IdError, ProjectId, RequestId, ServiceAccountId, SpendAlertId,
     WebhookDeliveryId,
 };
+pub use memory::{MEMORY_OF_BODY, MEMORY_WAIT, MemoryBudget, MemoryShare, MemoryUse, OutOfMemory};
 pub use money::{Money, MoneyError};
 pub use network::{Network, NetworkError};
 pub use permissions::{AdminAction, Role, Scope, Scopes, UnknownPermission};

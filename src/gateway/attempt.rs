@@ -102,6 +102,7 @@ impl Gateway {
             Ok(ticket) => {
                 // It may hold megabytes, and whoever waits needs it no more.
                 drop(prepared);
+                job.was_handed_over();
                 job.was_accepted(attempt.number);
                 self.remember(job, attempt, &ticket).await;
                 self.look_and_follow(job, provider, ticket).instrument(info_span!("await")).await

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tracing::{Instrument, info, info_span, warn};
 
 use super::Gateway;
 use super::attempt::ticket_of;
 use super::generation::{Cancellation, Job, Progress};
-use crate::catalogue::{Json, Order, PriceError, Quote, Rejection, Strictness, Terms};
-use crate::domain::{ApiKeyId, GenerationId, ProjectId, RequestId, Timestamp};
+use super::inputs::{has_embedded_images, inspect};
+use crate::catalogue::{self, Json, JsonError, Order, PriceError, Quote, Rejection, Strictness, Terms};
+use crate::domain::{ApiKeyId, GenerationId, MemoryShare, ProjectId, RequestId, Timestamp};
 use crate::ledger::{GenerationRecord, ReserveError, Webhook};
 use crate::providers::Provider;
 
@@ -55,9 +57,43 @@ impl Accepted {
     }
 }
 
+/// The order of a request and those of its fallbacks, not priced yet.
+struct Candidates {
+    order: Order,
+    fallbacks: Vec<Order>,
+    /// Whether the request names the fallbacks, not the model file.
+    fallbacks_are_named: bool,
+}
+
+impl Candidates {
+    fn have_embedded_images(&self) -> bool {
+        std::iter::once(&self.order).chain(&self.fallbacks).any(has_embedded_images)
+    }
+
+    /// With all embedded images checked. It may take a while.
+    fn inspected(mut self) -> Result<Self, GenerateError> {
+        inspect(&self.order).map_err(GenerateError::Rejected)?;
+        let mut fitting = Vec::with_capacity(self.fallbacks.len());
+        for fallback in self.fallbacks {
+            match inspect(&fallback) {
+                Ok(()) => fitting.push(fallback),
+                Err(_) if !self.fallbacks_are_named => {}
+                Err(rejection) => {
+                    return Err(GenerateError::FallbackRejected { model: fallback.model.id.clone(), rejection });
+                }
+            }
+        }
+        self.fallbacks = fitting;
+        Ok(self)
+    }
+}
+
 /// Why there is no job. Nothing was booked and nobody was called.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
+    /// The body is no JSON.
+    #[error(transparent)]
+    NotJson(#[from] JsonError),
     /// The catalogue refuses the wish.
     #[error("the request does not fit the model")]
     Rejected(Rejection),
@@ -98,67 +134,93 @@ impl Gateway {
         wish: &Json<'_>,
         strictness: Strictness,
     ) -> Result<Accepted, GenerateError> {
-        let order = self.catalogue.load().order(wish, strictness).map_err(GenerateError::Rejected)?;
-        let order = self.inspect(project, order).await.map_err(GenerateError::Rejected)?;
-        let fallbacks = self.fallbacks(project, &order, wish, strictness).await?;
+        let candidates = self.candidates(wish, strictness)?;
+        let candidates = if candidates.have_embedded_images() {
+            self.inspecting(project, move || candidates.inspected()).await?
+        } else {
+            candidates
+        };
+        self.price(candidates)
+    }
+
+    /// As [`Self::accept`], for a body that is too large to be read by a thread that answers requests.
+    pub async fn accept_large(
+        self: &Arc<Self>,
+        project: ProjectId,
+        body: Bytes,
+        strictness: Strictness,
+    ) -> Result<Accepted, GenerateError> {
+        let gateway = self.clone();
+        let work = move || {
+            let wish = catalogue::parse_request(&body)?;
+            gateway.price(gateway.candidates(&wish, strictness)?.inspected()?)
+        };
+        self.inspecting(project, work).instrument(info_span!("accept")).await
+    }
+
+    /// The order, and those of the fallbacks: those that the request names must fit it; those of the model file are used where
+    /// they do.
+    fn candidates(&self, wish: &Json<'_>, strictness: Strictness) -> Result<Candidates, GenerateError> {
+        let catalogue = self.catalogue();
+        let order = catalogue.order(wish, strictness).map_err(GenerateError::Rejected)?;
+        let fallbacks_are_named = order.switches.fallbacks.is_some();
+        let mut fallbacks: Vec<Order> = Vec::new();
+        for model in order.switches.fallbacks.as_ref().unwrap_or(&order.model.fallbacks) {
+            match catalogue.order_from(model, wish, strictness) {
+                Ok(fallback) => {
+                    let known = |id: &str| id == order.model.id || fallbacks.iter().any(|other| other.model.id == id);
+                    if !known(&fallback.model.id) {
+                        fallbacks.push(fallback);
+                    }
+                }
+                Err(_) if !fallbacks_are_named => {}
+                Err(rejection) => return Err(GenerateError::FallbackRejected { model: model.clone(), rejection }),
+            }
+        }
+        Ok(Candidates { order, fallbacks, fallbacks_are_named })
+    }
+
+    fn price(&self, candidates: Candidates) -> Result<Accepted, GenerateError> {
+        let Candidates { order, fallbacks, .. } = candidates;
         let mut quote = order.terms(self.markup)?.quote()?;
         for fallback in &fallbacks {
             let other = fallback.terms(self.markup)?.quote()?;
             quote = if other.price > quote.price { other } else { quote };
         }
-        Ok(Accepted { order: Arc::new(order), fallbacks, quote })
+        Ok(Accepted { order: Arc::new(order), fallbacks: fallbacks.into_iter().map(Arc::new).collect(), quote })
     }
 
-    /// Steps 5 to 8, on a task of the gateway's own: a client that hangs up changes nothing in the books.
-    pub fn generate(self: &Arc<Self>, accepted: &Accepted, request: &Request) -> Result<Arc<Job>, GenerateError> {
+    /// Steps 5 to 8, on a task of the gateway's own: a client that hangs up changes nothing in the books. `memory` is what the
+    /// request's body takes; it is given back when the order is no longer needed.
+    pub fn generate(
+        self: &Arc<Self>,
+        accepted: &Accepted,
+        request: Request,
+        memory: Option<MemoryShare>,
+    ) -> Result<Arc<Job>, GenerateError> {
         let chain = self.chain(accepted)?;
-        let reservation = self.reservation(accepted, &chain, request);
-        let (id, created_at) = (reservation.id, reservation.created_at);
-        let job = Job::new(id, request.project_id, created_at, reservation.deadline_at, reservation.model.clone());
+        let (order, quote) = (&accepted.order, accepted.quote);
+        let (id, created_at) = (GenerationId::from_uuid(self.ids.uuid()), self.clock.now());
+        let deadline_at = self.deadline_of(&order.model, created_at);
+        let job = Job::new(id, request.project_id, created_at, deadline_at, order.model.id.clone());
+        job.holds(memory);
         let claim = self.jobs.claim(&job).ok_or(GenerateError::IdTaken(id))?;
         let gateway = self.clone();
         let work = async move {
             let job = &claim.job;
+            let reservation = gateway.reservation(job, &chain, &quote, &request);
             match gateway.books.reserve(reservation).instrument(info_span!("reserve")).await {
                 Ok(reserved) => job.reserved(reserved),
                 Err(refusal) => return gateway.refuse(job, &chain.first.terms, refusal).await,
             }
             let (terms, outcome) = gateway.try_in_turn(job, &chain).await;
             gateway.see_through(job, terms.clone(), outcome).await;
+            drop(chain);
+            job.holds(None);
         };
         let step = info_span!("generation", generation = %id, model = job.model);
         self.tracker.spawn_on(work.instrument(step), &self.runtime);
         Ok(job)
-    }
-
-    /// The fallbacks that the request names must fit it; those of the model file are used where they do.
-    async fn fallbacks(
-        &self,
-        project: ProjectId,
-        order: &Order,
-        wish: &Json<'_>,
-        strictness: Strictness,
-    ) -> Result<Vec<Arc<Order>>, GenerateError> {
-        let catalogue = self.catalogue();
-        let named = order.switches.fallbacks.as_ref();
-        let mut fallbacks: Vec<Arc<Order>> = Vec::new();
-        for model in named.unwrap_or(&order.model.fallbacks) {
-            let ordered = match catalogue.order_from(model, wish, strictness) {
-                Ok(fallback) => self.inspect(project, fallback).await,
-                Err(rejection) => Err(rejection),
-            };
-            match ordered {
-                Ok(fallback) => {
-                    let known = |id: &str| id == order.model.id || fallbacks.iter().any(|other| other.model.id == id);
-                    if !known(&fallback.model.id) {
-                        fallbacks.push(Arc::new(fallback));
-                    }
-                }
-                Err(_) if named.is_none() => {}
-                Err(rejection) => return Err(GenerateError::FallbackRejected { model: model.clone(), rejection }),
-            }
-        }
-        Ok(fallbacks)
     }
 
     /// The orders in turn, each with whoever makes it.

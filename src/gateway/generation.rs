@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use crate::domain::{GenerationId, Money, ProjectId, Timestamp};
+use crate::domain::{GenerationId, MEMORY_OF_BODY, MemoryShare, Money, ProjectId, Timestamp};
 use crate::ledger::{FinalState, RateLimits, ReserveError, Reserved};
 use crate::providers::{Delivery, Failure};
 
@@ -93,6 +93,8 @@ pub struct Job {
     stored_attempt: AtomicU32,
     rates: OnceLock<RateLimits>,
     times: Mutex<Times>,
+    /// What the order takes, and all that is made of it.
+    memory: Mutex<Option<MemoryShare>>,
 }
 
 /// How long a job was where.
@@ -128,7 +130,20 @@ impl Job {
             stored_attempt: AtomicU32::new(0),
             rates: OnceLock::new(),
             times: Mutex::default(),
+            memory: Mutex::default(),
         })
+    }
+
+    /// What the order takes from now on; what it held before is given back.
+    pub(super) fn holds(&self, memory: Option<MemoryShare>) {
+        *self.memory.lock().unwrap_or_else(PoisonError::into_inner) = memory;
+    }
+
+    /// Only the order itself is left of all that was made of the request's body.
+    pub(super) fn was_handed_over(&self) {
+        if let Some(memory) = &mut *self.memory.lock().unwrap_or_else(PoisonError::into_inner) {
+            memory.shrink_to(memory.bytes() / MEMORY_OF_BODY);
+        }
     }
 
     /// How long it waited for the provider, all tries together.

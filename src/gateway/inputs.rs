@@ -11,14 +11,6 @@ use crate::domain::ProjectId;
 pub use super::picture::type_of as picture_type;
 
 impl Gateway {
-    /// Checks every embedded image of an order, and reports all problems at once.
-    pub(super) async fn inspect(&self, project: ProjectId, order: Order) -> Result<Order, Rejection> {
-        if !has_embedded_images(&order) {
-            return Ok(order);
-        }
-        self.inspecting(project, move || check(&order).map(|()| order)).await
-    }
-
     /// The MIME type of an input image that comes by itself in the form field `name`, by its content.
     pub async fn inspect_file(&self, project: ProjectId, name: &str, bytes: Bytes) -> Result<&'static str, Rejection> {
         let place = [PathPart::Key(name.to_owned())];
@@ -28,7 +20,11 @@ impl Gateway {
 
     /// Does work on images, which may take a while, away from the threads that answer requests, and not more of it at once than there
     /// are processors. Projects take turns.
-    async fn inspecting<T: Send + 'static>(&self, project: ProjectId, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(super) async fn inspecting<T: Send + 'static>(
+        &self,
+        project: ProjectId,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
         let _permit = self.inspections.acquire(project).await;
         match self.runtime.spawn_blocking(work).await {
             Ok(done) => done,
@@ -42,7 +38,7 @@ fn may_hold_images(kind: &Kind) -> bool {
     matches!(kind, Kind::Image | Kind::List(_) | Kind::Object(_))
 }
 
-fn has_embedded_images(order: &Order) -> bool {
+pub(super) fn has_embedded_images(order: &Order) -> bool {
     order.parameters().any(|(parameter, value)| may_hold_images(&parameter.kind) && holds_data(value))
 }
 
@@ -55,7 +51,8 @@ fn holds_data(value: &Value) -> bool {
     }
 }
 
-fn check(order: &Order) -> Result<(), Rejection> {
+/// Checks every embedded image of an order, and reports all problems at once.
+pub(super) fn inspect(order: &Order) -> Result<(), Rejection> {
     let mut problems = Vec::new();
     for (parameter, value) in order.parameters().filter(|(parameter, _)| may_hold_images(&parameter.kind)) {
         let mut path = vec![PathPart::Key(parameter.name.as_ref().to_owned())];

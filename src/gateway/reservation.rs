@@ -3,9 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use super::Gateway;
-use super::generate::{Accepted, Chain, Request};
-use crate::catalogue::{Model, Order, Terms};
-use crate::domain::{GenerationId, Timestamp};
+use super::generate::{Chain, Choice, Request};
+use super::generation::Job;
+use crate::catalogue::{Model, Order, Quote, Terms};
+use crate::domain::Timestamp;
 use crate::ledger::{GenerationRecord, Idempotency, Reservation};
 
 /// Beside the first model's parameters, the fallbacks: `[{"model": …, "parameters": …}]`. No model has a parameter of that
@@ -21,24 +22,23 @@ impl Gateway {
         created_at.plus(model.deadline.unwrap_or(self.deadline))
     }
 
-    pub(super) fn reservation(&self, accepted: &Accepted, chain: &Chain, request: &Request) -> Reservation {
-        let Accepted { order, fallbacks, quote } = accepted;
-        let created_at = self.clock.now();
+    pub(super) fn reservation(&self, job: &Job, chain: &Chain, quote: &Quote, request: &Request) -> Reservation {
+        let order = &chain.first.order;
         let mut parameters = stored_parameters(order);
         // Whoever fetches the result later gets it as it was ordered.
         if order.switches.sync_mode {
             parameters.insert(SYNC_MODE.to_owned(), Value::Bool(true));
         }
-        if !fallbacks.is_empty() {
-            let stored = |order: &std::sync::Arc<Order>| json!({"model": order.model.id, "parameters": stored_parameters(order)});
-            parameters.insert(FALLBACKS.to_owned(), fallbacks.iter().map(stored).collect());
+        if !chain.fallbacks.is_empty() {
+            let stored = |choice: &Choice| json!({"model": choice.order.model.id, "parameters": stored_parameters(&choice.order)});
+            parameters.insert(FALLBACKS.to_owned(), chain.fallbacks.iter().map(stored).collect());
         }
         Reservation {
-            id: GenerationId::from_uuid(self.ids.uuid()),
+            id: job.id,
             project_id: request.project_id,
             api_key_id: request.api_key_id,
-            created_at,
-            deadline_at: self.deadline_of(&order.model, created_at),
+            created_at: job.created_at,
+            deadline_at: job.deadline_at,
             model: order.model.id.clone(),
             provider: order.model.provider.clone(),
             endpoint: order.endpoint().to_owned(),

@@ -339,7 +339,7 @@ mod tests {
     use actix_web::{App, HttpServer, web};
 
     use super::*;
-    use crate::domain::{SystemClock, SystemIds};
+    use crate::domain::{MemoryBudget, SystemClock, SystemIds};
 
     async fn panics() -> HttpResponse {
         panic!("a fault of ours")
@@ -352,7 +352,12 @@ mod tests {
             ids: Arc::new(SystemIds),
             meters: SharedMeters::default(),
             stopping: Stopping::default(),
-            edge: Edge::default(),
+            edge: Edge {
+                trusted: Arc::default(),
+                body_time: Duration::from_mins(1),
+                body_limit: 1_000,
+                memory: MemoryBudget::new(8_000, 4_000),
+            },
         });
         let server = HttpServer::new(move || {
             App::new().app_data(tools.clone()).route("/panics", web::get().to(panics)).wrap(from_fn(frame))

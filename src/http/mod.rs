@@ -6,6 +6,6 @@ mod headers;
 mod path;
 mod problem;
 
-pub use edge::{Edge, Stopping};
+pub use edge::{BodyMemory, Edge, Stopping};
 pub use frame::{AuthenticationFailed, FrameTools, LoggedCaller, PrivatePath, RequestContext, Verbatim, frame};
 pub use problem::{Code, LONGEST_MESSAGE, Problem, ProblemBody, short_path, shortened};

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::frame::RequestContext;
+use crate::domain::{MEMORY_WAIT, OutOfMemory};
 
 /// What went wrong, as the outside may rely on it. A code never changes its meaning or its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,9 +271,14 @@ impl Problem {
         }
     }
 
-    /// For a body that cannot be read: too large, too slow, or broken off.
+    /// For a body that cannot be read: too large, too slow, broken off, or without memory for it now.
     #[must_use]
     pub fn from_payload_error(error: &PayloadError) -> Self {
+        if let PayloadError::Io(error) = error
+            && let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<OutOfMemory>())
+        {
+            return Self::from(*error);
+        }
         Self::from_status(match error {
             PayloadError::Overflow => StatusCode::PAYLOAD_TOO_LARGE,
             PayloadError::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => StatusCode::REQUEST_TIMEOUT,
@@ -318,6 +324,12 @@ impl Problem {
         }
         response.content_type("application/problem+json");
         response.body(serde_json::to_string(&body).unwrap_or_default())
+    }
+}
+
+impl From<OutOfMemory> for Problem {
+    fn from(error: OutOfMemory) -> Self {
+        Self::new(Code::ServiceUnavailable, error.to_string()).retry_after(MEMORY_WAIT)
     }
 }
 

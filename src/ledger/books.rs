@@ -74,7 +74,7 @@ pub struct Reserved {
 /// [`StoreOptions`](crate::store::StoreOptions).
 #[derive(Debug, Clone)]
 pub struct Books {
-    store: Store,
+    pub(super) store: Store,
     commands: mpsc::Sender<Command>,
     closing: CancellationToken,
     down: Arc<AtomicBool>,

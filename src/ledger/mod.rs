@@ -12,6 +12,7 @@
 //!
 //! So a project's posted balance is what it may still spend, and below zero what it owes.
 
+mod admission;
 mod books;
 mod credit;
 mod decide;

@@ -9,7 +9,7 @@ use reqwest::Client;
 use reqwest::header::CONTENT_TYPE;
 use url::Url;
 
-use crate::domain::{FairSemaphore, ProjectId};
+use crate::domain::{FairSemaphore, MemoryBudget, MemoryShare, MemoryUse, OutOfMemory, ProjectId};
 
 /// Largest image that is fetched: a 4096×4096 PNG of noise is about 50 MB.
 const IMAGE_LIMIT: usize = 64 * 1024 * 1024;
@@ -32,9 +32,29 @@ pub enum MediaError {
     /// What the host delivers is no image: a page, an error in JSON, or nothing.
     #[error("there is no image at its address but {0}")]
     NoImage(&'static str),
+    /// There is no memory for it now.
+    #[error(transparent)]
+    OutOfMemory(#[from] OutOfMemory),
     /// The host does not deliver.
     #[error("the image cannot be fetched: {0}")]
     Unreachable(String),
+}
+
+/// Bytes that give their memory back to the budget when the last clone of them is dropped.
+#[must_use]
+pub fn with_memory(bytes: Bytes, memory: MemoryShare) -> Bytes {
+    Bytes::from_owner(Accounted { bytes, _memory: memory })
+}
+
+struct Accounted {
+    bytes: Bytes,
+    _memory: MemoryShare,
+}
+
+impl AsRef<[u8]> for Accounted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// Fetches delivered images.
@@ -42,23 +62,37 @@ pub enum MediaError {
 pub struct Media {
     client: Client,
     hosts: Vec<String>,
+    memory: MemoryBudget,
     permits: FairSemaphore<Option<ProjectId>>,
 }
 
 impl Media {
-    /// `hosts` as in `FAL_MEDIA_HOSTS`: names, or `*.` and a name for any host below it.
-    pub fn new(hosts: Vec<String>) -> Result<Self, reqwest::Error> {
+    /// `hosts` as in `FAL_MEDIA_HOSTS`: names, or `*.` and a name for any host below it. What is fetched takes its memory from
+    /// the budget.
+    pub fn new(hosts: Vec<String>, memory: MemoryBudget) -> Result<Self, reqwest::Error> {
         let client = Client::builder()
             .connect_timeout(Duration::from_secs(5))
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        Ok(Self { client, hosts, permits: FairSemaphore::new(FETCHES_AT_ONCE, FETCHES_EACH) })
+        Ok(Self { client, hosts, memory, permits: FairSemaphore::new(FETCHES_AT_ONCE, FETCHES_EACH) })
     }
 
-    /// One image's bytes, for a project, or for an operator. Projects take turns.
+    /// The budget that it takes memory from.
+    #[must_use]
+    pub const fn memory(&self) -> &MemoryBudget {
+        &self.memory
+    }
+
+    /// Memory for a file of so many bytes that is delivered to a project, or to an operator.
+    pub fn reserve(&self, project: Option<ProjectId>, bytes: u64) -> Result<MemoryShare, OutOfMemory> {
+        self.memory.reserve(MemoryUse::Output, project, bytes)
+    }
+
+    /// One image's bytes, for a project, or for an operator. They take their memory from the budget. Projects take turns.
     pub async fn fetch(&self, project: Option<ProjectId>, address: &str) -> Result<Bytes, MediaError> {
         if let Some(data) = address.strip_prefix("data:") {
-            return decode_data_uri(data);
+            let memory = self.reserve(project, data.len() as u64 / 4 * 3)?;
+            return Ok(with_memory(decode_data_uri(data)?, memory));
         }
         let url = Url::parse(address).map_err(|fault| MediaError::Unreachable(fault.to_string()))?;
         let host = url.host_str().unwrap_or_default();
@@ -77,17 +111,27 @@ impl Media {
             "application/json" | "application/problem+json" => return Err(MediaError::NoImage("JSON")),
             _ => {}
         }
-        let mut image = BytesMut::new();
+        let announced = response.content_length().unwrap_or(0);
+        if announced > IMAGE_LIMIT as u64 {
+            return Err(MediaError::TooLarge);
+        }
+        let mut memory = self.reserve(project, announced)?;
+        let mut image = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0));
         while let Some(piece) = response.chunk().await.map_err(unreachable)? {
-            if image.len() + piece.len() > IMAGE_LIMIT {
+            let length = image.len() + piece.len();
+            if length > IMAGE_LIMIT {
                 return Err(MediaError::TooLarge);
+            }
+            // Without an announced length it may take twice as much while it grows.
+            if length as u64 > memory.bytes() {
+                memory.grow((2 * length) as u64 - memory.bytes())?;
             }
             image.extend_from_slice(&piece);
         }
         if image.is_empty() {
             return Err(MediaError::NoImage("nothing"));
         }
-        Ok(image.freeze())
+        Ok(with_memory(image.freeze(), memory))
     }
 }
 
@@ -131,17 +175,20 @@ mod tests {
     #[tokio::test]
     async fn an_image_elsewhere_is_not_fetched() {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let media = Media::new(vec!["fal.media".into()]).unwrap();
+        let media = Media::new(vec!["fal.media".into()], MemoryBudget::new(1_000, 10)).unwrap();
         for address in ["http://169.254.169.254/latest", "file:///etc/passwd", "http://127.0.0.1:1/x"] {
             assert!(matches!(media.fetch(None, address).await, Err(MediaError::ForeignHost(_))), "{address}");
         }
-        assert_eq!(media.fetch(None, "data:image/png;base64,AAEC").await.unwrap(), Bytes::from_static(&[0, 1, 2]));
+        let file = media.fetch(None, "data:image/png;base64,AAEC").await.unwrap();
+        assert_eq!(file, [0, 1, 2].as_slice());
+        let large = format!("data:image/png;base64,{}", "AAAA".repeat(400));
+        assert_eq!(media.fetch(None, &large).await.unwrap_err(), MediaError::OutOfMemory(OutOfMemory::Gateway));
     }
 
     #[tokio::test]
     async fn images_that_do_not_come_hold_up_their_own_project_only() {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let media = Media::new(vec!["127.0.0.1".into()]).unwrap();
+        let media = Media::new(vec!["127.0.0.1".into()], MemoryBudget::new(1_000, 10)).unwrap();
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/a.png", silent.local_addr().unwrap());
         let [many, one] = [1, 2].map(|number| Some(ProjectId::from_uuid(uuid::Uuid::from_u128(number))));

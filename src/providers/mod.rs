@@ -24,7 +24,7 @@ pub use bill::{Bill, BillingError, BillingEvent, Bills, OddLine};
 pub use erase::{Erase, EraseError, Erasers};
 pub use health::{BreakerHealth, Health, KeyHealth, KeyState};
 pub use hook::{HookCall, HookError, HookHint};
-pub use media::{Media, MediaError};
+pub use media::{Media, MediaError, with_memory};
 pub use metered::Metered;
 pub use outcome::{
     Delivery, Failure, FailureKind, FileWish, Image, InputProblem, LogLine, Look, LookError, Shown, Standing,

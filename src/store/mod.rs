@@ -4,6 +4,7 @@
 //! `BEGIN IMMEDIATE`, batches and partitions differ. Rows come in and go out as the plain values of `rows.rs`; what
 //! may be written is decided above, in `ledger` and `accounts`.
 
+mod admission;
 mod adopting;
 mod alerts;
 mod audit;
@@ -75,6 +76,7 @@ pub use words::{
     Retention, ServiceAccountRole, TransactionKind, UnknownWord, WebhookForm, WebhookState,
 };
 
+pub(crate) use admission::AdmissionRow;
 pub(crate) use connection::{Lane, WriteTransaction, within};
 pub(crate) use credits::{Entries, NewTransaction};
 pub(crate) use finishing::OpenRow;

@@ -8,18 +8,12 @@ use serde_json::{Value, json};
 
 use crate::machine::{clock_off, faketime};
 use crate::postgres::PrivatePostgres;
-use crate::support::{Database, Gateway, Start, TestDatabase, eventually, fal_state, read, start_sandbox};
+use crate::support::{Database, Start, TestDatabase, eventually, fal_state, read, start_sandbox};
 
 const PATIENCE: Duration = Duration::from_mins(2);
 
 fn request() -> Value {
     json!({"model": "flux/dev", "prompt": "a", "image_size": "square_hd"})
-}
-
-async fn metric(gateway: &Gateway, name: &str) -> f64 {
-    let text = gateway.admin(reqwest::Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
-    let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
-    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,7 +34,7 @@ async fn replicas_whose_clocks_are_off_keep_the_databases_time_and_say_so() {
         #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let expected = -*seconds as f64;
         assert!((behind - expected).abs() < 5.0, "{seconds}: {behind}");
-        assert!((metric(replica, "imagegate_clock_behind_seconds").await - expected).abs() < 5.0);
+        assert!((replica.metric("imagegate_clock_behind_seconds").await - expected).abs() < 5.0);
     }
     // Longer than a heartbeat lasts: nobody is taken for dead, and nothing comes to its deadline early.
     let asked = replicas.iter().map(|(seconds, replica)| async move {

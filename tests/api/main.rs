@@ -46,6 +46,7 @@ mod keys;
 mod leaving;
 mod ledger;
 mod limits;
+mod memory;
 mod metrics;
 mod operations;
 mod pauses;

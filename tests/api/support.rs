@@ -285,6 +285,13 @@ impl Gateway {
         read(self.admin(Method::GET, "/readyz").send().await.unwrap(), StatusCode::OK).await
     }
 
+    /// The value of a metric without labels.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = self.admin(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}"));
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
     /// As the operator.
     pub fn admin(&self, method: Method, path: &str) -> RequestBuilder {
         self.request(method, path).bearer_auth(ADMIN_KEY)

@@ -15,7 +15,7 @@ use super::{Access, StatedCaller};
 use crate::accounts::{AdminAction, AdmitError, Caller, CallerKind, Scope};
 use crate::api::Services;
 use crate::api::errors::key_problem;
-use crate::http::{AuthenticationFailed, Code, LoggedCaller, Problem};
+use crate::http::{AuthenticationFailed, BodyMemory, Code, LoggedCaller, Problem};
 
 /// Everybody may call.
 #[derive(Debug, Clone, Copy)]
@@ -282,6 +282,9 @@ fn authenticate_with(request: &HttpRequest, schemes: &[&str]) -> Result<Caller, 
         CallerKind::Project(project_id) => Some(project_id),
         CallerKind::Admin => None,
     };
+    if let (Some(project), Some(memory)) = (project_id, request.extensions().get::<BodyMemory>()) {
+        memory.belongs_to(project);
+    }
     let mut extensions = request.extensions_mut();
     extensions.insert(LoggedCaller { api_key_id: caller.api_key_id, project_id });
     extensions.insert(caller.clone());

@@ -22,13 +22,14 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::access::{Endpoint, endpoint, permit};
-use super::images::{IDEMPOTENCY_KEPT, accept, idempotency_key_of};
+use super::bodies::{LARGE_BODY, admit, is_large};
+use super::images::{IDEMPOTENCY_KEPT, accept_body, idempotency_key_of};
 use super::places::public_base;
 use super::{Services, generations};
 use crate::accounts::{Caller, Scope};
-use crate::catalogue::{self, Model};
+use crate::catalogue::Model;
 use crate::gateway::{Accepted, Job, Request};
-use crate::http::{Problem, RequestContext};
+use crate::http::{BodyMemory, Code, Problem, RequestContext};
 use crate::ledger::{GenerationRecord, Webhook};
 
 use refusal::Refusal;
@@ -91,10 +92,23 @@ impl Visit {
         model.cloned().ok_or_else(|| Refusal::unknown_application(endpoint))
     }
 
-    /// The checked and priced order of a wish in our words.
-    async fn accept(&self, wish: &str) -> Result<Accepted, Refusal> {
-        let wish = catalogue::parse(wish.as_bytes()).map_err(Problem::from)?;
-        Ok(accept(&self.request, &self.caller, &wish, &self.services).await?)
+    /// The checked and priced order of a body in fal's words; `extra` is put in beside what the client sent.
+    async fn accept(
+        &self,
+        model: Arc<Model>,
+        endpoint: &str,
+        body: web::Bytes,
+        extra: Vec<(&'static str, Value)>,
+    ) -> Result<Accepted, Refusal> {
+        let wish = if body.len() < LARGE_BODY {
+            wish::wish(&model, endpoint, &body, &extra)?
+        } else {
+            let endpoint = endpoint.to_owned();
+            let read = web::block(move || wish::wish(&model, &endpoint, &body, &extra)).await;
+            // It fails only while the process stops.
+            read.map_err(|error| Problem::new(Code::ServiceUnavailable, error.to_string()))??
+        };
+        Ok(accept_body(&self.request, &self.caller, wish.into(), &self.services).await?)
     }
 
     /// Begins to make it.
@@ -109,7 +123,8 @@ impl Visit {
             may_resend: false,
             webhook,
         };
-        self.services.gateway.generate(accepted, &ask).map_err(|fault| Problem::from(fault).into())
+        let memory = BodyMemory::of(&self.request);
+        self.services.gateway.generate(accepted, ask, memory).map_err(|fault| Problem::from(fault).into())
     }
 
     /// A generation of the caller's own project that was asked for at this application.
@@ -121,6 +136,14 @@ impl Visit {
         };
         let same = target::application_of(&record.endpoint) == application && record.provider == PROVIDER;
         if same { Ok(record) } else { Err(Refusal::unknown_request()) }
+    }
+
+    /// The body of a request for images.
+    async fn image_body(&self, payload: web::Payload) -> Result<web::Bytes, Refusal> {
+        if is_large(&self.request) {
+            admit(&self.request, &self.caller).await?;
+        }
+        self.body(payload).await
     }
 
     /// The body, up to the gateway's own limit.
@@ -144,9 +167,9 @@ impl Visit {
         }
         permit(self.caller.clone(), scopes_for(&target))?;
         match target {
-            Target::Submit(endpoint) => queue::submit(self, &endpoint, query, &self.body(payload).await?).await,
-            Target::Run(endpoint) => run::run(self, &endpoint, &self.body(payload).await?).await,
-            Target::Stream(endpoint) => run::stream(self, &endpoint, &self.body(payload).await?).await,
+            Target::Submit(endpoint) => queue::submit(self, &endpoint, query, self.image_body(payload).await?).await,
+            Target::Run(endpoint) => run::run(self, &endpoint, self.image_body(payload).await?).await,
+            Target::Stream(endpoint) => run::stream(self, &endpoint, self.image_body(payload).await?).await,
             Target::Upload => upload::announce(self, &self.body(payload).await?).await,
             Target::Request { application, id, verb } => {
                 let record = self.record(&application, &id).await?;

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::Visit;
 use super::refusal::Refusal;
 use crate::api::answer::{Produced, image_views};
+use crate::api::embedded::{Embedded, FilledText};
 use crate::api::places::{Embedding, embed, project_of_request, public};
 use crate::catalogue::Model;
 use crate::domain::Timestamp;
@@ -20,20 +21,36 @@ pub struct Wanted<'a> {
     pub prompt: Option<&'a str>,
 }
 
-/// The bare output.
+/// The bare output, with the images that are embedded in it.
+pub struct Output {
+    fields: Map<String, Value>,
+    embedded: Embedded,
+}
+
+impl Output {
+    /// As JSON, with a text before and one after it.
+    pub fn write(&self, before: &str, after: &str) -> FilledText {
+        let fields = serde_json::to_string(&self.fields).unwrap_or_default();
+        self.embedded.fill(format!("{before}{fields}{after}"))
+    }
+}
+
+/// What a delivery looks like to fal's clients.
 pub async fn output(
     visit: &Visit,
     deadline: Timestamp,
     delivery: &Delivery,
     wanted: &Wanted<'_>,
-) -> Result<Map<String, Value>, Refusal> {
+) -> Result<Output, Refusal> {
     let services = &visit.services;
     let base = visit.base();
     let mut images = image_views(&delivery.images, |url| public(services, &base, url));
     let how = Embedding { as_base64: false, as_data_uris: wanted.sync_mode };
-    embed(services, project_of_request(&visit.request), deadline, delivery, &mut images, how).await;
+    let embedded = embed(services, project_of_request(&visit.request), deadline, delivery, &mut images, how).await;
     let produced = Produced::of(images, delivery, wanted.prompt);
-    let Ok(Value::Object(mut output)) = serde_json::to_value(&produced) else { return Ok(Map::new()) };
+    let Ok(Value::Object(mut output)) = serde_json::to_value(&produced) else {
+        return Ok(Output { fields: Map::new(), embedded });
+    };
     // Where OpenAI's clients look for the images.
     output.shift_remove("data");
     output.extend(delivery.num_images.map(|count| ("num_images".to_owned(), Value::from(count))));
@@ -43,5 +60,5 @@ pub async fn output(
     } else {
         output.shift_remove("prompt");
     }
-    Ok(output)
+    Ok(Output { fields: output, embedded })
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use actix_web::http::header::ContentType;
 use actix_web::{HttpResponse, web};
 use futures_util::stream::Stream;
 use serde_json::{Value, json};
@@ -11,7 +12,6 @@ use tokio::time::Instant;
 use super::output::{Wanted, output};
 use super::refusal::Refusal;
 use super::run::why_not;
-use super::wish::wish;
 use super::{Visit, is_on, links, one};
 use crate::api::answer::put_cost_headers;
 use crate::api::generations;
@@ -29,13 +29,13 @@ const LOOK: Duration = Duration::from_millis(250);
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// `POST https://queue.fal.run/{endpoint}`: the request's id and addresses, as soon as its hold is written.
-pub async fn submit(visit: &Visit, endpoint: &str, query: &str, body: &[u8]) -> Result<HttpResponse, Refusal> {
+pub async fn submit(visit: &Visit, endpoint: &str, query: &str, body: web::Bytes) -> Result<HttpResponse, Refusal> {
     let model = visit.model_of(endpoint)?;
     let webhook = one(query, "fal_webhook")
         .map(|url| visit.services.webhooks.ask(&url, WebhookForm::Fal, visit.base()))
         .transpose()
         .map_err(|fault| Refusal::field(&["query", "fal_webhook"], "value_error", &fault.to_string()))?;
-    let accepted = visit.accept(&wish(&model, endpoint, body, &[])?).await?;
+    let accepted = visit.accept(model, endpoint, body, Vec::new()).await?;
     let job = visit.generate(&accepted, false, webhook)?;
     let (id, replayed) = reserved(&job).await?;
     let mut told = links(&visit.queue_base, endpoint, &id.to_string());
@@ -167,7 +167,7 @@ pub async fn result(visit: &Visit, record: &GenerationRecord) -> Result<HttpResp
     let mut response = HttpResponse::Ok();
     put_cost_headers(&mut response, record.id, finished.price);
     put_ids(&mut response, record.id);
-    Ok(response.json(told))
+    Ok(response.content_type(ContentType::json()).body(told.write("", "")))
 }
 
 /// `PUT …/cancel`.

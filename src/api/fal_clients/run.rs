@@ -3,16 +3,17 @@
 use std::io;
 use std::sync::Arc;
 
+use actix_web::http::header::ContentType;
 use actix_web::{HttpResponse, web};
 use futures_util::stream::Stream;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::Visit;
-use super::output::{Wanted, output};
+use super::output::{Output, Wanted, output};
 use super::queue::put_ids;
 use super::refusal::Refusal;
-use super::wish::wish;
 use crate::api::answer::put_cost_headers;
+use crate::api::embedded::FilledText;
 use crate::api::errors::{overdue_problem, reserve_problem};
 use crate::api::images::{Waiting, idempotency_key, join, reserved};
 use crate::catalogue::Order;
@@ -24,8 +25,8 @@ use crate::providers::Delivery;
 const ALL_PREVIEWS: u32 = 3;
 
 /// `POST https://fal.run/{endpoint}`: the output, on the same connection.
-pub async fn run(visit: &Visit, endpoint: &str, body: &[u8]) -> Result<HttpResponse, Refusal> {
-    let (accepted, job) = begin(visit, endpoint, body, &[]).await?;
+pub async fn run(visit: &Visit, endpoint: &str, body: web::Bytes) -> Result<HttpResponse, Refusal> {
+    let (accepted, job) = begin(visit, endpoint, body, Vec::new()).await?;
     let waiting = Waiting::of(&visit.services, job.id, idempotency_key(visit.request.headers())?.is_none(), false);
     let ended = end(visit, &job).await;
     waiting.seen();
@@ -38,16 +39,16 @@ pub async fn run(visit: &Visit, endpoint: &str, body: &[u8]) -> Result<HttpRespo
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }
-    Ok(response.json(told))
+    Ok(response.content_type(ContentType::json()).body(told.write("", "")))
 }
 
 /// `POST https://fal.run/{endpoint}/stream`: what the model shows on its way, and its output as the last event.
-pub async fn stream(visit: &Visit, endpoint: &str, body: &[u8]) -> Result<HttpResponse, Refusal> {
+pub async fn stream(visit: &Visit, endpoint: &str, body: web::Bytes) -> Result<HttpResponse, Refusal> {
     if !visit.model_of(endpoint)?.streams {
         return Err(Refusal::unknown_path("/stream"));
     }
-    let switches = [("stream", Value::Bool(true)), ("partial_images", ALL_PREVIEWS.into())];
-    let (accepted, job) = begin(visit, endpoint, body, &switches).await?;
+    let switches = vec![("stream", Value::Bool(true)), ("partial_images", ALL_PREVIEWS.into())];
+    let (accepted, job) = begin(visit, endpoint, body, switches).await?;
     let waiting = Waiting::of(&visit.services, job.id, false, false);
     let (id, replayed) = reserved(&job).await?;
     let mut watcher = job.watch();
@@ -90,7 +91,9 @@ fn events(
             match progress {
                 Progress::Preview(preview) => {
                     if let Ok(event) = preview_event(&visit, accepted.order_of(&job.model), &job, &preview).await {
-                        yield Ok(event);
+                        for piece in event {
+                            yield Ok(piece);
+                        }
                     }
                 }
                 Progress::Finished(_) | Progress::Refused(_) | Progress::Overdue => break,
@@ -106,30 +109,34 @@ fn events(
             Ok((finished, _)) => tell(&visit, accepted.order_of(&finished.model), finished).await,
             Err(refusal) => Err(refusal.clone()),
         };
-        yield match told {
-            Ok(output) => Ok(event(&output)),
-            Err(refusal) => Err(io::Error::other(refusal.error())),
-        };
+        match told {
+            Ok(output) => {
+                for piece in event(&output) {
+                    yield Ok(piece);
+                }
+            }
+            Err(refusal) => yield Err(io::Error::other(refusal.error())),
+        }
     }
 }
 
-async fn preview_event(visit: &Visit, order: &Order, job: &Job, preview: &Preview) -> Result<web::Bytes, Refusal> {
+async fn preview_event(visit: &Visit, order: &Order, job: &Job, preview: &Preview) -> Result<FilledText, Refusal> {
     output(visit, job.deadline_at, &preview.delivery, &wanted(order)).await.map(|told| event(&told))
 }
 
-fn event(output: &Map<String, Value>) -> web::Bytes {
-    web::Bytes::from(format!("data: {}\n\n", Value::Object(output.clone())))
+fn event(output: &Output) -> FilledText {
+    output.write("data: ", "\n\n")
 }
 
 /// A checked order on its way.
 async fn begin(
     visit: &Visit,
     endpoint: &str,
-    body: &[u8],
-    switches: &[(&str, Value)],
+    body: web::Bytes,
+    switches: Vec<(&'static str, Value)>,
 ) -> Result<(Accepted, Arc<Job>), Refusal> {
     let model = visit.model_of(endpoint)?;
-    let accepted = visit.accept(&wish(&model, endpoint, body, switches)?).await?;
+    let accepted = visit.accept(model, endpoint, body, switches).await?;
     let job = visit.generate(&accepted, true, None)?;
     Ok((accepted, job))
 }
@@ -155,7 +162,7 @@ pub fn why_not(finished: &Finished) -> Option<Refusal> {
     }
 }
 
-async fn tell(visit: &Visit, order: &Order, finished: &Finished) -> Result<Map<String, Value>, Refusal> {
+async fn tell(visit: &Visit, order: &Order, finished: &Finished) -> Result<Output, Refusal> {
     if let Some(refusal) = why_not(finished) {
         return Err(refusal);
     }
