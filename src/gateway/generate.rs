@@ -7,7 +7,7 @@ use tracing::{Instrument, info, info_span, warn};
 use super::Gateway;
 use super::attempt::ticket_of;
 use super::generation::{Cancellation, Job, Progress};
-use crate::catalogue::{Json, Order, PriceError, Quote, Rejection, Strictness, Terms};
+use crate::catalogue::{Handling, Json, Order, PriceError, Quote, Rejection, Terms};
 use crate::domain::{ApiKeyId, GenerationId, ProjectId, RequestId, Timestamp};
 use crate::ledger::{GenerationRecord, ReserveError, Webhook};
 use crate::providers::Provider;
@@ -87,20 +87,15 @@ impl Gateway {
         &self,
         project: ProjectId,
         wish: &Json<'_>,
-        strictness: Strictness,
+        handling: &Handling,
     ) -> Result<Accepted, GenerateError> {
-        self.check(project, wish, strictness).instrument(info_span!("accept")).await
+        self.check(project, wish, handling).instrument(info_span!("accept")).await
     }
 
-    async fn check(
-        &self,
-        project: ProjectId,
-        wish: &Json<'_>,
-        strictness: Strictness,
-    ) -> Result<Accepted, GenerateError> {
-        let order = self.catalogue.load().order(wish, strictness).map_err(GenerateError::Rejected)?;
+    async fn check(&self, project: ProjectId, wish: &Json<'_>, handling: &Handling) -> Result<Accepted, GenerateError> {
+        let order = self.catalogue.load().order(wish, handling).map_err(GenerateError::Rejected)?;
         let order = self.inspect(project, order).await.map_err(GenerateError::Rejected)?;
-        let fallbacks = self.fallbacks(project, &order, wish, strictness).await?;
+        let fallbacks = self.fallbacks(project, &order, wish, handling).await?;
         let mut quote = order.terms(self.markup)?.quote()?;
         for fallback in &fallbacks {
             let other = fallback.terms(self.markup)?.quote()?;
@@ -137,13 +132,13 @@ impl Gateway {
         project: ProjectId,
         order: &Order,
         wish: &Json<'_>,
-        strictness: Strictness,
+        handling: &Handling,
     ) -> Result<Vec<Arc<Order>>, GenerateError> {
         let catalogue = self.catalogue();
         let named = order.switches.fallbacks.as_ref();
         let mut fallbacks: Vec<Arc<Order>> = Vec::new();
         for model in named.unwrap_or(&order.model.fallbacks) {
-            let ordered = match catalogue.order_from(model, wish, strictness) {
+            let ordered = match catalogue.order_from(model, wish, handling) {
                 Ok(fallback) => self.inspect(project, fallback).await,
                 Err(rejection) => Err(rejection),
             };

@@ -40,6 +40,7 @@ impl Gateway {
             created_at,
             deadline_at: self.deadline_of(&order.model, created_at),
             model: order.model.id.clone(),
+            requested_model: (order.requested != order.model.id).then(|| order.requested.clone()),
             provider: order.model.provider.clone(),
             endpoint: order.endpoint().to_owned(),
             num_images: order.count(),

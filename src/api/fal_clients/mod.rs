@@ -22,10 +22,10 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::access::{Endpoint, endpoint, permit};
-use super::images::{IDEMPOTENCY_KEPT, accept, idempotency_key_of};
+use super::images::{IDEMPOTENCY_KEPT, accept_with, idempotency_key_of};
 use super::places::public_base;
 use super::{Services, generations};
-use crate::accounts::{Caller, Scope};
+use crate::accounts::{Alias, Aliases, Caller, Scope};
 use crate::catalogue::{self, Model};
 use crate::gateway::{Accepted, Job, Request};
 use crate::http::{Problem, RequestContext};
@@ -84,17 +84,46 @@ impl Visit {
         public_base(&self.services, &self.request)
     }
 
-    /// The model that this endpoint of fal's is sold as.
+    /// The model that this endpoint of fal's is sold as, or that the operator has given its name to.
     fn model_of(&self, endpoint: &str) -> Result<Arc<Model>, Refusal> {
         let catalogue = self.services.gateway.catalogue();
+        if let Some(alias) = self.alias(endpoint)? {
+            let model = catalogue.model(&alias.target).filter(|model| model.is_offered());
+            return model.cloned().ok_or_else(|| Refusal::unknown_application(endpoint));
+        }
         let model = catalogue.model_of_endpoint(PROVIDER, endpoint).filter(|model| model.is_offered());
         model.cloned().ok_or_else(|| Refusal::unknown_application(endpoint))
     }
 
-    /// The checked and priced order of a wish in our words.
-    async fn accept(&self, wish: &str) -> Result<Accepted, Refusal> {
+    /// The operator's alias of this name.
+    fn alias(&self, endpoint: &str) -> Result<Option<Arc<Alias>>, Refusal> {
+        Ok(self.aliases()?.get(endpoint).cloned())
+    }
+
+    fn aliases(&self) -> Result<Aliases, Refusal> {
+        Ok(self.services.accounts.aliases(Some(generations::project_of(&self.caller)?)))
+    }
+
+    /// The client's request in our words: for the model by its own id, or by the alias that it was called by.
+    fn wish(&self, model: &Model, endpoint: &str, body: &[u8], extra: &[(&str, Value)]) -> Result<String, Refusal> {
+        let alias = self.alias(endpoint)?;
+        wish::wish(model, alias.as_ref().map_or(&model.id, |alias| &alias.id), endpoint, body, extra)
+    }
+
+    /// The checked and priced order of a client's request.
+    async fn accept(
+        &self,
+        model: &Model,
+        endpoint: &str,
+        body: &[u8],
+        extra: &[(&str, Value)],
+    ) -> Result<Accepted, Refusal> {
+        let wish = self.wish(model, endpoint, body, extra)?;
         let wish = catalogue::parse(wish.as_bytes()).map_err(Problem::from)?;
-        Ok(accept(&self.request, &self.caller, &wish, &self.services).await?)
+        // An alias that has the id of the endpoint's model is not what was called.
+        let is_alias = self.alias(endpoint)?.is_some();
+        let aliases = if is_alias { self.aliases()? } else { Aliases::default() };
+        Ok(accept_with(&self.request, &self.caller, &wish, aliases, &self.services).await?)
     }
 
     /// Begins to make it.
@@ -119,7 +148,9 @@ impl Visit {
             Err(problem) if problem.code() == crate::http::Code::NotFound => return Err(Refusal::unknown_request()),
             Err(problem) => return Err(problem.into()),
         };
-        let same = target::application_of(&record.endpoint) == application && record.provider == PROVIDER;
+        let is_called = |name: &str| target::application_of(name).eq_ignore_ascii_case(application);
+        let same = record.provider == PROVIDER
+            && (is_called(&record.endpoint) || record.requested_model.as_deref().is_some_and(is_called));
         if same { Ok(record) } else { Err(Refusal::unknown_request()) }
     }
 

@@ -11,11 +11,10 @@ use tokio::time::Instant;
 use super::output::{Wanted, output};
 use super::refusal::Refusal;
 use super::run::why_not;
-use super::wish::wish;
 use super::{Visit, is_on, links, one};
 use crate::api::answer::put_cost_headers;
 use crate::api::generations;
-use crate::api::images::reserved;
+use crate::api::images::{put_ignored, reserved};
 use crate::domain::GenerationId;
 use crate::gateway::{Finished, FinishedError, read_finished, wants_data_uris};
 use crate::http::{Code, Problem};
@@ -35,13 +34,14 @@ pub async fn submit(visit: &Visit, endpoint: &str, query: &str, body: &[u8]) -> 
         .map(|url| visit.services.webhooks.ask(&url, WebhookForm::Fal, visit.base()))
         .transpose()
         .map_err(|fault| Refusal::field(&["query", "fal_webhook"], "value_error", &fault.to_string()))?;
-    let accepted = visit.accept(&wish(&model, endpoint, body, &[])?).await?;
+    let accepted = visit.accept(&model, endpoint, body, &[]).await?;
     let job = visit.generate(&accepted, false, webhook)?;
     let (id, replayed) = reserved(&job).await?;
     let mut told = links(&visit.queue_base, endpoint, &id.to_string());
     told["queue_position"] = json!(0);
     let mut response = HttpResponse::Ok();
     put_ids(&mut response, id);
+    put_ignored(&mut response, &accepted.order);
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }

@@ -11,10 +11,9 @@ use super::Visit;
 use super::output::{Wanted, output};
 use super::queue::put_ids;
 use super::refusal::Refusal;
-use super::wish::wish;
 use crate::api::answer::put_cost_headers;
 use crate::api::errors::{overdue_problem, reserve_problem};
-use crate::api::images::{Waiting, idempotency_key, join, reserved};
+use crate::api::images::{Waiting, idempotency_key, join, put_ignored, reserved};
 use crate::catalogue::Order;
 use crate::gateway::{Accepted, Finished, Job, Preview, Progress};
 use crate::ledger::ReserveError;
@@ -35,6 +34,7 @@ pub async fn run(visit: &Visit, endpoint: &str, body: &[u8]) -> Result<HttpRespo
     let mut response = HttpResponse::Ok();
     put_cost_headers(&mut response, finished.id, finished.price);
     put_ids(&mut response, finished.id);
+    put_ignored(&mut response, order);
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }
@@ -72,6 +72,7 @@ pub async fn stream(visit: &Visit, endpoint: &str, body: &[u8]) -> Result<HttpRe
     response.insert_header(("cache-control", "no-cache"));
     response.insert_header(("x-accel-buffering", "no"));
     put_ids(&mut response, id);
+    put_ignored(&mut response, &accepted.order);
     Ok(response.streaming(Box::pin(events(visit.clone(), accepted, job, waiting))))
 }
 
@@ -129,7 +130,7 @@ async fn begin(
     switches: &[(&str, Value)],
 ) -> Result<(Accepted, Arc<Job>), Refusal> {
     let model = visit.model_of(endpoint)?;
-    let accepted = visit.accept(&wish(&model, endpoint, body, switches)?).await?;
+    let accepted = visit.accept(&model, endpoint, body, switches).await?;
     let job = visit.generate(&accepted, true, None)?;
     Ok((accepted, job))
 }
