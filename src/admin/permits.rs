@@ -56,8 +56,6 @@ pub enum RoleText {
 #[serde(rename_all = "snake_case")]
 #[expect(dead_code, reason = "the document's picture of accounts::Adapt")]
 pub enum AdaptText {
-    /// Nothing; stands alone, as an empty list.
-    None,
     /// Everything.
     All,
     /// A size or ratio outside the limits becomes the nearest allowed.

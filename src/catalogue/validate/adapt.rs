@@ -62,6 +62,9 @@ pub(super) fn nearest_option<'p>(
     text: &str,
     findings: &mut Findings<'_>,
 ) -> Option<&'p Arc<str>> {
+    if !findings.adapts(Adaptable::OutputFormat) && !findings.adapts(Adaptable::Quality) {
+        return None;
+    }
     let Kind::Choice(rule) = &parameter.kind else { return None };
     let meaning = parameter.names().find_map(words::meaning_of)?;
     let options = || rule.options.iter();
