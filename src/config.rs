@@ -199,6 +199,8 @@ pub struct KeySettings {
 pub struct SalesSettings {
     /// `IMAGEGATE_MODELS_DIR`: model files that are added to, or replace, the built-in ones.
     pub models_dir: Option<PathBuf>,
+    /// `IMAGEGATE_ALIASES_FILE`: a TOML file of names that the operator gives to models.
+    pub aliases_file: Option<PathBuf>,
     /// `IMAGEGATE_MARKUP`: selling price = fal's price × this.
     pub markup: Fixed,
     /// `IMAGEGATE_DEADLINE`: longest wait for one image, if its model file has none.
@@ -243,6 +245,7 @@ const NAMES: &[&str] = &[
     "IMAGEGATE_ADMIN_KEY",
     "IMAGEGATE_BOOTSTRAP_KEY",
     "IMAGEGATE_MODELS_DIR",
+    "IMAGEGATE_ALIASES_FILE",
     "IMAGEGATE_MARKUP",
     "IMAGEGATE_SUCCESS_STATUS",
     "IMAGEGATE_PUBLIC_URL",
@@ -359,6 +362,7 @@ impl Config {
             storage: read.storage()?,
             sales: SalesSettings {
                 models_dir: read.text("IMAGEGATE_MODELS_DIR").map(PathBuf::from),
+                aliases_file: read.text("IMAGEGATE_ALIASES_FILE").map(PathBuf::from),
                 markup,
                 deadline: read.positive_duration("IMAGEGATE_DEADLINE", Duration::from_mins(5))?,
             },

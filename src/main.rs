@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use commands::{
-    Failure, Output, audit, costs, credits, erase, generate, generations, keys, ledger, limits, models, projects,
-    reconcile, retention, serve, usage,
+    Failure, Output, aliases, audit, costs, credits, erase, generate, generations, keys, ledger, limits, models,
+    projects, reconcile, retention, serve, usage,
 };
 use imagegate::config::Config;
 
@@ -56,6 +56,11 @@ enum Command {
     Keys {
         #[command(subcommand)]
         action: keys::Action,
+    },
+    /// Give models names of your own, with values of their parameters
+    Aliases {
+        #[command(subcommand)]
+        action: aliases::Action,
     },
     /// Show and set what may be spent and asked for
     Limits {
@@ -141,6 +146,7 @@ fn run(command: Command, output: Output) -> Result<(), Failure> {
         Command::Models { action } => models::run(&config, action, output),
         Command::Projects { action } => commands::block_on(projects::run(&config, action, output)),
         Command::Keys { action } => commands::block_on(keys::run(&config, action, output)),
+        Command::Aliases { action } => commands::block_on(aliases::run(&config, action, output)),
         Command::Limits { action } => commands::block_on(limits::run(&config, action, output)),
         Command::Ledger { action } => commands::block_on(ledger::run(&config, action, output)),
         Command::Usage(arguments) => commands::block_on(usage::run(&config, &arguments, output)),

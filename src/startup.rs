@@ -29,14 +29,17 @@ use crate::store::{Outage, Store, StoreError, StoreOptions, without_password};
 use crate::webhooks::Webhooks;
 use crate::{api, sandbox};
 
+mod aliases;
 mod listen;
 mod memory;
 mod server;
 mod tls;
 
+use aliases::warn_of_misfits;
 use listen::{Sockets, listen};
 use tls::TlsError;
 
+pub use aliases::load_aliases;
 pub use listen::document;
 
 /// How long shutdown waits for open generations; what is still open then is found again at the next start.
@@ -81,6 +84,14 @@ pub enum StartError {
         folder: PathBuf,
         /// Why.
         source: Box<CatalogueError>,
+    },
+    /// The file of the operator's aliases.
+    #[error("IMAGEGATE_ALIASES_FILE=`{}` cannot be used: {reason}", .file.display())]
+    Aliases {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: String,
     },
     /// A model file names a provider that is not here.
     #[error("the model `{model}` has the provider `{provider}`; the only provider is `fal`")]
@@ -243,6 +254,7 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
     let (meters, stopping) = (SharedMeters::default(), Stopping::default());
     // What stops the start is found out before anything runs.
     let published = publish(&config.sales)?;
+    let aliases = load_aliases(&config.sales, &published.catalogue)?;
     let sockets = Sockets::bind(&config.http)?;
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
     let (store, shared_clock, accounts, first_keys) = patiently(async || {
@@ -254,6 +266,8 @@ pub async fn start(config: Config, jobs: tokio::runtime::Handle) -> Result<Runni
         Ok((store, shared_clock, accounts, first_keys))
     })
     .await?;
+    accounts.give_aliases(aliases).await?;
+    warn_of_misfits(&accounts, &published.catalogue).await;
     let clock: Arc<dyn Clock> = shared_clock.clone();
 
     let (fal_settings, sandbox, upstream) = upstream(&config, &clock, &ids)?;
@@ -351,16 +365,25 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Puts the model files as they are now in the place of the catalogue; if one of them is at fault, the catalogue
-    /// stays as it was and the log says where the fault is. Requests under way are not touched.
+    /// Puts the model files and the file of aliases as they are now in the place of those before; if one of them is at
+    /// fault, all stays as it was and the log says where the fault is. Requests under way are not touched.
     pub async fn reload(&self) {
         let sales = self.sales.clone();
-        let published = match web::block(move || publish(&sales)).await {
-            Ok(Ok(published)) => published,
+        let read = move || {
+            let published = publish(&sales)?;
+            let aliases = load_aliases(&sales, &published.catalogue)?;
+            Ok::<_, StartError>((published, aliases))
+        };
+        let (published, aliases) = match web::block(read).await {
+            Ok(Ok(read)) => read,
             Ok(Err(fault)) => return error!(%fault, "the model files are not taken; the catalogue stays as it was"),
             Err(fault) => return error!(%fault, "the model files could not be read; the catalogue stays as it was"),
         };
         let (models, version) = (published.catalogue.models().count(), published.catalogue.version().to_owned());
+        if let Err(fault) = self.services.accounts.give_aliases(aliases).await {
+            return error!(%fault, "the aliases could not be put in place; the catalogue stays as it was");
+        }
+        warn_of_misfits(&self.services.accounts, &published.catalogue).await;
         self.services.gateway.replace_catalogue(published.catalogue.clone());
         self.services.published.store(Arc::new(published));
         info!(models, version, "the model files were read anew");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Accounts;
 use super::error::AccountsError;
-use crate::domain::{ApiKeyId, AuditLogId, Network, ProjectId, Scope, Timestamp};
+use crate::domain::{Adapt, ApiKeyId, AuditLogId, Network, ProjectId, Scope, Timestamp};
 use crate::store::{
     ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, KeyKind, KeyRecord, Page, ProjectRecord, RateLimit,
     ServiceAccountRecord, WriteTransaction,
@@ -280,6 +280,7 @@ fn key_state(key: &KeyRecord) -> Value {
         "scopes": scopes,
         "role": is_admin.then(|| key.role.name()),
         "allowed_addresses": networks.map(|networks| networks.iter().map(Network::to_string).collect::<Vec<_>>()),
+        "adapt": key.adapt.map(Adapt::names),
         "generates_for_project_id": key.generates_for,
         "expires_at": key.expires_at.map(Timestamp::seconds),
         "revoked_at": key.revoked_at.map(Timestamp::seconds),
@@ -298,6 +299,7 @@ fn project_state(project: &ProjectRecord) -> Value {
         "concurrent_generations": project.concurrency_limit,
         "upload_bytes_per_day": project.upload_bytes_a_day,
         "kept_files": project.kept_files,
+        "adapt": project.adapt.map(Adapt::names),
         "archived_at": project.archived_at.map(Timestamp::seconds),
     })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::policy::Policy;
-use crate::domain::{ApiKeyId, Network, ProjectId, Role, Scopes};
+use crate::domain::{Adapt, ApiKeyId, Network, ProjectId, Role, Scopes};
 
 /// Who has presented a key that is good.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Caller {
     pub allowed_models: Option<Arc<[String]>>,
     /// What its project's operator has decided for it.
     pub policy: Option<Arc<Policy>>,
+    /// What may be changed of its requests so that they fit, where they do not say it themselves.
+    pub adapt: Adapt,
     /// The project that an admin key may also make images for; none as a rule.
     pub generates_for: Option<ProjectId>,
     /// What a project key may do; every scope for an admin key that makes images for a project.
@@ -38,12 +40,11 @@ impl Caller {
         Some(Self { kind, ..self })
     }
 
-    /// Whether the key may use the model with this id of ours.
+    /// Whether the key may use the model with this id of ours, asked for by this name: its list may have either.
     #[must_use]
-    pub fn may_use(&self, model: &str) -> bool {
-        self.allowed_models
-            .as_ref()
-            .is_none_or(|models| models.iter().any(|allowed| allowed.eq_ignore_ascii_case(model)))
+    pub fn may_use(&self, model: &str, requested: &str) -> bool {
+        let is_listed = |name: &String| name.eq_ignore_ascii_case(model) || name.eq_ignore_ascii_case(requested);
+        self.allowed_models.as_ref().is_none_or(|models| models.iter().any(is_listed))
     }
 
     /// Whether the key may be used from this address.

@@ -21,6 +21,12 @@ pub enum AccountsError {
     /// There is no such file.
     #[error("this project has no such file")]
     UnknownFile,
+    /// There is no such alias.
+    #[error("there is no such alias here")]
+    UnknownAlias,
+    /// An alias of the settings file is changed there.
+    #[error("this alias is given by the file of IMAGEGATE_ALIASES_FILE: change the file instead")]
+    AliasGiven,
     /// An upload would pass a limit of the project.
     #[error(transparent)]
     UploadLimit(#[from] UploadLimit),

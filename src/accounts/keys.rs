@@ -6,7 +6,7 @@ use super::Accounts;
 use super::caller::CallerKind;
 use super::error::AccountsError;
 use super::secret::{Secret, digest, foreign_prefix, is_usable};
-use crate::domain::{ApiKeyId, Money, Network, ProjectId, Role, Scopes, ServiceAccountId, Timestamp};
+use crate::domain::{Adapt, ApiKeyId, Money, Network, ProjectId, Role, Scopes, ServiceAccountId, Timestamp};
 use crate::store::{
     Cursor, KeyFilter, KeyKind, KeyOrigin, KeyRecord, NewKeyRow, Page, StoreError, StoredKey, WriteTransaction,
 };
@@ -35,6 +35,8 @@ pub struct NewKey {
     pub role: Option<Role>,
     /// The networks that it may be used from; any address when `None`.
     pub allowed_addresses: Option<Vec<Network>>,
+    /// What may be changed of its requests so that they fit; as its project when `None`.
+    pub adapt: Option<Adapt>,
 }
 
 impl NewKey {
@@ -50,6 +52,7 @@ impl NewKey {
             scopes: None,
             role: None,
             allowed_addresses: None,
+            adapt: None,
         }
     }
 }
@@ -73,6 +76,8 @@ pub struct KeyChange {
     pub role: Option<Role>,
     /// The networks that it may be used from.
     pub allowed_addresses: Option<Option<Vec<Network>>>,
+    /// What may be changed of its requests so that they fit.
+    pub adapt: Option<Option<Adapt>>,
 }
 
 /// A key and the one that takes its place.
@@ -167,6 +172,7 @@ impl Accounts {
                 scopes: Some(before.scopes),
                 role: Some(before.role),
                 allowed_addresses: before.allowed_addresses.clone(),
+                adapt: before.adapt,
             };
             let holder = before.service_account_id;
             let (mut new, secret) = self.insert_made(&mut transaction, new, KeyOrigin::Api, holder).await?;
@@ -219,6 +225,9 @@ impl Accounts {
             }
             if let Some(networks) = change.allowed_addresses {
                 key.allowed_addresses = networks;
+            }
+            if let Some(adapt) = change.adapt {
+                key.adapt = adapt;
             }
             if let Some(name) = change.name {
                 key.name = name;
@@ -384,6 +393,7 @@ impl Accounts {
             scopes: new.scopes.unwrap_or(usual),
             role: new.role.unwrap_or_default(),
             allowed_addresses: new.allowed_addresses,
+            adapt: new.adapt,
             ..self.new_record(new.kind, new.name, origin, secret.prefix(kind))
         };
         let row = NewKeyRow { record, hash: digest(secret.expose()) };
@@ -415,6 +425,7 @@ impl Accounts {
             scopes: Scopes::ALL,
             role: Role::Owner,
             allowed_addresses: None,
+            adapt: None,
             last_used_at: None,
         }
     }

@@ -5,6 +5,7 @@
 //! database, and reads them again when the change number has grown.
 
 mod alerts;
+mod aliases;
 mod attempts;
 mod audit;
 mod caller;
@@ -41,11 +42,11 @@ pub use secret::Secret;
 pub use service_accounts::{ServiceAccountChange, ServiceKeyTerms};
 pub use sessions::{Client, SESSION_LIFE, SignIn};
 
-pub use crate::domain::{AdminAction, Role, Scope, Scopes, UnknownPermission};
+pub use crate::domain::{Adapt, AdminAction, Alias, Aliases, Role, Scope, Scopes, UnknownPermission};
 pub use crate::store::{
-    ActorKind, AuditEvent, AuditFilter, AuditRecord, Cursor, FileRecord, KeyFilter, KeyKind, KeyOrigin, KeyRecord,
-    Page, ProjectChange, ProjectErasure, ProjectRecord, ProviderErasure, RateLimit, Retention, ServiceAccountRecord,
-    ServiceAccountRole, SpendAlertRecord, Standing,
+    ActorKind, AliasRecord, AuditEvent, AuditFilter, AuditRecord, Cursor, FileRecord, KeyFilter, KeyKind, KeyOrigin,
+    KeyRecord, Page, ProjectChange, ProjectErasure, ProjectRecord, ProviderErasure, RateLimit, Retention,
+    ServiceAccountRecord, ServiceAccountRole, SpendAlertRecord, Standing,
 };
 
 /// Waits, in small steps, so that shutdown does not.

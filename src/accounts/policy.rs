@@ -34,10 +34,11 @@ impl Policy {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Whether the project may use the model with this id of ours.
+    /// Whether the project may use the model with this id of ours, asked for by this name: a list may have either.
     #[must_use]
-    pub fn may_use(&self, model: &str) -> bool {
-        let named = |models: &Vec<String>| models.iter().any(|other| other.eq_ignore_ascii_case(model));
+    pub fn may_use(&self, model: &str, requested: &str) -> bool {
+        let is_listed = |name: &String| name.eq_ignore_ascii_case(model) || name.eq_ignore_ascii_case(requested);
+        let named = |models: &Vec<String>| models.iter().any(is_listed);
         self.allowed_models.as_ref().is_none_or(named) && !self.denied_models.as_ref().is_some_and(named)
     }
 }
@@ -57,8 +58,11 @@ mod tests {
         assert_eq!(Policy::read(&policy.text()).unwrap(), policy);
         assert_eq!(Policy::default().text(), "{}");
         assert!(Policy::read(r#"{"alowed_models": []}"#).is_err());
-        assert!(policy.may_use("FLUX/dev") && !policy.may_use("flux-realism"));
+        let may = |policy: &Policy, model: &str| policy.may_use(model, model);
+        assert!(may(&policy, "FLUX/dev") && !may(&policy, "flux-realism"));
+        assert!(policy.may_use("flux-realism", "Flux/dev"), "a list may have the alias");
         let policy = Policy { allowed_models: None, ..policy };
-        assert!(policy.may_use("flux-realism") && !policy.may_use("Imagen4/preview"));
+        assert!(may(&policy, "flux-realism") && !may(&policy, "Imagen4/preview"));
+        assert!(!policy.may_use("flux/dev", "imagen4/preview") && !policy.may_use("imagen4/preview", "house"));
     }
 }

@@ -106,6 +106,7 @@ impl Accounts {
             project.rate_limits = change.rate_limits.unwrap_or(project.rate_limits);
             project.upload_bytes_a_day = change.upload_bytes_a_day.unwrap_or(project.upload_bytes_a_day);
             project.kept_files = change.kept_files.unwrap_or(project.kept_files);
+            project.adapt = change.adapt.unwrap_or(project.adapt);
             transaction.update_project(&project, self.inner.clock.now()).await?;
             self.record_project(&mut transaction, Some(&before), &project).await?;
             self.record_rate_limits(&mut transaction, &before, &project).await?;

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::Accounts;
+use super::aliases::{AliasTables, tables};
 use super::attempts::Attempts;
 use super::audit::Author;
 use super::caller::{AdmitError, AuthError, Caller, CallerKind};
@@ -20,8 +21,8 @@ use super::policy::Policy;
 use super::projects::DefaultRates;
 use super::secret::{digest, is_mistyped};
 use super::uses::Use;
-use crate::domain::{ApiKeyId, Clock, IdSource, Timestamp};
-use crate::store::{ACCOUNTS, KeyKind, Store, StoreError, StoredKey};
+use crate::domain::{Aliases, ApiKeyId, Clock, IdSource, ProjectId, Timestamp};
+use crate::store::{ACCOUNTS, AliasRecord, KeyKind, Store, StoreError, StoredKey};
 
 /// How often the change number is asked for: a change reaches every replica within a second.
 pub(super) const POLL_EVERY: Duration = Duration::from_millis(500);
@@ -36,6 +37,8 @@ pub(super) struct Inner {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) ids: Arc<dyn IdSource>,
     ring: ArcSwap<Ring>,
+    /// Aliases that the settings file gives.
+    given: ArcSwap<Vec<AliasRecord>>,
     attempts: Attempts,
     /// When each key was last used; outlives the ring, which is made again with every change.
     pub(super) uses: Mutex<HashMap<ApiKeyId, Arc<Use>>>,
@@ -43,11 +46,12 @@ pub(super) struct Inner {
     pub(super) has_forgotten: AtomicBool,
 }
 
-/// The keys at one change number.
+/// The keys and aliases at one change number.
 #[derive(Debug, Default)]
 struct Ring {
     number: i64,
     keys: HashMap<[u8; 32], Entry>,
+    aliases: AliasTables,
 }
 
 #[derive(Debug)]
@@ -77,6 +81,7 @@ impl Entry {
                 name: key.record.name.into(),
                 allowed_models: key.record.allowed_models.map(Into::into),
                 policy: policy.map(Arc::new),
+                adapt: key.record.adapt.or(key.project_adapt).unwrap_or_default(),
                 generates_for: key.record.generates_for.filter(|_| !key.project_archived),
                 scopes: key.record.scopes,
                 role: key.record.role,
@@ -96,7 +101,16 @@ impl Accounts {
     pub async fn load(store: Store, clock: Arc<dyn Clock>, ids: Arc<dyn IdSource>) -> Result<Self, AccountsError> {
         let (attempts, uses) = (Attempts::default(), Mutex::default());
         let has_forgotten = AtomicBool::new(false);
-        let inner = Inner { store, clock, ids, ring: ArcSwap::default(), attempts, uses, has_forgotten };
+        let inner = Inner {
+            store,
+            clock,
+            ids,
+            ring: ArcSwap::default(),
+            given: ArcSwap::default(),
+            attempts,
+            uses,
+            has_forgotten,
+        };
         inner.read().await?;
         Ok(Self { inner: Arc::new(inner), author: Arc::new(Author::System), default_rates: DefaultRates::default() })
     }
@@ -200,15 +214,43 @@ impl Inner {
         Ok(())
     }
 
+    pub(super) fn aliases(&self, project: Option<ProjectId>) -> Aliases {
+        let ring = self.ring.load();
+        let of = |project: Option<ProjectId>| ring.aliases.get(&project).cloned();
+        Aliases { project: project.and_then(|project| of(Some(project))), gateway: of(None).unwrap_or_default() }
+    }
+
+    pub(super) fn projects_have_aliases(&self) -> bool {
+        self.ring.load().aliases.keys().any(Option::is_some)
+    }
+
+    pub(super) fn alias_id(&self, name: &str) -> Option<String> {
+        let ring = self.ring.load();
+        let name = name.to_ascii_lowercase();
+        ring.aliases.values().find_map(|table| table.get(&name)).map(|alias| alias.id.clone())
+    }
+
+    pub(super) fn given_aliases(&self) -> Arc<Vec<AliasRecord>> {
+        self.given.load_full()
+    }
+
+    pub(super) async fn give_aliases(&self, aliases: Vec<AliasRecord>) -> Result<(), StoreError> {
+        self.given.store(Arc::new(aliases));
+        self.read().await
+    }
+
     pub(super) async fn read(&self) -> Result<(), StoreError> {
         // The number first: keys that change after it are read again at the next look.
         let number = self.store.change_number(ACCOUNTS).await?;
         let keys = self.store.stored_keys().await?;
+        let stored = self.store.stored_aliases().await?;
+        // What the settings file gives counts before what was made by the API.
+        let aliases = tables(stored.iter().chain(self.given.load().iter()));
         let entry = |key: StoredKey| {
             let used = self.uses_of(key.record.id);
             (key.hash, Entry::new(key, used))
         };
-        let new = Arc::new(Ring { number, keys: keys.into_iter().map(entry).collect() });
+        let new = Arc::new(Ring { number, keys: keys.into_iter().map(entry).collect(), aliases });
         // Of two readers the one that saw less does not overwrite the other.
         self.ring.rcu(|old| if old.number > number { Arc::clone(old) } else { Arc::clone(&new) });
         Ok(())

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use validator::Validate;
 
-use super::projects::known_models;
+use super::projects::listed_models;
 use super::shapes::{Refusals, RefusalsOfOne, accounts_of, id_of, list, not_found};
 use crate::accounts::{Policy, ProjectRecord, Retention};
 use crate::api::access::{AdminCaller, action};
@@ -206,7 +206,7 @@ pub struct ModelPermissionsUpdate {
     /// `allow_list` or `deny_list`.
     #[schema(value_type = ModelPermissionsMode, example = "allow_list")]
     mode: String,
-    /// The models, by our ids or their aliases.
+    /// The models, by our ids, their aliases, or the operator's aliases.
     model_ids: Vec<String>,
 }
 
@@ -258,7 +258,7 @@ pub async fn update_model_permissions(
 ) -> Result<HttpResponse, Problem> {
     let id = id_of(&path, "project")?;
     let mut update: ModelPermissionsUpdate = fixed_body(&request, &body)?;
-    known_models(&services, &mut update.model_ids, "model_ids")?;
+    listed_models(&services, &mut update.model_ids, "model_ids")?;
     let (allowed, denied) = match update.mode.as_str() {
         "allow_list" => (Some(update.model_ids), None),
         "deny_list" => (None, Some(update.model_ids).filter(|models| !models.is_empty())),

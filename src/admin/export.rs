@@ -31,6 +31,7 @@ const COLUMNS: &[&str] = &[
     "cost_usd",
     "cost_source",
     "error_message",
+    "requested_model",
 ];
 
 /// How the lines are written.

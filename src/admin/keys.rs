@@ -8,11 +8,12 @@ use utoipa::ToSchema;
 use validator::Validate;
 
 use super::permits::{
-    RoleText, ScopeText, networks_of, owner_for_admin_keys, read_networks, read_role, read_scopes, scopes_of,
+    AdaptText, RoleText, ScopeText, networks_of, owner_for_admin_keys, read_adapt, read_networks, read_role,
+    read_scopes, scopes_of,
 };
-use super::projects::{given, known_models};
+use super::projects::{given, listed_models};
 use super::shapes::{accounts_of, id_of};
-use crate::accounts::{AdminAction, KeyChange, KeyKind, KeyRecord};
+use crate::accounts::{Adapt, AdminAction, KeyChange, KeyKind, KeyRecord};
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, Whole, fixed_body};
@@ -38,7 +39,7 @@ pub struct KeyPatch {
     #[serde(default, deserialize_with = "Whole::given")]
     #[schema(value_type = Option<i64>, minimum = 0, maximum = 253_402_300_799_i64)]
     expires_at: Option<Option<i64>>,
-    /// The models it may use.
+    /// The models it may use, by our ids or by the operator's aliases.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Vec<String>>)]
     allowed_models: Option<Option<Vec<String>>>,
@@ -57,6 +58,11 @@ pub struct KeyPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Vec<Network>>, min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
     allowed_addresses: Option<Option<Vec<String>>>,
+    /// What may be changed of its requests so that they fit a model; an empty list changes nothing, null leaves it to the
+    /// project.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<AdaptText>>, example = json!(["size"]))]
+    adapt: Option<Option<Vec<String>>>,
 }
 
 /// A key, without its value.
@@ -98,6 +104,9 @@ pub struct KeyView {
     role: Option<&'static str>,
     /// The addresses and networks that it may be used from; any when null.
     allowed_addresses: Option<Vec<String>>,
+    /// What may be changed of its requests so that they fit a model; as its project if null.
+    #[schema(value_type = Option<Vec<AdaptText>>)]
+    adapt: Option<Vec<&'static str>>,
     /// When it was last used, in Unix seconds, at most a minute late; null if it never was.
     last_used_at: Option<i64>,
 }
@@ -135,7 +144,7 @@ pub async fn update_key(
         id.parse().map_err(|_| Problem::new(Code::NotFound, format!("there is no key `{id}`")).param("id"))?;
     let mut allowed_models = patch.allowed_models;
     if let Some(Some(models)) = &mut allowed_models {
-        known_models(&services, models, "allowed_models")?;
+        listed_models(&services, models, "allowed_models")?;
     }
     if patch.expires_at.flatten().is_some_and(|moment| !(0..=LAST_MOMENT).contains(&moment)) {
         return Err(invalid_field("expires_at", "must be a time in Unix seconds before the year 10000"));
@@ -155,6 +164,7 @@ pub async fn update_key(
             .allowed_addresses
             .map(|texts| texts.as_deref().map(read_networks).transpose())
             .transpose()?,
+        adapt: read_adapt(patch.adapt)?,
     };
     let before = services.accounts.list_keys(None).await?.into_iter().find(|key| key.id == id);
     if let Some(before) = before {
@@ -186,6 +196,7 @@ fn view(key: KeyRecord, last_used: Option<Timestamp>) -> KeyView {
         budget_usd: key.budget.map(|budget| budget.to_string()),
         spent_usd: key.spent.to_string(),
         allowed_models: key.allowed_models,
+        adapt: key.adapt.map(Adapt::names),
         generates_for_project_id: key.generates_for.map(|id| id.to_string()),
     }
 }

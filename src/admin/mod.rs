@@ -11,6 +11,7 @@ mod export;
 mod generations;
 mod history;
 mod keys;
+mod model_aliases;
 mod organization_projects;
 mod permits;
 mod projects;
@@ -45,6 +46,9 @@ pub fn endpoints() -> Vec<Endpoint> {
         endpoint!(projects::create_project_credit),
         endpoint!(projects::update_organization),
         endpoint!(keys::update_key),
+        endpoint!(model_aliases::list_model_aliases),
+        endpoint!(model_aliases::set_model_alias),
+        endpoint!(model_aliases::delete_model_alias).at("/admin/v1/model_aliases/{id:.+}"),
         endpoint!(usage::list_image_usage),
         endpoint!(costs::list_costs),
         endpoint!(organization_projects::create_project),

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use utoipa::ToSchema;
 
-use crate::accounts::{AdminAction, Caller, KeyKind, KeyRecord, Role, Scope, Scopes, UnknownPermission};
+use crate::accounts::{Adapt, AdminAction, Caller, KeyKind, KeyRecord, Role, Scope, Scopes, UnknownPermission};
 use crate::api::errors::invalid_field;
 use crate::domain::Network;
 use crate::http::{Code, Problem};
@@ -48,6 +48,36 @@ pub enum RoleText {
     Billing,
     /// Reads everything but secrets.
     ReadOnly,
+}
+
+/// What may be changed of a request so that it fits a model.
+#[derive(Debug, ToSchema)]
+#[schema(as = Adaptable)]
+#[serde(rename_all = "snake_case")]
+#[expect(dead_code, reason = "the document's picture of accounts::Adapt")]
+pub enum AdaptText {
+    /// Everything.
+    All,
+    /// A size or ratio outside the limits becomes the nearest allowed.
+    Size,
+    /// Numbers that were sent as text are read.
+    Numbers,
+    /// A seed of -1 means a random one.
+    Seed,
+    /// An unsupported output format becomes the nearest.
+    OutputFormat,
+    /// An unsupported quality becomes the nearest.
+    Quality,
+}
+
+/// What a body allows to be changed; null lifts it.
+#[expect(clippy::option_option, reason = "in a patch, absent leaves and null lifts")]
+pub fn read_adapt(names: Option<Option<Vec<String>>>) -> Result<Option<Option<Adapt>>, Problem> {
+    let read = |names: Vec<String>| {
+        let adapt = Adapt::from_names(names.iter().map(String::as_str));
+        adapt.map_err(|error| invalid_field("adapt", &error.to_string()))
+    };
+    names.map(|names| names.map(read).transpose()).transpose()
 }
 
 /// The scopes of a body, if it names some; OpenAI's clients may send an empty list for none.

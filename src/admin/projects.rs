@@ -11,8 +11,9 @@ use uuid::Uuid;
 use validator::Validate;
 
 use super::erasures::ErasureView;
+use super::permits::{AdaptText, read_adapt};
 use super::shapes::{accounts_of, not_blank};
-use crate::accounts::{AdminAction, AuditEvent, Policy, ProjectChange, ProjectRecord, RateLimit};
+use crate::accounts::{Adapt, AdminAction, AuditEvent, Policy, ProjectChange, ProjectRecord, RateLimit};
 use crate::api::access::{AdminCaller, action};
 use crate::api::errors::invalid_field;
 use crate::api::{Services, Whole, fixed_body, idempotency_key};
@@ -55,6 +56,11 @@ pub struct ProjectPatch {
     /// How much may be asked for and be open at once.
     #[validate(nested)]
     limits: Option<LimitsPatch>,
+    /// What may be changed of its requests so that they fit a model, where key and request do not say it; null or an empty
+    /// list changes nothing.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<Vec<AdaptText>>, example = json!(["size"]))]
+    adapt: Option<Option<Vec<String>>>,
 }
 
 /// How much may be asked for, be open at once, and be uploaded.
@@ -147,6 +153,9 @@ pub struct ProjectView {
     prompt_retention_seconds: i64,
     /// How much may be asked for and be open at once.
     limits: LimitsView,
+    /// What may be changed of its requests so that they fit a model.
+    #[schema(value_type = Option<Vec<AdaptText>>)]
+    adapt: Option<Vec<&'static str>>,
     /// The erasure of all that it has made; null if nobody has asked for it.
     content_erasure: Option<ErasureView>,
 }
@@ -291,10 +300,10 @@ pub async fn update_project(
     let policy = match patch.policy {
         Some(Some(mut policy)) => {
             if let Some(models) = &mut policy.allowed_models {
-                known_models(&services, models, "policy.allowed_models")?;
+                listed_models(&services, models, "policy.allowed_models")?;
             }
             if let Some(models) = &mut policy.denied_models {
-                known_models(&services, models, "policy.denied_models")?;
+                listed_models(&services, models, "policy.denied_models")?;
             }
             if policy.max_price_usd.is_some_and(|most| most < Money::ZERO) {
                 return Err(invalid_field("policy.max_price_usd", "must not be negative"));
@@ -313,6 +322,7 @@ pub async fn update_project(
         concurrency_limit: limits.concurrent_generations,
         upload_bytes_a_day: limits.upload_bytes_per_day,
         kept_files: limits.kept_files,
+        adapt: read_adapt(patch.adapt)?,
         rate_limits: limits.rates.map(|rates| rate_limits(&services, rates)).transpose()?,
     };
     let project = find(&services, &id).await?;
@@ -490,6 +500,17 @@ pub fn known_models(services: &Services, models: &mut [String], field: &str) -> 
     Ok(())
 }
 
+/// The same for a list of models that may be used, which may have the operator's aliases as well.
+pub fn listed_models(services: &Services, models: &mut [String], field: &str) -> Result<(), Problem> {
+    for name in models {
+        match services.accounts.alias_id(name) {
+            Some(alias) => *name = alias,
+            None => known_models(services, std::slice::from_mut(name), field)?,
+        }
+    }
+    Ok(())
+}
+
 fn rate_limits(services: &Services, rates: Vec<RateBody>) -> Result<Vec<RateLimit>, Problem> {
     rates
         .into_iter()
@@ -527,6 +548,7 @@ async fn view(services: &Services, project: ProjectRecord) -> Result<ProjectView
         spend_limit_usd: project.spend_limit.map(|limit| limit.to_string()),
         policy: project.policy.as_deref().and_then(|text| Policy::read(text).ok()),
         prompt_retention_seconds: project.prompt_retention / 1_000_000,
+        adapt: project.adapt.map(Adapt::names),
         limits: LimitsView {
             concurrent_generations: project.concurrency_limit,
             rates: project

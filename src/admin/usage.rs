@@ -77,6 +77,8 @@ pub struct UsageResult {
     api_key_id: Option<String>,
     /// The model.
     model: Option<String>,
+    /// The name that was asked for: an alias, or the model's id.
+    requested_model: Option<String>,
     /// What the projects pay, in US dollars with nine places.
     amount_usd: String,
     /// What the provider charges us, in US dollars with nine places.
@@ -116,6 +118,9 @@ pub enum UsageGroupText {
     /// The model.
     #[serde(rename = "model")]
     Model,
+    /// The name that was asked for: an alias, or the model's id.
+    #[serde(rename = "requested_model")]
+    RequestedModel,
     /// The size.
     #[serde(rename = "size")]
     Size,
@@ -136,7 +141,7 @@ pub enum UsageGroupText {
         ("start_time" = i64, Query, description = "Start in Unix seconds; the first bucket has what was settled from then on.", minimum = 0, maximum = 253_402_300_799_i64),
         ("end_time" = Option<i64>, Query, description = "End in Unix seconds, not part of it; now if not given.", minimum = 0, maximum = 253_402_300_799_i64),
         ("bucket_width" = inline(Option<UsageWidthText>), Query, description = "`1m`, `1h` or `1d`; `1d` if not given."),
-        ("group_by" = inline(Option<Vec<UsageGroupText>>), Query, description = "Any of `project_id`, `user_id`, `api_key_id`, `model`, `size`, `source`."),
+        ("group_by" = inline(Option<Vec<UsageGroupText>>), Query, description = "Any of `project_id`, `user_id`, `api_key_id`, `model`, `requested_model`, `size`, `source`."),
         ("project_ids" = inline(Option<Vec<ProjectId>>), Query, description = "Only these projects."),
         ("user_ids" = Option<Vec<String>>, Query, description = "Only these users."),
         ("api_key_ids" = inline(Option<Vec<ApiKeyId>>), Query, description = "Only these keys."),
@@ -208,9 +213,13 @@ fn read_query(request: &HttpRequest, now: Timestamp) -> Result<UsageQuery, Probl
             "user_id" => Ok(UsageDimension::User),
             "api_key_id" => Ok(UsageDimension::Key),
             "model" => Ok(UsageDimension::Model),
+            "requested_model" => Ok(UsageDimension::RequestedModel),
             "size" => Ok(UsageDimension::Size),
             "source" => Ok(UsageDimension::Source),
-            _ => Err(invalid_field("group_by", "must be any of project_id, user_id, api_key_id, model, size, source")),
+            _ => Err(invalid_field(
+                "group_by",
+                "must be any of project_id, user_id, api_key_id, model, requested_model, size, source",
+            )),
         })
         .collect::<Result<Vec<_>, _>>()?;
     Ok(UsageQuery {
@@ -251,6 +260,7 @@ fn result_view(row: UsageRow) -> UsageResult {
         user_id: row.user,
         api_key_id: row.api_key_id.map(|id| id.to_string()),
         model: row.model,
+        requested_model: row.requested_model,
         amount_usd: row.price.to_string(),
         cost_usd: row.cost.to_string(),
         megapixels: row.megapixels.to_string(),

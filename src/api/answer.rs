@@ -230,6 +230,10 @@ pub struct GenerationView {
     pub user: Option<String>,
     /// The model.
     pub model: String,
+    /// The name that was asked for, if it is another than the model's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "dall-e-3")]
+    pub requested_model: Option<String>,
     /// How many images were delivered; while it is open, how many were asked for.
     pub num_images: u32,
     /// Megapixels that were charged.
@@ -403,6 +407,7 @@ impl GenerationView {
             api_key_id: api_key_id.to_string(),
             user: record.user.clone(),
             model: record.model.clone(),
+            requested_model: record.requested_model.clone(),
             num_images: outcome.map_or(record.num_images, |outcome| outcome.images),
             megapixels: outcome.map_or(Fixed::ZERO, |outcome| outcome.megapixels).to_string(),
             price_usd: outcome.map_or(record.hold, |outcome| outcome.price).to_string(),

@@ -18,7 +18,7 @@ use super::answer::ImageAnswer;
 use super::bodies::{admit, is_large};
 use super::errors::entry;
 use super::forms::{expect_form, read_parts};
-use super::images::{Asked, accept, make_images};
+use super::images::{Asked, accept, make_images, project_of};
 use crate::catalogue::{Json, Kind, Model, Parameter, parse};
 use crate::gateway::picture_type;
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
@@ -80,6 +80,7 @@ pub struct EditForm {
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "Same key and form: one image, one charge, the same answer. Kept 24 hours.", pattern = "^[!-~]([ -~]{0,253}[!-~])?$"),
         ("x-imagegate-strict" = Option<bool>, Header, description = "`true`: fields that the model does not have are errors."),
+        ("x-imagegate-adapt" = Option<String>, Header, description = "What may be changed so that the request fits the model: any of `size`, `numbers`, `seed`, `output_format`, `quality` in a list with commas, or `all`, or `none`. Without it the setting of the key or the project counts, and without that nothing is changed.", pattern = "^(all|none|(size|numbers|seed|output_format|quality)(, ?(size|numbers|seed|output_format|quality))*)$"),
     ),
     responses(
         (status = 201, description = "The images. The status is 200 where the operator has set it so.", body = ImageAnswer),
@@ -111,7 +112,8 @@ pub async fn create_image_edit(
     }
     let form = Form::read(Multipart::new(request.headers(), payload), services.http.body_limit).await?;
     let catalogue = services.gateway.catalogue();
-    let model = form.text("model").and_then(|id| catalogue.model(id));
+    let aliases = services.accounts.aliases(Some(project_of(&caller)?));
+    let model = form.text("model").and_then(|id| catalogue.named(&aliases, id));
     let (wish, problems) = form.wish(model.map(AsRef::as_ref));
     let accepted = accept(&request, &caller, &wish, &services).await;
     let accepted = if problems.is_empty() { accepted? } else { return Err(with_the_rest(problems, accepted.err())) };

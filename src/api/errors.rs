@@ -188,12 +188,14 @@ impl From<AccountsError> for Problem {
             | AccountsError::UnknownKey
             | AccountsError::UnknownServiceAccount
             | AccountsError::UnknownSpendAlert
+            | AccountsError::UnknownAlias
             | AccountsError::UnknownFile => Self::new(Code::NotFound, fault.to_string()),
             AccountsError::UploadLimit(limit) => upload_limit_problem(limit),
             AccountsError::Invalid(message) => Self::new(Code::InvalidParameters, message),
             AccountsError::ProjectArchived
             | AccountsError::DefaultProject
             | AccountsError::GivenBySetting(_)
+            | AccountsError::AliasGiven
             | AccountsError::LastOwner => Self::new(Code::Conflict, fault.to_string()),
             other if other.is_unavailable() => unavailable(&other.to_string()),
             other => {

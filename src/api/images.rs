@@ -22,8 +22,8 @@ use super::rates::put_rate_headers;
 use super::stream::stream_events;
 use super::{GenerationView, Services};
 use crate::accounts::{Caller, CallerKind};
-use crate::catalogue::{self, Json, Order, Strictness, Switches};
-use crate::domain::{GenerationId, ProjectId, Scope};
+use crate::catalogue::{self, Handling, Json, Order, Strictness, Switches};
+use crate::domain::{Adapt, Aliases, GenerationId, ProjectId, Scope};
 use crate::gateway::{Accepted, ClientNews, Finished, FinishedError, Gateway, Job, Progress, Request, read_finished};
 use crate::http::{BodyMemory, Code, Problem, ProblemBody, RequestContext};
 use crate::ledger::{FinalState, ReserveError};
@@ -57,6 +57,7 @@ pub struct ImageRequest(Map<String, Value>);
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "Same key and body: one image, one charge, the same answer. Kept 24 hours.", pattern = "^[!-~]([ -~]{0,253}[!-~])?$"),
         ("x-imagegate-strict" = Option<bool>, Header, description = "`true`: fields that the model does not have are errors."),
+        ("x-imagegate-adapt" = Option<String>, Header, description = "What may be changed so that the request fits the model: any of `size`, `numbers`, `seed`, `output_format`, `quality` in a list with commas, or `all`, or `none`. Without it the setting of the key or the project counts, and without that nothing is changed.", pattern = "^(all|none|(size|numbers|seed|output_format|quality)(, ?(size|numbers|seed|output_format|quality))*)$"),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once, as with `background: true`."),
     ),
     responses(
@@ -98,7 +99,9 @@ pub async fn create_image_generation(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     expect_json(&request)?;
-    let accepted = accept_body(&request, &caller, body.0, &services).await?;
+    let accepted =
+        accept_body(&request, &caller, body.0, services.accounts.aliases(Some(project_of(&caller)?)), &services)
+            .await?;
     make_images(
         Asked {
             request,
@@ -162,7 +165,7 @@ pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<Http
     }
     let job = services.gateway.generate(&accepted, ask, BodyMemory::of(&request))?;
     if in_background {
-        return Box::pin(answer_async(&services, &request, &job)).await;
+        return Box::pin(answer_async(&services, &request, &accepted.order, &job)).await;
     }
     let waiting = Waiting::of(&services, job.id, !has_key, may_resend);
     if accepted.order.switches.stream {
@@ -211,13 +214,16 @@ pub(super) async fn accept_body(
     request: &HttpRequest,
     caller: &Caller,
     body: web::Bytes,
+    aliases: Aliases,
     services: &Services,
 ) -> Result<Accepted, Problem> {
-    if body.len() < LARGE_BODY {
-        return accept(request, caller, &catalogue::parse_request(&body)?, services).await;
-    }
-    let strictness = strictness(request.headers())?;
-    let mut accepted = services.gateway.accept_large(project_of(caller)?, body, strictness).await?;
+    let handling = handling(request, caller, aliases)?;
+    let project = project_of(caller)?;
+    let mut accepted = if body.len() < LARGE_BODY {
+        services.gateway.accept(project, &catalogue::parse_request(&body)?, &handling).await?
+    } else {
+        services.gateway.accept_large(project, body, handling).await?
+    };
     permit(caller, &mut accepted)?;
     Ok(accepted)
 }
@@ -229,10 +235,17 @@ pub(super) async fn accept(
     wish: &Json<'_>,
     services: &Services,
 ) -> Result<Accepted, Problem> {
-    let strictness = strictness(request.headers())?;
-    let mut accepted = services.gateway.accept(project_of(caller)?, wish, strictness).await?;
+    let project = project_of(caller)?;
+    let handling = handling(request, caller, services.accounts.aliases(Some(project)))?;
+    let mut accepted = services.gateway.accept(project, wish, &handling).await?;
     permit(caller, &mut accepted)?;
     Ok(accepted)
+}
+
+/// How a request wants to be read, with these aliases.
+fn handling(request: &HttpRequest, caller: &Caller, aliases: Aliases) -> Result<Handling, Problem> {
+    let adapt = adapt(request.headers())?.unwrap_or(caller.adapt);
+    Ok(Handling { strictness: strictness(request.headers())?, adapt, aliases })
 }
 
 /// Who pays.
@@ -254,6 +267,21 @@ fn strictness(headers: &HeaderMap) -> Result<Strictness, Problem> {
                 .param("x-imagegate-strict"))
         }
     }
+}
+
+/// `x-imagegate-adapt`, which counts instead of the setting of the key or the project.
+fn adapt(headers: &HeaderMap) -> Result<Option<Adapt>, Problem> {
+    let mut words = Vec::new();
+    for value in headers.get_all("x-imagegate-adapt") {
+        words.extend(value.to_str().unwrap_or("?").split(',').map(str::trim));
+    }
+    if words.is_empty() {
+        return Ok(None);
+    }
+    Adapt::from_names(words).map(Some).map_err(|error| {
+        let message = format!("`x-imagegate-adapt`: {error}");
+        Problem::new(Code::InvalidRequest, message).param("x-imagegate-adapt")
+    })
 }
 
 fn prefers_async(headers: &HeaderMap) -> bool {
@@ -351,7 +379,12 @@ pub(super) async fn reserved(job: &Job) -> Result<(GenerationId, bool), Problem>
 }
 
 /// 202 as soon as the hold is written.
-async fn answer_async(services: &Services, request: &HttpRequest, job: &Job) -> Result<HttpResponse, Problem> {
+async fn answer_async(
+    services: &Services,
+    request: &HttpRequest,
+    order: &Order,
+    job: &Job,
+) -> Result<HttpResponse, Problem> {
     let (id, replayed) = reserved(job).await?;
     let record = services
         .gateway
@@ -363,6 +396,7 @@ async fn answer_async(services: &Services, request: &HttpRequest, job: &Job) -> 
     response.insert_header((LOCATION, format!("/v1/images/generations/{id}")));
     response.insert_header(("x-imagegate-generation-id", id.to_string()));
     response.insert_header(("x-imagegate-upstream", services.upstream.name()));
+    put_ignored(&mut response, order);
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }

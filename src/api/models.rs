@@ -1,16 +1,18 @@
 //! `/v1/models`: the catalogue, open to all; OpenAI's list fields and AIML's item fields together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use actix_web::http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH};
+use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::access::Open;
+use super::access::{Open, authenticate, permit};
 use super::{Services, query};
+use crate::accounts::{Alias, Aliases, CallerKind};
 use crate::catalogue::{Catalogue, Model, Rejection, Status};
 use crate::domain::Fixed;
 use crate::http::{Code, Problem, ProblemBody};
@@ -40,6 +42,10 @@ pub struct ModelView {
     info: ModelInfo,
     /// Other ids that mean the same model.
     aliases: Vec<String>,
+    /// The model that makes the images, where this is an alias of the operator's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "flux/dev")]
+    alias_of: Option<String>,
     /// Words about it.
     tags: Vec<&'static str>,
     /// What it can do besides.
@@ -133,6 +139,7 @@ impl ModelView {
                 newer_docs_url: docs,
             },
             aliases: model.aliases.clone(),
+            alias_of: None,
             tags: vec![if model.takes_images { "image-to-image" } else { "text-to-image" }],
             features,
             endpoints: vec!["/v1/images/generations"],
@@ -148,6 +155,24 @@ impl ModelView {
             parameters: model.json_schema(),
             pricing: model.pricing(markup),
         }
+    }
+}
+
+impl ModelView {
+    /// The view of an alias of this model.
+    fn named(&self, catalogue: &Catalogue, model: &Model, alias: &Alias) -> Self {
+        let mut view = self.clone();
+        alias.id.clone_into(&mut view.id);
+        view.aliases = Vec::new();
+        view.alias_of = Some(self.id.clone());
+        if let Some(name) = &alias.name {
+            view.info.name.clone_from(name);
+        }
+        if let Some(description) = &alias.description {
+            view.info.description.clone_from(description);
+        }
+        view.parameters = catalogue.alias_schema(model, alias);
+        view
     }
 }
 
@@ -171,11 +196,30 @@ impl ModelTable {
             .unwrap_or_else(|_| HeaderValue::from_static("W/\"\""));
         Self { list: list.into(), views: Arc::new(views), etag }
     }
+
+    /// The views of the models and of the operator's aliases, by id. A name that is an alias is not shown for the model that
+    /// it would mean without it.
+    fn with_aliases(&self, catalogue: &Catalogue, aliases: &Aliases) -> BTreeMap<String, ModelView> {
+        let mut views: BTreeMap<String, ModelView> = BTreeMap::new();
+        for view in self.views.values().filter(|view| aliases.get(&view.id).is_none()) {
+            let mut view = view.clone();
+            view.aliases.retain(|name| aliases.get(name).is_none());
+            views.insert(view.id.clone(), view);
+        }
+        for alias in aliases.iter() {
+            let target = catalogue.model(&alias.target);
+            if let Some((model, view)) = target.and_then(|model| Some((model, self.views.get(&model.id)?))) {
+                views.insert(alias.id.clone(), view.named(catalogue, model, alias));
+            }
+        }
+        views
+    }
 }
 
 /// List models
 ///
-/// Every model on offer with its parameters and prices. Open to all.
+/// Every model on offer with its parameters and prices, and the operator's aliases. Open to all; with a project's key the
+/// aliases of that project too.
 #[utoipa::path(
     get,
     path = "/v1/models",
@@ -197,23 +241,54 @@ pub async fn list_models(
     request: HttpRequest,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let table = &services.published.load().models;
-    if is_fresh(&request, &table.etag) {
-        return Ok(HttpResponse::NotModified().insert_header((ETAG, table.etag.clone())).finish());
+    let published = services.published.load();
+    let table = &published.models;
+    let aliases = aliases_of(&request, &services);
+    if aliases.is_empty() && request.query_string().is_empty() {
+        return Ok(answer(&request, &aliases, table.etag.clone(), table.list.clone()));
     }
-    let body = if request.query_string().is_empty() { table.list.clone() } else { filtered(&request, table)?.into() };
-    Ok(HttpResponse::Ok()
-        .insert_header((ETAG, table.etag.clone()))
-        .insert_header((CACHE_CONTROL, "max-age=60"))
+    let views = table.with_aliases(&published.catalogue, &aliases);
+    let body = filtered(&request, views)?;
+    let etag = if aliases.is_empty() { table.etag.clone() } else { etag_of(&body) };
+    Ok(answer(&request, &aliases, etag, body.into()))
+}
+
+/// The operator's aliases that the caller has: those of its project too, if it shows a valid key of one.
+fn aliases_of(request: &HttpRequest, services: &Services) -> Aliases {
+    let has_key = services.accounts.projects_have_aliases() && request.headers().contains_key(AUTHORIZATION);
+    let caller = if has_key { authenticate(request).and_then(|caller| permit(caller, &[])).ok() } else { None };
+    let project = caller.and_then(|caller| match caller.kind {
+        CallerKind::Project(project) => Some(project),
+        CallerKind::Admin => None,
+    });
+    services.accounts.aliases(project)
+}
+
+/// The tag of a body that is made for a request.
+fn etag_of(body: &[u8]) -> HeaderValue {
+    let tag = format!("W/\"{}\"", hex::encode(Sha256::digest(body)));
+    HeaderValue::from_str(&tag).unwrap_or_else(|_| HeaderValue::from_static("W/\"\""))
+}
+
+/// The body, unless the client has it. What a project alone is shown is kept by no shared cache.
+fn answer(request: &HttpRequest, aliases: &Aliases, etag: HeaderValue, body: web::Bytes) -> HttpResponse {
+    if is_fresh(request, &etag) {
+        return HttpResponse::NotModified().insert_header((ETAG, etag)).finish();
+    }
+    let cache = if aliases.project.is_some() { "private, max-age=60" } else { "max-age=60" };
+    HttpResponse::Ok()
+        .insert_header((ETAG, etag))
+        .insert_header((CACHE_CONTROL, cache))
+        .insert_header((VARY, "authorization"))
         .content_type("application/json")
-        .body(body))
+        .body(body)
 }
 
 /// Filters that AIML's clients send and that change nothing here are let pass.
 const FILTERS: &[&str] =
     &["type", "q", "id", "tags", "include", "details", "modalities", "capabilities", "limit", "order", "after"];
 
-fn filtered(request: &HttpRequest, table: &ModelTable) -> Result<Vec<u8>, Problem> {
+fn filtered(request: &HttpRequest, views: BTreeMap<String, ModelView>) -> Result<Vec<u8>, Problem> {
     let pairs = query(request, FILTERS)?;
     let wanted = pairs.one("q")?.unwrap_or_default().to_lowercase();
     let ids = pairs.list("id");
@@ -225,14 +300,14 @@ fn filtered(request: &HttpRequest, table: &ModelTable) -> Result<Vec<u8>, Proble
             && (ids.is_empty() || names().any(|name| ids.iter().any(|id| id.eq_ignore_ascii_case(name))))
             && (kinds.is_empty() || kinds.iter().any(|kind| kind == view.kind))
     };
-    let mut data: Vec<ModelView> = table.views.values().filter(|view| matches(view)).cloned().collect();
-    data.sort_by(|a, b| a.id.cmp(&b.id));
+    let data: Vec<ModelView> = views.into_values().filter(matches).collect();
     Ok(serde_json::to_vec(&ModelList { object: "list", data }).unwrap_or_default())
 }
 
 /// Retrieve a model
 ///
-/// One model by its id or an alias, in any letter case; ids contain slashes. Open to all.
+/// One model by its id or an alias, in any letter case; ids contain slashes. Open to all; with a project's key the aliases
+/// of that project too.
 #[utoipa::path(
     get,
     operation_id = "retrieveModel",
@@ -253,7 +328,9 @@ pub async fn retrieve_model(
 ) -> Result<HttpResponse, Problem> {
     let published = services.published.load();
     let table = &published.models;
-    let model = published.catalogue.model(&id).ok_or_else(|| {
+    let aliases = aliases_of(&request, &services);
+    let alias = aliases.get(&id);
+    let model = published.catalogue.named(&aliases, &id).ok_or_else(|| {
         Problem::new(
             Code::ModelNotFound,
             format!("the model `{id}` does not exist; `GET /v1/models` lists all of them"),
@@ -261,13 +338,10 @@ pub async fn retrieve_model(
         .param("id")
     })?;
     let Some(view) = table.views.get(&model.id) else { return Err(not_on_offer(model)) };
-    if is_fresh(&request, &table.etag) {
-        return Ok(HttpResponse::NotModified().insert_header((ETAG, table.etag.clone())).finish());
-    }
-    Ok(HttpResponse::Ok()
-        .insert_header((ETAG, table.etag.clone()))
-        .insert_header((CACHE_CONTROL, "max-age=60"))
-        .json(view))
+    let named = alias.map(|alias| view.named(&published.catalogue, model, alias));
+    let body = serde_json::to_vec(named.as_ref().unwrap_or(view)).unwrap_or_default();
+    let etag = if aliases.is_empty() { table.etag.clone() } else { etag_of(&body) };
+    Ok(answer(&request, &aliases, etag, body.into()))
 }
 
 /// Known, but neither listed nor taken.

@@ -13,12 +13,12 @@ const SAFETY_CHECKER: &str = "enable_safety_checker";
 /// Refuses what the key or the project's policy does not allow. Nothing has been spent.
 pub fn permit(caller: &Caller, accepted: &mut Accepted) -> Result<(), Problem> {
     let order: &Order = &accepted.order;
-    permit_model(caller, &order.model.id)?;
+    permit_model(caller, &order.model.id, &order.requested)?;
     for named in order.switches.fallbacks.iter().flatten() {
-        permit_model(caller, named)?;
+        permit_model(caller, named, named)?;
     }
     // Fallbacks that only the model's file names are left out where the caller may not use them.
-    accepted.fallbacks.retain(|fallback| permit_model(caller, &fallback.model.id).is_ok());
+    accepted.fallbacks.retain(|fallback| permit_model(caller, &fallback.model.id, &fallback.model.id).is_ok());
     let Some(policy) = &caller.policy else { return Ok(()) };
     let unchecked = |order: &Order| order.normalized().get(SAFETY_CHECKER).is_some_and(|value| value == &json!(false));
     if policy.require_safety_checker
@@ -41,10 +41,11 @@ pub fn permit(caller: &Caller, accepted: &mut Accepted) -> Result<(), Problem> {
     }
 }
 
-fn permit_model(caller: &Caller, model: &str) -> Result<(), Problem> {
-    let whose = if !caller.may_use(model) {
+/// Whether the caller may use a model, asked for by this name.
+fn permit_model(caller: &Caller, model: &str, requested: &str) -> Result<(), Problem> {
+    let whose = if !caller.may_use(model, requested) {
         "key"
-    } else if caller.policy.as_ref().is_some_and(|policy| !policy.may_use(model)) {
+    } else if caller.policy.as_ref().is_some_and(|policy| !policy.may_use(model, requested)) {
         "project"
     } else {
         return Ok(());

@@ -24,7 +24,10 @@ use crate::providers::fal::UPLOADED_ABOVE;
     operation_id = "quoteImageGeneration",
     tag = "images",
     request_body(content = ImageRequest, content_type = "application/json"),
-    params(("x-imagegate-strict" = Option<bool>, Header, description = "`true`: fields that the model does not have are errors.")),
+    params(
+        ("x-imagegate-strict" = Option<bool>, Header, description = "`true`: fields that the model does not have are errors."),
+        ("x-imagegate-adapt" = Option<String>, Header, description = "What may be changed so that the request fits the model: any of `size`, `numbers`, `seed`, `output_format`, `quality` in a list with commas, or `all`, or `none`. Without it the setting of the key or the project counts, and without that nothing is changed.", pattern = "^(all|none|(size|numbers|seed|output_format|quality)(, ?(size|numbers|seed|output_format|quality))*)$"),
+    ),
     responses(
         (status = 200, description = "The quote.", body = QuoteView),
         (status = 400, description = "The request does not fit the model; `error.data` lists every problem.", body = ProblemBody, content_type = "application/problem+json"),
@@ -43,7 +46,8 @@ pub async fn quote_image_generation(
 ) -> Result<HttpResponse, Problem> {
     project_of(&caller)?;
     expect_json(&request)?;
-    let Accepted { order, fallbacks, quote } = accept_body(&request, &caller, body, &services).await?;
+    let Accepted { order, fallbacks, quote } =
+        accept_body(&request, &caller, body, services.accounts.aliases(Some(project_of(&caller)?)), &services).await?;
     let prepared = services.gateway.prepare(&order)?;
     let view = QuoteView {
         object: "image.generation.quote",

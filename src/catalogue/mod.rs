@@ -3,6 +3,7 @@
 //! A request's JSON ([`parse`]) becomes an [`Order`] only through [`Catalogue::order`], which checks every value
 //! against the model's file and tells every problem at once. The order knows its price and can be translated.
 
+mod alias;
 mod built_in;
 mod document;
 mod error;
@@ -27,6 +28,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use alias::AliasError;
 pub use document::{Components, MODEL_ID};
 pub use error::CatalogueError;
 pub use file::check_file;
@@ -40,7 +42,7 @@ pub use rules::{
     AspectRatio, AspectRatioRule, ChoiceRule, CustomSize, IntegerRule, Kind, ListRule, NumberRule, ObjectRule, Preset,
     SeedRule, SizeRule, TextFormat, TextPattern, TextRule,
 };
-pub use shelf::{Catalogue, Strictness};
+pub use shelf::{Catalogue, Handling, Strictness};
 pub use size::{Size, SizeError};
 pub use switches::{ResponseFormat, Switches};
 pub use terms::{Charge, Quote, Terms};

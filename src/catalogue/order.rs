@@ -17,13 +17,16 @@ use crate::domain::Fixed;
 /// A valid request for images of one model: every value in range, defaults explicit.
 #[derive(Debug, Clone)]
 pub struct Order {
-    /// The model that was asked for.
+    /// The model that makes it.
     pub model: Arc<Model>,
+    /// The name that was asked for, as the operator or the catalogue spells it: an alias, or the model's id.
+    pub requested: String,
     /// What was asked of the gateway itself.
     pub switches: Switches,
     /// Fields of the request that count for nothing, in its order; fields of fields with dots (`image_size.depth`).
     pub ignored: Vec<String>,
-    /// What is made otherwise than it was asked for, as far as the model can: a size of which only the ratio counts.
+    /// What is made otherwise than it was asked for: a size of which only the ratio counts, and what was allowed to be
+    /// changed.
     pub adapted: Vec<Adaptation>,
     /// One for each of the model's parameters.
     pub(super) slots: Vec<Option<Slot>>,

@@ -15,7 +15,8 @@ use super::model::{Model, Parameter, Status};
 use super::nearest::nearest;
 use super::order::Order;
 use super::problem::Rejection;
-use super::validate;
+use super::validate::{self, Presets};
+use crate::domain::{Adapt, Alias, Aliases};
 
 /// Every model that is known, as one unchanging snapshot.
 #[derive(Debug)]
@@ -36,6 +37,29 @@ pub enum Strictness {
     Lenient,
     /// They are problems.
     Strict,
+}
+
+/// How a request is read.
+#[derive(Debug, Clone, Default)]
+pub struct Handling {
+    /// What becomes of unknown fields.
+    pub strictness: Strictness,
+    /// What may be changed where it does not fit.
+    pub adapt: Adapt,
+    /// The operator's names for models.
+    pub aliases: Aliases,
+}
+
+impl From<Strictness> for Handling {
+    fn from(strictness: Strictness) -> Self {
+        Self { strictness, ..Self::default() }
+    }
+}
+
+impl From<&Self> for Handling {
+    fn from(handling: &Self) -> Self {
+        handling.clone()
+    }
 }
 
 impl Catalogue {
@@ -135,14 +159,51 @@ impl Catalogue {
         &self.version
     }
 
-    /// Checks a request's JSON against the model that it names.
-    pub fn order(&self, wish: &Json<'_>, strictness: Strictness) -> Result<Order, Rejection> {
-        let model = validate::model_of(wish)?;
-        self.order_from(model, wish, strictness)
+    /// Checks a request's JSON against the model that it names, by an alias of the operator's or the catalogue's own names.
+    pub fn order(&self, wish: &Json<'_>, handling: impl Into<Handling>) -> Result<Order, Rejection> {
+        let handling = handling.into();
+        let name = validate::model_of(wish)?;
+        let alias = handling.aliases.get(name);
+        let mut order =
+            self.order_by(alias.map_or(name, |alias| &alias.target), alias.map(AsRef::as_ref), wish, &handling)?;
+        let known = |known: &&String| known.eq_ignore_ascii_case(name);
+        let requested = alias.map(|alias| &alias.id).or_else(|| order.model.aliases.iter().find(known));
+        if let Some(requested) = requested {
+            order.requested.clone_from(requested);
+        }
+        Ok(order)
     }
 
-    /// Checks a request's JSON against a model other than the one it names: a fallback.
-    pub fn order_from(&self, model: &str, wish: &Json<'_>, strictness: Strictness) -> Result<Order, Rejection> {
+    /// Checks a request's JSON against a model other than the one it names: a fallback. The values of an alias that it names
+    /// must fit that model as well.
+    pub fn order_from(&self, model: &str, wish: &Json<'_>, handling: &Handling) -> Result<Order, Rejection> {
+        let alias = validate::model_of(wish).ok().and_then(|name| handling.aliases.get(name));
+        self.order_by(model, alias.map(AsRef::as_ref), wish, handling)
+    }
+
+    fn order_by(
+        &self,
+        model: &str,
+        alias: Option<&Alias>,
+        wish: &Json<'_>,
+        handling: &Handling,
+    ) -> Result<Order, Rejection> {
+        let model = self.offered_model(model)?;
+        let presets = match alias {
+            None => Presets::default(),
+            Some(alias) => Presets::read(Some(self), model, alias).map_err(|problems| {
+                let named = problems.into_iter().map(|(_, mut problem)| {
+                    problem.message = format!("the alias `{}` does not fit: {}", alias.id, problem.message);
+                    problem
+                });
+                Rejection::Invalid(named.collect())
+            })?,
+        };
+        validate::order(Some(self), model, wish, &presets, handling).map_err(Rejection::Invalid)
+    }
+
+    /// The model of this id or alias, if it can be ordered.
+    pub fn offered_model(&self, model: &str) -> Result<&Arc<Model>, Rejection> {
         let Some(known) = self.model(model) else {
             let model = model.chars().take(200).collect::<String>();
             let nearest = self.nearest(&model);
@@ -155,7 +216,7 @@ impl Catalogue {
                 _ => Rejection::Withdrawn { model, replaced_by: known.replaced_by.clone() },
             });
         }
-        validate::order(Some(self), known, wish, strictness).map_err(Rejection::Invalid)
+        Ok(known)
     }
 
     /// The offered id or alias that differs least from this name.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as JsonValue};
 
+use super::json::Number;
 use super::size::Size;
 
 /// A valid value of one parameter.
@@ -98,6 +99,18 @@ pub(super) const EXACT_IN_FLOAT: f64 = 9_007_199_254_740_992.0;
 /// A finite number as JSON, as an integer if it is integral.
 pub(super) fn number(value: f64) -> JsonValue {
     whole(value).map_or_else(|| JsonValue::from(value), JsonValue::from)
+}
+
+/// A client's number as JSON.
+pub(super) fn json_number(number: Number) -> JsonValue {
+    match number {
+        Number::Float(value) => self::number(value),
+        Number::Integer(value) => match (i64::try_from(value), u64::try_from(value)) {
+            (Ok(value), _) => value.into(),
+            (_, Ok(value)) => value.into(),
+            _ => JsonValue::from(value.to_string()),
+        },
+    }
 }
 
 /// The integer that this float exactly is; `None` for fractions and for what a float may have rounded.

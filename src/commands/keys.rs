@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use clap::{Args, Subcommand, ValueEnum};
-use imagegate::accounts::{Accounts, CallerKind, KeyChange, KeyKind, KeyRecord, NewKey, Role, Scope};
+use imagegate::accounts::{Accounts, Adapt, CallerKind, KeyChange, KeyKind, KeyRecord, NewKey, Role, Scope};
 use imagegate::config::Config;
 use imagegate::domain::{ApiKeyId, Money, Network, Timestamp};
 use imagegate::startup;
@@ -81,6 +81,9 @@ pub struct Create {
     /// An address or network that it may be used from, such as 10.0.0.0/8; may be given several times; any if not given
     #[arg(long = "address", value_name = "ADDRESS")]
     addresses: Vec<Network>,
+    /// What may be changed of its requests so that they fit, such as `size,seed`, `all` or `none`; as its project if not given
+    #[arg(long)]
+    adapt: Option<Adapt>,
 }
 
 /// What is to be different about a key.
@@ -112,6 +115,10 @@ pub struct Update {
     /// An address or network that it may be used from; may be given several times; `any` lifts
     #[arg(long = "address", value_name = "ADDRESS")]
     addresses: Vec<String>,
+    /// What may be changed of its requests so that they fit, such as `size,seed`, `all` or `none`; `project` leaves it to the
+    /// project
+    #[arg(long)]
+    adapt: Option<String>,
 }
 
 /// What a key is for.
@@ -183,10 +190,13 @@ async fn create(config: &Config, accounts: &Accounts, new: Create, output: Outpu
             name: new.name,
             expires_at: life.map(|life| clock.now().plus(life)),
             budget: new.budget,
-            allowed_models: (!new.models.is_empty()).then(|| known_models(config, &new.models)).transpose()?,
+            allowed_models: (!new.models.is_empty())
+                .then(|| known_models(config, accounts, &new.models))
+                .transpose()?,
             scopes: (!new.scopes.is_empty()).then(|| new.scopes.into_iter().collect()),
             role: new.role,
             allowed_addresses: (!new.addresses.is_empty()).then_some(new.addresses),
+            adapt: new.adapt,
         })
         .await?;
     let mut told = view(&record);
@@ -209,7 +219,7 @@ async fn change(config: &Config, accounts: &Accounts, update: Update) -> Result<
     let allowed_models = match update.models.as_slice() {
         [] => None,
         [any] if any == "any" => Some(None),
-        models => Some(Some(known_models(config, models)?)),
+        models => Some(Some(known_models(config, accounts, models)?)),
     };
     let allowed_addresses = match update.addresses.as_slice() {
         [] => None,
@@ -230,6 +240,11 @@ async fn change(config: &Config, accounts: &Accounts, update: Update) -> Result<
         scopes: (!update.scopes.is_empty()).then(|| update.scopes.into_iter().collect()),
         role: update.role,
         allowed_addresses,
+        adapt: match update.adapt.as_deref() {
+            None => None,
+            Some("project") => Some(None),
+            Some(text) => Some(Some(text.parse()?)),
+        },
     })
 }
 
@@ -249,12 +264,12 @@ fn addresses(key: &KeyRecord) -> Option<Vec<String>> {
     key.allowed_addresses.as_ref().map(|networks| networks.iter().map(Network::to_string).collect())
 }
 
-/// Models by our own ids, whatever their case was.
-fn known_models(config: &Config, models: &[String]) -> Result<Vec<String>, Failure> {
+/// Models by our own ids, or the operator's aliases, whatever their case was.
+fn known_models(config: &Config, accounts: &Accounts, models: &[String]) -> Result<Vec<String>, Failure> {
     let catalogue = startup::load_catalogue(&config.sales)?;
     let known = |wanted: &String| {
         let found = catalogue.models().find(|model| model.id.eq_ignore_ascii_case(wanted));
-        let id = found.map(|model| model.id.clone());
+        let id = accounts.alias_id(wanted).or_else(|| found.map(|model| model.id.clone()));
         id.ok_or_else(|| format!("there is no model `{wanted}`: `imagegate models` lists them").into())
     };
     models.iter().map(known).collect()
@@ -318,6 +333,7 @@ fn view(key: &KeyRecord) -> Value {
         "scopes": (key.kind == KeyKind::Project).then(|| key.scopes.iter().map(Scope::name).collect::<Vec<_>>()),
         "role": (key.kind == KeyKind::Admin).then(|| key.role.name()),
         "allowed_addresses": addresses(key),
+        "adapt": key.adapt.map(Adapt::names),
         "last_used_at": key.last_used_at.map(Timestamp::seconds),
     })
 }

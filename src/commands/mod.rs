@@ -1,5 +1,6 @@
 //! What the commands share: how they fail, how they print.
 
+pub mod aliases;
 pub mod audit;
 pub mod costs;
 pub mod credits;

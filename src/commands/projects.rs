@@ -1,7 +1,7 @@
 //! `imagegate projects …`: who pays.
 
 use clap::Subcommand;
-use imagegate::accounts::{ProjectChange, ProjectRecord};
+use imagegate::accounts::{Adapt, ProjectChange, ProjectRecord};
 use imagegate::config::Config;
 use imagegate::domain::Timestamp;
 use serde_json::{Value, json};
@@ -50,6 +50,13 @@ pub enum Action {
         #[arg(action = clap::ArgAction::Set)]
         prepaid: bool,
     },
+    /// Let requests be changed so that they fit a model, where key and request do not say it
+    Adapt {
+        /// Its id or name
+        project: String,
+        /// What may be changed, such as `size,seed`, `all` or `none`
+        adapt: Adapt,
+    },
     /// End a project for good: its keys stop within a second, what is open goes on
     Archive {
         /// Its id or name
@@ -87,6 +94,12 @@ pub async fn run(config: &Config, action: Action, output: Output) -> Result<(), 
             let project = accounts.update_project(id, change).await?;
             let how = if prepaid { "may spend no more than its balance" } else { "pays afterwards" };
             output.say(&view(&project), &format!("{id} {how}."))
+        }
+        Action::Adapt { project, adapt } => {
+            let id = find_project(&accounts, &project).await?.id;
+            let change = ProjectChange { adapt: Some(Some(adapt)), ..ProjectChange::default() };
+            let project = accounts.update_project(id, change).await?;
+            output.say(&view(&project), &format!("{id} adapts: {adapt}; every replica knows it within a second."))
         }
         Action::Archive { project } => {
             let id = find_project(&accounts, &project).await?.id;
@@ -129,5 +142,6 @@ fn view(project: &ProjectRecord) -> Value {
         "archived_at": project.archived_at.map(Timestamp::seconds),
         "prepaid": project.prepaid,
         "spend_limit_usd": project.spend_limit,
+        "adapt": project.adapt.map(Adapt::names),
     })
 }

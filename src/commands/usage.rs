@@ -55,6 +55,8 @@ pub enum By {
     Day,
     /// The model.
     Model,
+    /// The name that was asked for: an alias, or the model's id.
+    RequestedModel,
     /// The project.
     Project,
     /// The key.
@@ -70,6 +72,7 @@ impl By {
         match self {
             Self::Day => "day",
             Self::Model => "model",
+            Self::RequestedModel => "requested_model",
             Self::Project => "project_id",
             Self::Key => "api_key_id",
             Self::User => "user",
@@ -81,6 +84,7 @@ impl By {
         match self {
             Self::Day => "DAY",
             Self::Model => "MODEL",
+            Self::RequestedModel => "ASKED FOR",
             Self::Project => "PROJECT",
             Self::Key => "KEY",
             Self::User => "USER",
@@ -92,6 +96,7 @@ impl By {
         match self {
             Self::Day => None,
             Self::Model => Some(UsageDimension::Model),
+            Self::RequestedModel => Some(UsageDimension::RequestedModel),
             Self::Project => Some(UsageDimension::Project),
             Self::Key => Some(UsageDimension::Key),
             Self::User => Some(UsageDimension::User),
@@ -103,6 +108,7 @@ impl By {
         match self {
             Self::Day => Some(day.rfc3339().chars().take(10).collect()),
             Self::Model => row.model.clone(),
+            Self::RequestedModel => row.requested_model.clone(),
             Self::Project => row.project_id.map(|id| id.to_string()),
             Self::Key => row.api_key_id.map(|id| id.to_string()),
             Self::User => row.user.clone(),

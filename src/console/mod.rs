@@ -2,6 +2,7 @@
 //! page can show nothing else than what the API says, and can do nothing else.
 
 mod admin_keys;
+mod aliases;
 mod chart;
 mod form;
 mod generations;
@@ -53,11 +54,13 @@ pub fn routes(config: &mut web::ServiceConfig) {
         page!(POST "/console/projects" => projects::create),
         page!(GET "/console/projects/{id}" => projects::show),
         page!(POST "/console/projects/{id}/{action}" => projects::change),
+        page!(POST "/console/projects/{id}/aliases/{action}" => aliases::change_of_project),
         page!(POST "/console/projects/{id}/keys/{key}/{action}" => projects::change_key),
         page!(GET "/console/admin-keys" => admin_keys::list),
         page!(POST "/console/admin-keys" => admin_keys::create),
         page!(POST "/console/admin-keys/{id}/revoke" => admin_keys::revoke),
         page!(GET "/console/models" => models::list),
+        page!(POST "/console/models/aliases/{action}" => aliases::change_of_all),
         page!(GET "/console/holds" => ledgers::holds),
         page!(GET "/console/drift" => ledgers::drift),
         page!(GET "/console/audit" => ledgers::audit),

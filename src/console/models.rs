@@ -1,17 +1,19 @@
 //! The catalogue as it is sold: prices, limits, and how each endpoint is.
 
-use actix_web::HttpResponse;
+use actix_web::{HttpRequest, HttpResponse};
 use maud::{Markup, html};
 use serde_json::Value;
 
+use super::aliases::section;
 use super::form::encode;
 use super::inside::Visit;
-use super::page::{self, empty, items, number, text, usd};
+use super::page::{self, empty, items, notice, number, text, usd};
 use crate::http::Problem;
 
 /// `GET /console/models`.
-pub async fn list(visit: Visit) -> Result<HttpResponse, Problem> {
+pub async fn list(visit: Visit, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let models = visit.get("/v1/models").await?;
+    let aliases = visit.get("/admin/v1/model_aliases").await?;
     let services = visit.services();
     let catalogue = services.gateway.catalogue();
     let resting: Vec<String> = services
@@ -21,6 +23,7 @@ pub async fn list(visit: Visit) -> Result<HttpResponse, Problem> {
         .collect();
     let content = html! {
         h1 { "Models" }
+        (notice(request.query_string()))
         p .hint { (items(&models).len()) " on offer, catalogue " code { (catalogue.version()) } ", selling at fal's price × " (services.gateway.markup().to_string()) "." }
         @if items(&models).is_empty() {
             (empty("No model is on offer.", &html! { "Put model files into " code { "IMAGEGATE_MODELS_DIR" } " and send the process SIGHUP." }))
@@ -30,13 +33,14 @@ pub async fn list(visit: Visit) -> Result<HttpResponse, Problem> {
                     thead { tr { th scope="col" { "Model" } th scope="col" { "Endpoint" } th .num scope="col" { "Price" } th scope="col" { "Health" } th scope="col" { "Limits" } th scope="col" { "Try" } } }
                     tbody {
                         @for model in items(&models) {
-                            @let endpoint = catalogue.model(text(&model["id"])).map(|model| model.endpoint.clone()).unwrap_or_default();
+                            @let endpoint = catalogue.model(model["alias_of"].as_str().unwrap_or(text(&model["id"]))).map(|model| model.endpoint.clone()).unwrap_or_default();
                             (row(model, &endpoint, resting.contains(&endpoint)))
                         }
                     }
                 }
             }
         }
+        (section(&aliases, None, "/console/models/aliases"))
     };
     Ok(page::show(&visit, "Models", "/console/models", &content))
 }
@@ -45,7 +49,7 @@ fn row(model: &Value, endpoint: &str, rests: bool) -> Markup {
     let id = text(&model["id"]);
     html! {
         tr {
-            td { strong { (id) } br; span .hint { (text(&model["info"]["name"])) } @if model["deprecated"] == true { br; span .state.open { "deprecated" } } }
+            td { strong { (id) } br; span .hint { (text(&model["info"]["name"])) @if let Some(target) = model["alias_of"].as_str() { " (alias of " (target) ")" } } @if model["deprecated"] == true { br; span .state.open { "deprecated" } } }
             td { code { (endpoint) } }
             td .num { (usd(&model["pricing"]["price"])) " a " (text(&model["pricing"]["unit"])) }
             td {

@@ -188,6 +188,7 @@ fn said(word: &str) -> &'static str {
         "archived" => "The project is archived.",
         "deleted" => "The key no longer works.",
         "key" => "The key's terms are changed.",
+        "alias" => "The aliases are changed; every replica knows it within a second.",
         "erased" => "The content is erased.",
         "erasing" => "The content is being erased; what is open, once it has ended.",
         _ => "Done.",

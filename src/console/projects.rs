@@ -5,11 +5,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 
+use super::aliases;
 use super::form::{Form, encode};
 use super::inside::Visit;
 use super::page::{self, empty, items, moment, notice, state, text, usd};
 use super::session::redirect;
-use crate::accounts::{Cursor, KeyFilter, KeyKind, Scope, Scopes};
+use crate::accounts::{Adapt, Cursor, KeyFilter, KeyKind, Scope, Scopes};
 use crate::http::{Code, Problem};
 
 /// `GET /console/projects`.
@@ -67,7 +68,9 @@ pub async fn show(visit: Visit, request: HttpRequest, path: web::Path<String>) -
     let mut keys = keys;
     add_budgets(&visit, &project, &mut keys).await?;
     let above = notice(request.query_string());
-    Ok(page::show(&visit, text(&project["name"]), "/console/projects", &project_page(&project, &keys, &above)))
+    let aliases = visit.get(&format!("/admin/v1/model_aliases?project_id={id}")).await?;
+    let content = project_page(&project, &keys, &aliases, &above);
+    Ok(page::show(&visit, text(&project["name"]), "/console/projects", &content))
 }
 
 /// Writes beside each key what it may spend and has spent, for which OpenAI's list of keys has no words.
@@ -79,13 +82,14 @@ async fn add_budgets(visit: &Visit, project: &Value, keys: &mut Value) -> Result
     for key in keys["data"].as_array_mut().into_iter().flatten() {
         if let Some(record) = records.iter().find(|record| key["id"] == record.id.to_string()) {
             key["spent_usd"] = record.spent.to_string().into();
+            key["adapt"] = json!(record.adapt.map(Adapt::names));
             key["budget_usd"] = record.budget.map(|budget| budget.to_string()).into();
         }
     }
     Ok(())
 }
 
-fn project_page(project: &Value, keys: &Value, above: &Markup) -> Markup {
+fn project_page(project: &Value, keys: &Value, aliases: &Value, above: &Markup) -> Markup {
     let id = text(&project["id"]);
     let archived = project["status"] == "archived";
     html! {
@@ -107,6 +111,7 @@ fn project_page(project: &Value, keys: &Value, above: &Markup) -> Markup {
             @if !archived { (limits_form(project)) (credit_form(id)) }
         }
         (keys_section(id, keys, archived))
+        @if !archived { (aliases::section(aliases, Some(id), &format!("/console/projects/{id}/aliases"))) }
         (erase_section(id, &project["content_erasure"]))
         @if !archived {
             section .card.narrow aria-labelledby="archive" {
@@ -153,6 +158,8 @@ fn limits_form(project: &Value) -> Markup {
                 input id="spend_limit_usd" name="spend_limit_usd" inputmode="decimal" placeholder="none" value=(shown(&project["spend_limit_usd"]));
                 label for="concurrent" { "Generations at once" }
                 input id="concurrent" name="concurrent" type="number" min="1" placeholder="no limit" value=(shown(&project["limits"]["concurrent_generations"]));
+                label for="adapt" { "What may be changed of requests so that they fit a model" }
+                input id="adapt" name="adapt" placeholder="nothing; or such as size, seed, or all" value=(names_of(&project["adapt"]));
                 label .check { input type="checkbox" name="prepaid" checked[project["prepaid"] == true]; " Prepaid: spends no more than its balance" }
                 button type="submit" { "Change the limits" }
             }
@@ -243,6 +250,14 @@ fn key_row(project: &str, key: &Value) -> Markup {
                     }
                 }
                 details {
+                    summary { "Adapt" }
+                    form method="post" action=(action("adapt")) {
+                        label for=(format!("d-{id}")) { "What may be changed of its requests, such as size, seed, or all, or none; empty: as the project" }
+                        input id=(format!("d-{id}")) name="adapt" value=(names_of(&key["adapt"]));
+                        button .quiet type="submit" { "Set" }
+                    }
+                }
+                details {
                     summary { "Permissions" }
                     form method="post" action=(action("permissions")) {
                         (scopes_fieldset(Some(key)))
@@ -270,6 +285,15 @@ fn texts(list: &Value) -> impl Iterator<Item = &str> {
 
 fn lines_of(list: &Value) -> String {
     texts(list).collect::<Vec<_>>().join("\n")
+}
+
+/// What may be changed, as a form has it: `none` for the empty list, nothing where it is not set.
+fn names_of(adapt: &Value) -> String {
+    match adapt.as_array().map(Vec::as_slice) {
+        None => String::new(),
+        Some([]) => "none".to_owned(),
+        Some(_) => texts(adapt).collect::<Vec<_>>().join(", "),
+    }
 }
 
 /// A box for each scope: those of a key, or the usual ones for a new one.
@@ -328,6 +352,7 @@ fn limits(form: &Form) -> Result<Value, Problem> {
         "prepaid": form.given("prepaid").is_some(),
         "spend_limit_usd": form.given("spend_limit_usd"),
         "limits": {"concurrent_generations": concurrent},
+        "adapt": form.given("adapt").map(|names| names.split(',').map(str::trim).collect::<Vec<_>>()),
     }))
 }
 
@@ -389,6 +414,11 @@ pub async fn change_key(
         "budget" => {
             let terms = json!({"budget_usd": form.given("budget_usd")});
             visit.send(Method::PATCH, &format!("/admin/v1/keys/{key}"), &terms).await?;
+            Ok(redirect(&format!("/console/projects/{project}?done=key")))
+        }
+        "adapt" => {
+            let names = form.given("adapt").map(|names| names.split(',').map(str::trim).collect::<Vec<_>>());
+            visit.send(Method::PATCH, &format!("/admin/v1/keys/{key}"), &json!({"adapt": names})).await?;
             Ok(redirect(&format!("/console/projects/{project}?done=key")))
         }
         "permissions" => {

@@ -18,8 +18,14 @@ const MOST_DAYS: i64 = 366;
 /// Days on a page of the API.
 const PAGE_DAYS: i64 = 31;
 
-const GROUPS: &[(&str, &str)] =
-    &[("model", "Model"), ("project_id", "Project"), ("api_key_id", "Key"), ("size", "Size"), ("user_id", "User")];
+const GROUPS: &[(&str, &str)] = &[
+    ("model", "Model"),
+    ("requested_model", "Asked for"),
+    ("project_id", "Project"),
+    ("api_key_id", "Key"),
+    ("size", "Size"),
+    ("user_id", "User"),
+];
 const FILTERS: &[(&str, &str, &str)] = &[
     ("project", "project_ids", "Project's id"),
     ("key", "api_key_ids", "Key's id"),

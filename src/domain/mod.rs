@@ -1,5 +1,8 @@
-//! Plain types that every module shares: money, ids, time, networks, permissions, fair semaphores, a budget of memory. It depends on no other module.
+//! Plain types that every module shares: money, ids, time, networks, permissions, adaptations, aliases, fair semaphores, a budget
+//! of memory. It depends on no other module.
 
+mod adapt;
+mod alias;
 mod clock;
 mod fair;
 mod fixed;
@@ -9,6 +12,8 @@ mod money;
 mod network;
 mod permissions;
 
+pub use adapt::{Adapt, Adaptable, UnknownAdapt};
+pub use alias::{Alias, AliasTable, Aliases};
 pub use clock::{Clock, IdSource, ManualClock, SharedClock, SystemClock, SystemIds, Timestamp};
 pub use fair::{FairKey, FairPermit, FairSemaphore};
 pub use fixed::{Fixed, FixedError};

@@ -9,7 +9,7 @@ use super::Gateway;
 use super::attempt::ticket_of;
 use super::generation::{Cancellation, Job, Progress};
 use super::inputs::{has_embedded_images, inspect};
-use crate::catalogue::{self, Json, JsonError, Order, PriceError, Quote, Rejection, Strictness, Terms};
+use crate::catalogue::{self, Handling, Json, JsonError, Order, PriceError, Quote, Rejection, Terms};
 use crate::domain::{ApiKeyId, GenerationId, MemoryShare, ProjectId, RequestId, Timestamp};
 use crate::ledger::{GenerationRecord, ReserveError, Webhook};
 use crate::providers::Provider;
@@ -123,18 +123,13 @@ impl Gateway {
         &self,
         project: ProjectId,
         wish: &Json<'_>,
-        strictness: Strictness,
+        handling: &Handling,
     ) -> Result<Accepted, GenerateError> {
-        self.check(project, wish, strictness).instrument(info_span!("accept")).await
+        self.check(project, wish, handling).instrument(info_span!("accept")).await
     }
 
-    async fn check(
-        &self,
-        project: ProjectId,
-        wish: &Json<'_>,
-        strictness: Strictness,
-    ) -> Result<Accepted, GenerateError> {
-        let candidates = self.candidates(wish, strictness)?;
+    async fn check(&self, project: ProjectId, wish: &Json<'_>, handling: &Handling) -> Result<Accepted, GenerateError> {
+        let candidates = self.candidates(wish, handling)?;
         let candidates = if candidates.have_embedded_images() {
             self.inspecting(project, move || candidates.inspected()).await?
         } else {
@@ -148,25 +143,25 @@ impl Gateway {
         self: &Arc<Self>,
         project: ProjectId,
         body: Bytes,
-        strictness: Strictness,
+        handling: Handling,
     ) -> Result<Accepted, GenerateError> {
         let gateway = self.clone();
         let work = move || {
             let wish = catalogue::parse_request(&body)?;
-            gateway.price(gateway.candidates(&wish, strictness)?.inspected()?)
+            gateway.price(gateway.candidates(&wish, &handling)?.inspected()?)
         };
         self.inspecting(project, work).instrument(info_span!("accept")).await
     }
 
     /// The order, and those of the fallbacks: those that the request names must fit it; those of the model file are used where
     /// they do.
-    fn candidates(&self, wish: &Json<'_>, strictness: Strictness) -> Result<Candidates, GenerateError> {
+    fn candidates(&self, wish: &Json<'_>, handling: &Handling) -> Result<Candidates, GenerateError> {
         let catalogue = self.catalogue();
-        let order = catalogue.order(wish, strictness).map_err(GenerateError::Rejected)?;
+        let order = catalogue.order(wish, handling).map_err(GenerateError::Rejected)?;
         let fallbacks_are_named = order.switches.fallbacks.is_some();
         let mut fallbacks: Vec<Order> = Vec::new();
         for model in order.switches.fallbacks.as_ref().unwrap_or(&order.model.fallbacks) {
-            match catalogue.order_from(model, wish, strictness) {
+            match catalogue.order_from(model, wish, handling) {
                 Ok(fallback) => {
                     let known = |id: &str| id == order.model.id || fallbacks.iter().any(|other| other.model.id == id);
                     if !known(&fallback.model.id) {

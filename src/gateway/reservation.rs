@@ -40,6 +40,7 @@ impl Gateway {
             created_at: job.created_at,
             deadline_at: job.deadline_at,
             model: order.model.id.clone(),
+            requested_model: (order.requested != order.model.id).then(|| order.requested.clone()),
             provider: order.model.provider.clone(),
             endpoint: order.endpoint().to_owned(),
             num_images: order.count(),

@@ -34,10 +34,10 @@ pub(super) const USAGE: Source = Source {
          CAST(SUM(images) AS BIGINT) AS images, CAST(SUM(megapixels) AS BIGINT) AS megapixels,
          CAST(SUM(price) AS BIGINT) AS price, CAST(SUM(cost) AS BIGINT) AS cost",
     // What came to light after an end counts as cost when it did, and as nothing else.
-    tables: "(SELECT settled_at, project_id, api_key_id, end_user, model, size, source, state, images, megapixels, price, cost
+    tables: "(SELECT settled_at, project_id, api_key_id, end_user, model, requested_model, size, source, state, images, megapixels, price, cost
           FROM generations WHERE settled_at IS NOT NULL
           UNION ALL
-          SELECT late_at, project_id, api_key_id, end_user, model, size, source, NULL, 0, 0, 0, late_cost
+          SELECT late_at, project_id, api_key_id, end_user, model, requested_model, size, source, NULL, 0, 0, 0, late_cost
           FROM generations WHERE late_at IS NOT NULL AND late_cost > 0) settled WHERE TRUE",
     having: "",
 };
@@ -86,11 +86,12 @@ pub(super) const COSTS_OF_DAYS: Source = Source {
 pub(super) const COSTS_OF_MODELS: Source = Source { tables: "usage_day_models WHERE TRUE", ..COSTS_OF_DAYS };
 
 /// The columns that can be grouped by, with what stands for one that is not.
-const COLUMNS: [(UsageDimension, &str, &str); 6] = [
+const COLUMNS: [(UsageDimension, &str, &str); 7] = [
     (UsageDimension::Project, "project_id", "UUID"),
     (UsageDimension::User, "end_user", "TEXT"),
     (UsageDimension::Key, "api_key_id", "UUID"),
     (UsageDimension::Model, "model", "TEXT"),
+    (UsageDimension::RequestedModel, "requested_model", "TEXT"),
     (UsageDimension::Size, "size", "TEXT"),
     (UsageDimension::Source, "source", "TEXT"),
 ];
@@ -121,6 +122,10 @@ impl Store {
                     }
                     match dimension {
                         UsageDimension::Size => sql.push(format_args!(", {size}")),
+                        // Stored only where it is another than the model's id.
+                        UsageDimension::RequestedModel => sql.push(format_args!(
+                            ", COALESCE({prefix}requested_model, {prefix}model) AS requested_model"
+                        )),
                         _ => sql.push(format_args!(", {prefix}{column}")),
                     };
                     groups = format!("{groups}, {}", index + 2);

@@ -5,10 +5,11 @@ use uuid::Uuid;
 
 use super::connection::{WriteTransaction, on_both, within};
 use super::error::must_touch;
+use super::keys::read_adapt;
 use super::limits::RateRow;
 use super::rows::{Cursor, Page};
 use super::{Store, StoreError};
-use crate::domain::{Money, ProjectId, Timestamp};
+use crate::domain::{Adapt, Money, ProjectId, Timestamp};
 
 /// The model of a rate limit that stands for each model without one of its own.
 pub const ANY_MODEL: &str = "*";
@@ -38,6 +39,8 @@ pub struct ProjectRecord {
     pub upload_bytes_a_day: Option<u64>,
     /// The most uploaded files that it may keep.
     pub kept_files: Option<u64>,
+    /// What may be changed of its requests so that they fit, where key and request do not say it.
+    pub adapt: Option<Adapt>,
     /// When it was made.
     pub created_at: Timestamp,
     /// Since when it may not be used.
@@ -76,6 +79,8 @@ pub struct ProjectChange {
     pub upload_bytes_a_day: Option<Option<u64>>,
     /// The most uploaded files that it may keep; `Some(None)` lifts the limit.
     pub kept_files: Option<Option<u64>>,
+    /// What may be changed of its requests so that they fit.
+    pub adapt: Option<Option<Adapt>>,
 }
 
 #[derive(FromRow)]
@@ -90,6 +95,7 @@ struct ProjectRow {
     concurrency_limit: Option<i64>,
     upload_bytes_a_day: Option<i64>,
     kept_files: Option<i64>,
+    adapt: Option<String>,
     created_at: i64,
     archived_at: Option<i64>,
 }
@@ -108,6 +114,7 @@ impl From<ProjectRow> for ProjectRecord {
             rate_limits: Vec::new(),
             upload_bytes_a_day: row.upload_bytes_a_day.and_then(|limit| u64::try_from(limit).ok()),
             kept_files: row.kept_files.and_then(|limit| u64::try_from(limit).ok()),
+            adapt: read_adapt(row.adapt.as_deref()),
             created_at: Timestamp::from_micros(row.created_at),
             archived_at: row.archived_at.map(Timestamp::from_micros),
         }
@@ -142,7 +149,7 @@ macro_rules! select_projects {
     ($rest:literal) => {
         concat!(
             "SELECT id, name, is_default, prepaid, spend_limit, policy, prompt_retention, concurrency_limit,
-                 upload_bytes_a_day, kept_files, created_at, archived_at
+                 upload_bytes_a_day, kept_files, adapt, created_at, archived_at
              FROM projects ",
             $rest
         )
@@ -191,7 +198,7 @@ impl WriteTransaction {
         let touched = on_both!(self.connection(), connection =>
             sqlx::query("UPDATE projects SET name = $2, prepaid = $3, spend_limit = $4, policy = $5,
                              prompt_retention = $6, archived_at = $7, concurrency_limit = $8, upload_bytes_a_day = $9,
-                             kept_files = $10,
+                             kept_files = $10, adapt = $12,
                              shorten_prompts_at = CASE
                                  WHEN prompt_retention > $6 OR (archived_at IS NULL AND CAST($7 AS BIGINT) IS NOT NULL) THEN $11
                                  ELSE shorten_prompts_at END
@@ -201,6 +208,7 @@ impl WriteTransaction {
                 .bind(project.prompt_retention).bind(project.archived_at.map(Timestamp::micros))
                 .bind(project.concurrency_limit.map(i64::from)).bind(project.upload_bytes_a_day.map(signed))
                 .bind(project.kept_files.map(signed)).bind(now.micros())
+                .bind(project.adapt.map(|adapt| adapt.to_string()))
                 .execute(connection).await.map(|done| done.rows_affected()))?;
         must_touch("projects", touched, 1)?;
         self.write_rate_limits(project).await

@@ -195,8 +195,9 @@ pub(super) async fn insert_generations_sqlite(
         sqlx::query(
             "INSERT INTO generations (id, project_id, api_key_id, request_id, state, owner, source, model, provider,
                  endpoint, num_images, size, parameters, terms, prompt, prompt_expires_at, end_user,
-                 cancel_if_client_leaves, created_at, deadline_at, hold)
-             VALUES ($1, $2, $3, $4, 'queued', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)",
+                 cancel_if_client_leaves, created_at, deadline_at, hold, requested_model)
+             VALUES ($1, $2, $3, $4, 'queued', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                 $21)",
         )
         .bind(r.id.uuid())
         .bind(r.project_id.uuid())
@@ -218,6 +219,7 @@ pub(super) async fn insert_generations_sqlite(
         .bind(r.created_at.micros())
         .bind(r.deadline_at.micros())
         .bind(r.hold.nanos())
+        .bind(r.requested_model.as_deref())
         .execute(&mut *connection)
         .await?;
     }

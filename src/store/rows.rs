@@ -20,6 +20,8 @@ pub struct Reservation {
     pub deadline_at: Timestamp,
     /// Our id of the model.
     pub model: String,
+    /// The name that was asked for, if it is another than the model's id.
+    pub requested_model: Option<String>,
     /// The provider's name.
     pub provider: String,
     /// The provider's endpoint.
@@ -163,6 +165,8 @@ pub struct GenerationRecord {
     pub source: String,
     /// Our id of the model.
     pub model: String,
+    /// The name that was asked for, if it is another than the model's id.
+    pub requested_model: Option<String>,
     /// The provider's name.
     pub provider: String,
     /// The provider's endpoint: of the latest attempt, or else the first choice.

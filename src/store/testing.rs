@@ -194,6 +194,7 @@ impl Store {
             scopes: Scopes::ALL,
             role: Role::Owner,
             allowed_addresses: None,
+            adapt: None,
             last_used_at: None,
         };
         terms(&mut record);

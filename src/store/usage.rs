@@ -61,6 +61,8 @@ pub enum UsageDimension {
     Key,
     /// `model`
     Model,
+    /// `requested_model`: the name that was asked for, an alias or the model's id.
+    RequestedModel,
     /// `size`
     Size,
     /// `source`
@@ -143,6 +145,8 @@ pub struct UsageRow {
     pub api_key_id: Option<ApiKeyId>,
     /// The model.
     pub model: Option<String>,
+    /// The name that was asked for.
+    pub requested_model: Option<String>,
     /// The ordered size; also `None` where there was none.
     pub size: Option<String>,
     /// The kind of use.
@@ -168,6 +172,7 @@ pub(super) struct Row {
     end_user: Option<String>,
     api_key_id: Option<Uuid>,
     model: Option<String>,
+    requested_model: Option<String>,
     size: Option<String>,
     source: Option<String>,
     requests: i64,
@@ -186,6 +191,7 @@ impl From<Row> for UsageRow {
             user: row.end_user,
             api_key_id: row.api_key_id.map(ApiKeyId::from_uuid),
             model: row.model,
+            requested_model: row.requested_model,
             size: row.size,
             source: row.source,
             requests: count(row.requests),
@@ -218,11 +224,13 @@ impl Span {
         Self { from: from.micros(), before: query.before.micros().min(end_of_page), first, end_of_page }
     }
 
-    /// What must be asked for, in order: from, before, and whether the sums of whole days can tell it. They know no
-    /// users, and nothing of a part of a day.
+    /// What must be asked for, in order: from, before, and whether the sums of whole days can tell it. They know neither
+    /// users nor the names that were asked for, and nothing of a part of a day.
     fn parts(&self, query: &UsageQuery) -> Vec<(i64, i64, bool)> {
-        let by_user = query.group_by.contains(&UsageDimension::User) || !query.filter.users.is_empty();
-        if query.bucket != BucketWidth::Day || by_user {
+        let unknown =
+            |dimension: &UsageDimension| matches!(dimension, UsageDimension::User | UsageDimension::RequestedModel);
+        let by_rows = query.group_by.iter().any(unknown) || !query.filter.users.is_empty();
+        if query.bucket != BucketWidth::Day || by_rows {
             return vec![(self.from, self.before, false)];
         }
         let day = BucketWidth::Day.micros();
@@ -319,6 +327,7 @@ mod tests {
         for change in [
             (|query| query.bucket = BucketWidth::Hour) as fn(&mut UsageQuery),
             |query| query.group_by = vec![UsageDimension::User],
+            |query| query.group_by = vec![UsageDimension::RequestedModel],
             |query| query.filter.users = vec!["eve".to_owned()],
         ] {
             assert_eq!(parts(DAY, 3 * DAY, change), [(DAY, 3 * DAY, false)]);

@@ -267,6 +267,12 @@ words!(
         RateLimitDeleted = "rate_limit.deleted",
         /// Terms of the whole organization were changed.
         OrganizationUpdated = "organization.updated",
+        /// An alias of a model was made.
+        ModelAliasCreated = "model_alias.created",
+        /// An alias of a model was changed.
+        ModelAliasUpdated = "model_alias.updated",
+        /// An alias of a model was deleted.
+        ModelAliasDeleted = "model_alias.deleted",
         /// A spend alert was made.
         SpendAlertCreated = "spend_alert.created",
         /// A spend alert was changed.

@@ -185,9 +185,10 @@ fn add_generations(statement: &mut Statement, rows: &[NewGeneration<'_>]) {
         rows.len(),
         "INSERT INTO generations (id, project_id, api_key_id, request_id, state, owner, source, model, provider, endpoint,
              num_images, size, parameters, terms, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at,
-             deadline_at, hold)
+             deadline_at, hold, requested_model)
          SELECT id, project_id, api_key_id, request_id, 'queued', owner, source, model, provider, endpoint, num_images,
-             size, parameters, terms, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at, deadline_at, hold",
+             size, parameters, terms, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at, deadline_at, hold,
+             requested_model",
     );
     statement.column("uuid", column(rows, |(r, _)| r.id.uuid()));
     statement.column("uuid", column(rows, |(r, _)| r.project_id.uuid()));
@@ -209,9 +210,11 @@ fn add_generations(statement: &mut Statement, rows: &[NewGeneration<'_>]) {
     statement.column("bigint", column(rows, |(r, _)| r.created_at.micros()));
     statement.column("bigint", column(rows, |(r, _)| r.deadline_at.micros()));
     statement.column("bigint", column(rows, |(r, _)| r.hold.nanos()));
+    statement.column("text", column(rows, |(r, _)| r.requested_model.as_deref()));
     statement.end(
         "AS n (id, project_id, api_key_id, request_id, owner, source, model, provider, endpoint, num_images, size, parameters,
-             terms, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at, deadline_at, hold)",
+             terms, prompt, prompt_expires_at, end_user, cancel_if_client_leaves, created_at, deadline_at, hold,
+             requested_model)",
     );
 }
 

@@ -15,8 +15,10 @@ mod receiver;
 mod support;
 
 mod account;
+mod adapting;
 mod admin;
 mod aiml;
+mod aliases;
 mod attacks;
 mod audited;
 mod authorization;

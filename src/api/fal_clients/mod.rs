@@ -26,7 +26,7 @@ use super::bodies::{LARGE_BODY, admit, is_large};
 use super::images::{IDEMPOTENCY_KEPT, accept_body, idempotency_key_of};
 use super::places::public_base;
 use super::{Services, generations};
-use crate::accounts::{Caller, Scope};
+use crate::accounts::{Alias, Aliases, Caller, Scope};
 use crate::catalogue::Model;
 use crate::gateway::{Accepted, Job, Request};
 use crate::http::{BodyMemory, Code, Problem, RequestContext};
@@ -85,14 +85,28 @@ impl Visit {
         public_base(&self.services, &self.request)
     }
 
-    /// The model that this endpoint of fal's is sold as.
+    /// The model that this endpoint of fal's is sold as, or that the operator has given its name to.
     fn model_of(&self, endpoint: &str) -> Result<Arc<Model>, Refusal> {
         let catalogue = self.services.gateway.catalogue();
+        if let Some(alias) = self.alias(endpoint)? {
+            let model = catalogue.model(&alias.target).filter(|model| model.is_offered());
+            return model.cloned().ok_or_else(|| Refusal::unknown_application(endpoint));
+        }
         let model = catalogue.model_of_endpoint(PROVIDER, endpoint).filter(|model| model.is_offered());
         model.cloned().ok_or_else(|| Refusal::unknown_application(endpoint))
     }
 
-    /// The checked and priced order of a body in fal's words; `extra` is put in beside what the client sent.
+    /// The operator's alias of this name.
+    fn alias(&self, endpoint: &str) -> Result<Option<Arc<Alias>>, Refusal> {
+        Ok(self.aliases()?.get(endpoint).cloned())
+    }
+
+    fn aliases(&self) -> Result<Aliases, Refusal> {
+        Ok(self.services.accounts.aliases(Some(generations::project_of(&self.caller)?)))
+    }
+
+    /// The checked and priced order of a body in fal's words, for the model by its own id, or by the alias that it was called by;
+    /// `extra` is put in beside what the client sent.
     async fn accept(
         &self,
         model: Arc<Model>,
@@ -100,15 +114,21 @@ impl Visit {
         body: web::Bytes,
         extra: Vec<(&'static str, Value)>,
     ) -> Result<Accepted, Refusal> {
-        let wish = if body.len() < LARGE_BODY {
-            wish::wish(&model, endpoint, &body, &extra)?
-        } else {
-            let endpoint = endpoint.to_owned();
-            let read = web::block(move || wish::wish(&model, &endpoint, &body, &extra)).await;
-            // It fails only while the process stops.
-            read.map_err(|error| Problem::new(Code::ServiceUnavailable, error.to_string()))??
+        let alias = self.alias(endpoint)?;
+        // An alias that has the id of the endpoint's model is not what was called.
+        let aliases = if alias.is_some() { self.aliases()? } else { Aliases::default() };
+        let (endpoint, is_large) = (endpoint.to_owned(), body.len() >= LARGE_BODY);
+        let read = move || {
+            let called = alias.as_ref().map_or(&model.id, |alias| &alias.id);
+            wish::wish(&model, called, &endpoint, &body, &extra)
         };
-        Ok(accept_body(&self.request, &self.caller, wish.into(), &self.services).await?)
+        let wish = if is_large {
+            // It fails only while the process stops.
+            web::block(read).await.map_err(|error| Problem::new(Code::ServiceUnavailable, error.to_string()))??
+        } else {
+            read()?
+        };
+        Ok(accept_body(&self.request, &self.caller, wish.into(), aliases, &self.services).await?)
     }
 
     /// Begins to make it.
@@ -134,7 +154,9 @@ impl Visit {
             Err(problem) if problem.code() == crate::http::Code::NotFound => return Err(Refusal::unknown_request()),
             Err(problem) => return Err(problem.into()),
         };
-        let same = target::application_of(&record.endpoint) == application && record.provider == PROVIDER;
+        let is_called = |name: &str| target::application_of(name).eq_ignore_ascii_case(application);
+        let same = record.provider == PROVIDER
+            && (is_called(&record.endpoint) || record.requested_model.as_deref().is_some_and(is_called));
         if same { Ok(record) } else { Err(Refusal::unknown_request()) }
     }
 

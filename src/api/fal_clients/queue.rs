@@ -15,7 +15,7 @@ use super::run::why_not;
 use super::{Visit, is_on, links, one};
 use crate::api::answer::put_cost_headers;
 use crate::api::generations;
-use crate::api::images::reserved;
+use crate::api::images::{put_ignored, reserved};
 use crate::domain::GenerationId;
 use crate::gateway::{Finished, FinishedError, read_finished, wants_data_uris};
 use crate::http::{Code, Problem};
@@ -42,6 +42,7 @@ pub async fn submit(visit: &Visit, endpoint: &str, query: &str, body: web::Bytes
     told["queue_position"] = json!(0);
     let mut response = HttpResponse::Ok();
     put_ids(&mut response, id);
+    put_ignored(&mut response, &accepted.order);
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }

@@ -15,7 +15,7 @@ use super::refusal::Refusal;
 use crate::api::answer::put_cost_headers;
 use crate::api::embedded::FilledText;
 use crate::api::errors::{overdue_problem, reserve_problem};
-use crate::api::images::{Waiting, idempotency_key, join, reserved};
+use crate::api::images::{Waiting, idempotency_key, join, put_ignored, reserved};
 use crate::catalogue::Order;
 use crate::gateway::{Accepted, Finished, Job, Preview, Progress};
 use crate::ledger::ReserveError;
@@ -36,6 +36,7 @@ pub async fn run(visit: &Visit, endpoint: &str, body: web::Bytes) -> Result<Http
     let mut response = HttpResponse::Ok();
     put_cost_headers(&mut response, finished.id, finished.price);
     put_ids(&mut response, finished.id);
+    put_ignored(&mut response, order);
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }
@@ -73,6 +74,7 @@ pub async fn stream(visit: &Visit, endpoint: &str, body: web::Bytes) -> Result<H
     response.insert_header(("cache-control", "no-cache"));
     response.insert_header(("x-accel-buffering", "no"));
     put_ids(&mut response, id);
+    put_ignored(&mut response, &accepted.order);
     Ok(response.streaming(Box::pin(events(visit.clone(), accepted, job, waiting))))
 }
 

@@ -10,8 +10,14 @@ use crate::catalogue::Model;
 const OURS: [&str; 8] =
     ["model", "response_format", "user", "stream", "partial_images", "background", "webhook_url", "fallbacks"];
 
-/// The text of the wish. `extra` is put in beside what the client sent.
-pub fn wish(model: &Model, endpoint: &str, body: &[u8], extra: &[(&str, Value)]) -> Result<String, Refusal> {
+/// The text of the wish, for the model under one of its names. `extra` is put in beside what the client sent.
+pub fn wish(
+    model: &Model,
+    name: &str,
+    endpoint: &str,
+    body: &[u8],
+    extra: &[(&str, Value)],
+) -> Result<String, Refusal> {
     let input: Value = serde_json::from_slice(body)
         .map_err(|fault| Refusal::field(&["body"], "json_invalid", &format!("JSON decode error: {fault}")))?;
     let Value::Object(mut input) = input else {
@@ -19,7 +25,7 @@ pub fn wish(model: &Model, endpoint: &str, body: &[u8], extra: &[(&str, Value)])
     };
     input.retain(|name, _| !OURS.contains(&name.as_str()) || has_parameter(model, name));
     let mut wish = Map::new();
-    wish.insert("model".to_owned(), Value::String(model.id.clone()));
+    wish.insert("model".to_owned(), Value::from(name));
     wish.extend(input.into_iter().map(|(name, value)| (model.own_name(endpoint, &name).to_owned(), value)));
     wish.extend(extra.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
     Ok(Value::Object(wish).to_string())
@@ -36,12 +42,8 @@ mod tests {
 
     fn read(endpoint: &str, body: &str) -> Result<Value, Refusal> {
         let catalogue = Catalogue::built_in().unwrap();
-        let text = wish(
-            catalogue.model_of_endpoint("fal", endpoint).unwrap(),
-            endpoint,
-            body.as_bytes(),
-            &[("stream", true.into())],
-        )?;
+        let model = catalogue.model_of_endpoint("fal", endpoint).unwrap();
+        let text = wish(model, &model.id, endpoint, body.as_bytes(), &[("stream", true.into())])?;
         Ok(serde_json::from_str(&text).unwrap())
     }
 

@@ -227,7 +227,7 @@ fn with_examples(model: Model, forms: Vec<form::ExampleForm>) -> Result<Model, M
         let request = form.request.into_inner();
         let mistake = |message: String| Mistake::new(span.clone(), format!("example `{}`: {message}", form.title));
         let json = parse(request.as_bytes()).map_err(|error| mistake(error.to_string()))?;
-        validate::example(&shared, &json, Strictness::Strict).map_err(mistake)?;
+        validate::example(&shared, &json, &Strictness::Strict.into()).map_err(mistake)?;
         if !titles.insert(form.title.clone()) {
             return Err(mistake("another example has this title".to_owned()));
         }

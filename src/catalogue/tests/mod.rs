@@ -1,5 +1,7 @@
 //! Tests of the whole room, on the files that the program carries.
 
+mod adapt;
+mod aliases;
 mod bad_input;
 mod files;
 mod golden;

@@ -8,7 +8,7 @@ use super::{catalogue, offered, order, problems};
 use crate::providers::fal::translate;
 
 /// A request that a model takes, with more fields.
-fn with(model: &Model, fields: &Json) -> Json {
+pub(super) fn with(model: &Model, fields: &Json) -> Json {
     let mut request = json!({ "model": model.id });
     for parameter in model.parameters.iter().filter(|parameter| parameter.required) {
         request[&*parameter.name] = match parameter.kind.name() {

@@ -8,6 +8,7 @@ use super::super::nearest::nearest;
 use super::super::order::Adaptation;
 use super::super::problem::{Code, PathPart, Problem};
 use super::super::shelf::Strictness;
+use crate::domain::{Adapt, Adaptable};
 
 /// More problems than this are counted, not listed.
 const MOST_PROBLEMS: usize = 200;
@@ -21,6 +22,7 @@ const LONGEST_RECEIVED: usize = 60;
 /// What was found while checking one request.
 pub(in super::super) struct Findings<'j> {
     strictness: Strictness,
+    adapt: Adapt,
     path: Vec<Step<'j>>,
     problems: Vec<Problem>,
     more_problems: usize,
@@ -39,6 +41,7 @@ impl<'j> Findings<'j> {
     pub(in super::super) fn new(strictness: Strictness) -> Self {
         Self {
             strictness,
+            adapt: Adapt::NONE,
             path: Vec::new(),
             problems: Vec::new(),
             more_problems: 0,
@@ -46,6 +49,16 @@ impl<'j> Findings<'j> {
             more_ignored: 0,
             adapted: Vec::new(),
         }
+    }
+
+    /// The same; what is in the set may be changed where it does not fit.
+    pub(super) fn adapting(self, adapt: Adapt) -> Self {
+        Self { adapt, ..self }
+    }
+
+    /// Whether this may be changed where it does not fit.
+    pub(super) fn adapts(&self, what: Adaptable) -> bool {
+        self.adapt.contains(what)
     }
 
     pub(super) fn is_strict(&self) -> bool {
@@ -73,7 +86,12 @@ impl<'j> Findings<'j> {
 
     /// Notes that the value at the present place is made by another one, which is not quite the same.
     pub(super) fn adapt(&mut self, from: impl Into<JsonValue>, to: impl Into<JsonValue>) {
-        self.adapted.push(Adaptation { field: self.dotted(None), from: from.into(), to: to.into() });
+        let (field, to) = (self.dotted(None), to.into());
+        // Of two steps, such as a text that is read as a number outside the limits, only the ends are told.
+        match self.adapted.iter_mut().find(|known| known.field == field) {
+            Some(known) => known.to = to,
+            None => self.adapted.push(Adaptation { field, from: from.into(), to }),
+        }
     }
 
     /// A field whose meaning the model cannot do: never ignored, since the picture would not be what was asked for.

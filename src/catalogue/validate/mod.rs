@@ -1,7 +1,9 @@
 //! From a wish to an order: every field of a request checked against the model's file, every problem told at once.
 
+mod adapt;
 mod findings;
 mod nested;
+mod presets;
 mod scalars;
 mod sizes;
 mod switches;
@@ -14,16 +16,17 @@ use super::model::{Field, Model, Parameter};
 use super::order::{Order, Slot};
 use super::problem::{Code, Problem, Rejection};
 use super::rules::Kind;
-use super::shelf::{Catalogue, Strictness};
+use super::shelf::{Catalogue, Handling};
 use super::switches::Switch;
 use super::value::Value;
 
 pub(super) use findings::Findings;
+pub use presets::Presets;
 use words::Meaning;
 
 /// The model that a request names.
 pub(super) fn model_of<'j>(wish: &'j Json<'_>) -> Result<&'j str, Rejection> {
-    let mut findings = Findings::new(Strictness::Lenient);
+    let mut findings = Findings::new(super::Strictness::Lenient);
     let Some(object) = wish.as_object() else {
         findings.wrong_type("object", wish);
         return Err(Rejection::Invalid(findings.into_problems()));
@@ -36,14 +39,15 @@ pub(super) fn model_of<'j>(wish: &'j Json<'_>) -> Result<&'j str, Rejection> {
     Err(Rejection::Invalid(findings.into_problems()))
 }
 
-/// Checks a request against one model.
+/// Checks a request against one model, with the values of the alias that it names, if it names one.
 pub(super) fn order(
     catalogue: Option<&Catalogue>,
     model: &Arc<Model>,
     wish: &Json<'_>,
-    strictness: Strictness,
+    presets: &Presets,
+    handling: &Handling,
 ) -> Result<Order, Vec<Problem>> {
-    let mut findings = Findings::new(strictness);
+    let mut findings = Findings::new(handling.strictness).adapting(handling.adapt);
     let Some(object) = wish.as_object() else {
         findings.wrong_type("object", wish);
         return Err(findings.into_problems());
@@ -51,35 +55,41 @@ pub(super) fn order(
     if wish.repeats_keys() {
         findings.repeated_keys(wish);
     }
-    let mut reading = Reading::new(catalogue, model);
+    let mut reading = Reading { fixed: &presets.fixed, ..Reading::new(catalogue, model) };
     reading.read(object, &mut findings);
     reading.read_sides(&mut findings);
     reading.read_ratio(&mut findings);
-    let switches = switches::read(catalogue, &reading.switches, &mut findings);
+    reading.apply(presets, &mut findings);
+    let switches = switches::read(catalogue, &handling.aliases, &reading.switches, &mut findings);
     let slots = reading.finish(&mut findings);
     if findings.has_problems() {
         return Err(findings.into_problems());
     }
     let (ignored, adapted) = findings.into_ignored_and_adapted();
-    Ok(Order { model: Arc::clone(model), switches, ignored, adapted, slots })
+    Ok(Order { requested: model.id.clone(), model: Arc::clone(model), switches, ignored, adapted, slots })
 }
 
 /// Checks an example of a model file, which may name only that model and has no fallbacks.
-pub(super) fn example(model: &Arc<Model>, json: &Json<'_>, strictness: Strictness) -> Result<Order, String> {
+pub(super) fn example(model: &Arc<Model>, json: &Json<'_>, handling: &Handling) -> Result<Order, String> {
     let named = model_of(json).map_err(|rejection| rejection.to_string())?;
     if !std::iter::once(&model.id).chain(&model.aliases).any(|id| id.eq_ignore_ascii_case(named)) {
         return Err(format!("it asks for the model `{named}`"));
     }
-    order(None, model, json, strictness).map_err(|problems| Rejection::Invalid(problems).to_string())
+    order(None, model, json, &Presets::default(), handling).map_err(|problems| Rejection::Invalid(problems).to_string())
 }
 
 /// Checks one value, and gives it typed and normalized. `None` means that a problem was noted.
 pub(super) fn check<'j>(kind: &'j Kind, json: &'j Json<'_>, findings: &mut Findings<'j>) -> Option<Value> {
+    let read = match kind {
+        Kind::Integer(_) | Kind::Seed(_) | Kind::Number(_) => adapt::number_in_text(json, findings),
+        _ => None,
+    };
+    let number = read.as_ref().unwrap_or(json);
     match kind {
         Kind::Text(rule) => scalars::text(rule, json, findings),
-        Kind::Integer(rule) => scalars::integer(rule, json, findings),
-        Kind::Seed(rule) => scalars::seed(rule, json, findings),
-        Kind::Number(rule) => scalars::number(rule, json, findings),
+        Kind::Integer(rule) => scalars::integer(rule, number, findings),
+        Kind::Seed(rule) => scalars::seed(rule, number, findings),
+        Kind::Number(rule) => scalars::number(rule, number, findings),
         Kind::Boolean => scalars::boolean(json, findings).map(Value::Boolean),
         Kind::Choice(rule) => scalars::choice(rule, json, findings),
         Kind::Image => scalars::image(json, findings),
@@ -102,6 +112,10 @@ struct Reading<'j> {
     height: Option<&'j Json<'j>>,
     /// An aspect ratio for a model that takes sizes.
     ratio: Option<(&'j str, &'j Json<'j>)>,
+    /// A parameter that is to be random, and the field that says so.
+    random: Option<(usize, &'j str)>,
+    /// The values of an alias that the client cannot change.
+    fixed: &'j [Option<Value>],
     switches: Vec<(Switch, &'j str, &'j Json<'j>)>,
 }
 
@@ -114,6 +128,8 @@ impl<'j> Reading<'j> {
             width: None,
             height: None,
             ratio: None,
+            random: None,
+            fixed: &[],
             switches: Vec::new(),
         }
     }
@@ -142,6 +158,17 @@ impl<'j> Reading<'j> {
     fn read_parameter(&mut self, place: usize, key: &'j str, json: &'j Json<'j>, findings: &mut Findings<'j>) {
         let Some(parameter) = self.model.parameters.get(place) else { return };
         if is_no_wish(parameter, key, json) {
+            return;
+        }
+        if findings.within(key, |findings| adapt::is_random_seed(Some(parameter), &parameter.name, json, findings)) {
+            self.random = Some((place, key));
+            return;
+        }
+        let near = json
+            .as_str()
+            .and_then(|text| findings.within(key, |findings| adapt::nearest_option(parameter, text, findings)));
+        if let Some(near) = near {
+            self.fill(place, key, Value::Choice(Arc::clone(near)), findings);
             return;
         }
         if !findings.is_strict() && is_openai_word(key, &parameter.kind, json) {
@@ -188,11 +215,19 @@ impl<'j> Reading<'j> {
                 }
             }
             (_, Some(place), _) => self.read_parameter(place, key, json, findings),
+            (Some(Meaning::Seed), None, _)
+                if findings.within(key, |findings| adapt::is_random_seed(None, &name, json, findings)) => {}
             _ if words::changes_nothing(self.model, self.catalogue, &name, meaning, json) => {
                 findings.unknown(key, std::iter::empty());
             }
+            (Some(Meaning::OutputFormat), None, _) if self.is_made_anyway(key, json, findings) => {}
             _ => words::refuse(self.model, self.catalogue, key, &name, meaning, findings),
         }
+    }
+
+    fn is_made_anyway(&self, key: &'j str, json: &Json<'_>, findings: &mut Findings<'j>) -> bool {
+        let Some(format) = json.as_str() else { return false };
+        findings.within(key, |findings| adapt::is_made_anyway(self.model, format, findings))
     }
 
     /// An aspect ratio is a size of exactly that ratio; it may stand beside a size that has it.
@@ -204,7 +239,8 @@ impl<'j> Reading<'j> {
             Some(Value::Size(size)) => size.size,
             _ => None,
         };
-        let given = size_of(self.slots.get(place).and_then(Option::as_ref).map(|(value, _)| value));
+        let fixed = self.fixed.get(place).and_then(Option::as_ref);
+        let given = size_of(self.slots.get(place).and_then(Option::as_ref).map(|(value, _)| value).or(fixed));
         let usual = size_of(parameter.default.as_ref());
         let value = findings.within(key, |findings| sizes::size_of_ratio(rule, json, given, usual, findings));
         if let Some(value) = value {

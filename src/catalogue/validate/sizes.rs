@@ -9,8 +9,10 @@ use super::super::problem::{Code, Problem};
 use super::super::rules::{AspectRatioRule, CustomSize, Kind, Preset, SizeRule};
 use super::super::size::Size;
 use super::super::value::{OrderedSize, Value};
+use super::adapt;
 use super::findings::Findings;
 use super::scalars::{Whole, whole};
+use crate::domain::Adaptable;
 
 /// Whether this says "as you like", which is the default.
 pub(super) fn is_auto(kind: &Kind, json: &Json<'_>) -> bool {
@@ -26,6 +28,10 @@ pub(super) fn is_auto(kind: &Kind, json: &Json<'_>) -> bool {
 pub(super) fn size<'j>(rule: &'j SizeRule, json: &'j Json<'_>, findings: &mut Findings<'j>) -> Option<Value> {
     let size = match json {
         Json::String(text) => size_from_text(rule, text, findings)?,
+        Json::Object(object) if findings.adapts(Adaptable::Size) => {
+            let (width, height) = sides_of(object, findings);
+            adapted_sides(rule, width, height, findings)?
+        }
         Json::Object(object) => size_from_object(rule.custom.as_ref(), object, findings)?,
         other => {
             findings.wrong_type("object", other);
@@ -39,12 +45,41 @@ fn size_from_text(rule: &SizeRule, text: &str, findings: &mut Findings<'_>) -> O
     if let Some(preset) = rule.presets.iter().find(|preset| *preset.name == *text) {
         return Some(OrderedSize { preset: Some(Arc::clone(&preset.name)), size: preset.size });
     }
-    if let (Some(custom), Ok(size)) = (&rule.custom, text.parse::<Size>()) {
+    let size = text.parse::<Size>().ok();
+    if findings.adapts(Adaptable::Size)
+        && let Some(size) = size.or_else(|| adapt::known_size(text))
+        && !rule.custom.as_ref().is_some_and(|custom| is_allowed(custom, size))
+        && let Some(near) = adapt::nearest_size(rule, (size.width, size.height), size.pixels())
+    {
+        findings.adapt(text, name_of(&near));
+        return Some(near);
+    }
+    if let (Some(custom), Some(size)) = (&rule.custom, size.or_else(|| known_size(findings, text))) {
         return size_in_limits(custom, size, findings).then_some(OrderedSize { preset: None, size: Some(size) });
     }
     let also = if rule.custom.is_some() { ", or a size such as `1024x768`" } else { "" };
     findings.not_an_option(text, rule.presets.iter().map(|preset| preset.name.as_ref()), also);
     None
+}
+
+/// The pixels of another model's name for a size, where that is taken for the nearest one.
+fn known_size(findings: &Findings<'_>, text: &str) -> Option<Size> {
+    if findings.adapts(Adaptable::Size) { adapt::known_size(text) } else { None }
+}
+
+/// A size by its name, or as `OpenAI` writes it.
+fn name_of(size: &OrderedSize) -> String {
+    match (&size.preset, size.size) {
+        (Some(preset), _) => preset.as_ref().to_owned(),
+        (None, Some(size)) => size.to_string(),
+        (None, None) => String::new(),
+    }
+}
+
+/// Whether a size is within all limits.
+pub(super) fn is_allowed(custom: &CustomSize, size: Size) -> bool {
+    [size.width, size.height].iter().all(|side| broken_limit(custom, i128::from(*side)).is_none())
+        && broken_total(custom, size.pixels()).is_none()
 }
 
 /// Checks both sides of a size that was written as one text; the nearest value is such a text, too.
@@ -92,6 +127,17 @@ fn size_from_object<'j>(
     object: &'j Object<'_>,
     findings: &mut Findings<'j>,
 ) -> Option<OrderedSize> {
+    let (width, height) = sides_of(object, findings);
+    let Some(custom) = custom else {
+        findings.note(Code::Custom, format!("{} must be one of the named sizes", findings.here()));
+        return None;
+    };
+    let size = both_sides(custom, width, height, findings)?;
+    fits_altogether(custom, size, findings).then_some(OrderedSize { preset: None, size: Some(size) })
+}
+
+/// The sides of an object; any other field of it is unknown.
+fn sides_of<'j>(object: &'j Object<'_>, findings: &mut Findings<'j>) -> (Option<&'j Json<'j>>, Option<&'j Json<'j>>) {
     let (mut width, mut height) = (None, None);
     for (key, json) in object.distinct() {
         match key {
@@ -100,12 +146,31 @@ fn size_from_object<'j>(
             _ => findings.unknown(key, ["width", "height"].into_iter()),
         }
     }
-    let Some(custom) = custom else {
-        findings.note(Code::Custom, format!("{} must be one of the named sizes", findings.here()));
-        return None;
-    };
-    let size = both_sides(custom, width, height, findings)?;
-    fits_altogether(custom, size, findings).then_some(OrderedSize { preset: None, size: Some(size) })
+    (width, height)
+}
+
+/// Both sides as they are, or the nearest size that the model has.
+fn adapted_sides(
+    rule: &SizeRule,
+    width: Option<&Json<'_>>,
+    height: Option<&Json<'_>>,
+    findings: &mut Findings<'_>,
+) -> Option<OrderedSize> {
+    let missing_side = rule.custom.as_ref().and_then(|custom| custom.missing_side);
+    let size = both_sides(&CustomSize { missing_side, ..ANY_SIZE }, width, height, findings)?;
+    if rule.custom.as_ref().is_some_and(|custom| is_allowed(custom, size)) {
+        return Some(OrderedSize { preset: None, size: Some(size) });
+    }
+    let near = adapt::nearest_size(rule, (size.width, size.height), size.pixels())?;
+    let made = near.size?;
+    for (name, json, was, is) in
+        [("width", width, size.width, made.width), ("height", height, size.height, made.height)]
+    {
+        if was != is {
+            findings.within(name, |findings| findings.adapt(adapt::as_sent(json), is));
+        }
+    }
+    Some(near)
 }
 
 /// Both sides checked, the missing one as the file says.
@@ -130,10 +195,16 @@ fn both_sides(
 }
 
 fn one_side(custom: &CustomSize, json: &Json<'_>, findings: &mut Findings<'_>) -> Option<u32> {
+    let read = adapt::number_in_text(json, findings);
+    let json = read.as_ref().unwrap_or(json);
     let pixels = match whole(json) {
         None => {
             findings.wrong_type("integer", json);
             return None;
+        }
+        Some(Whole::Fraction(near)) if findings.adapts(Adaptable::Size) && near >= 1 => {
+            findings.adapt(adapt::as_sent(Some(json)), i64::try_from(near).unwrap_or(i64::MAX));
+            near
         }
         Some(Whole::Fraction(near)) => {
             findings.wrong_type_with("integer", "float", Some(nearest_side(custom, near).into()));
@@ -200,6 +271,9 @@ pub(super) fn sides<'j>(
     findings: &mut Findings<'j>,
 ) -> Option<Value> {
     match kind {
+        Kind::Size(rule) if findings.adapts(Adaptable::Size) => {
+            adapted_sides(rule, width, height, findings).map(Value::Size)
+        }
         Kind::Size(SizeRule { custom: Some(custom), .. }) => {
             let size = both_sides(custom, width, height, findings)?;
             let fits = findings.within("width", |findings| fits_altogether(custom, size, findings));
@@ -246,6 +320,11 @@ pub(super) fn aspect_ratio<'j>(
             if let Some(size) = preset.or_else(|| text.parse().ok()) {
                 return ratio_of(rule, size, text, findings);
             }
+            if findings.adapts(Adaptable::Size)
+                && let Some((width, height)) = ratio_in(text)
+            {
+                return ratio_of(rule, Size { width, height }, text, findings);
+            }
             not_a_ratio(rule, text, findings);
             None
         }
@@ -263,7 +342,9 @@ pub(super) fn aspect_ratio<'j>(
 /// The ratio that a size exactly has.
 fn ratio_of(rule: &AspectRatioRule, size: Size, received: &str, findings: &mut Findings<'_>) -> Option<Value> {
     let fits = |ratio: Option<(u32, u32)>| ratio.is_some_and(|(across, down)| size.has_ratio(across, down));
-    let Some(option) = rule.options.iter().find(|option| fits(option.ratio)) else {
+    let adapts = findings.adapts(Adaptable::Size);
+    let near = || adapt::nearest_ratio(&rule.options, (size.width, size.height)).filter(|_| adapts);
+    let Some(option) = rule.options.iter().find(|option| fits(option.ratio)).or_else(near) else {
         not_a_ratio(rule, received, findings);
         return None;
     };
@@ -304,12 +385,18 @@ pub(super) fn size_of_ratio(
     if let Some(size) = custom.min_by_key(|size| distance(*size)) {
         return Some(Value::Size(OrderedSize { preset: None, size: Some(size) }));
     }
+    if findings.adapts(Adaptable::Size)
+        && let Some(near) = adapt::nearest_size(rule, (across, down), usual)
+    {
+        findings.adapt(text.as_ref(), name_of(&near));
+        return Some(Value::Size(near));
+    }
     let presets = rule.presets.iter().map(|preset| preset.name.as_ref());
     findings.not_an_option(text, presets, " or a ratio that a size in the model's limits has exactly");
     None
 }
 
-/// `16:9` in whole numbers of at most five digits.
+/// `16:9` in whole numbers of at most five digits, or a size.
 fn ratio_in(text: &str) -> Option<(u32, u32)> {
     if let Ok(size) = text.parse::<Size>() {
         return Some((size.width, size.height));
@@ -324,11 +411,8 @@ fn sizes_of_ratio(custom: &CustomSize, across: u32, down: u32) -> impl Iterator<
     let divisor = greatest_common_divisor(across, down);
     let (across, down) = (across / divisor, down / divisor);
     let most = custom.maximum / across.max(down);
-    let fits = |size: &Size| {
-        [size.width, size.height].iter().all(|side| broken_limit(custom, i128::from(*side)).is_none())
-            && broken_total(custom, size.pixels()).is_none()
-    };
-    (1..=most).map(move |times| Size { width: across * times, height: down * times }).filter(fits)
+    let sizes = (1..=most).map(move |times| Size { width: across * times, height: down * times });
+    sizes.filter(|size| is_allowed(custom, *size))
 }
 
 fn greatest_common_divisor(one: u32, another: u32) -> u32 {

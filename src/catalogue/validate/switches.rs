@@ -2,11 +2,14 @@
 
 use super::super::json::Json;
 use super::super::model::Field;
+use super::super::model::Model;
 use super::super::problem::Code;
 use super::super::shelf::Catalogue;
 use super::super::switches::{ResponseFormat, Switch, Switches};
+use super::adapt;
 use super::findings::{Findings, shorten};
 use super::scalars::{boolean, is_web_url, plain_text, whole_between};
+use crate::domain::Aliases;
 
 /// Longest `user`, in characters.
 const LONGEST_USER: usize = 512;
@@ -28,6 +31,12 @@ pub(super) fn redirect(key: &str, json: &Json<'_>) -> Option<Field> {
     }
 }
 
+/// Whether this field of a request is asked of the gateway itself, at this model.
+pub(super) fn is_switch(model: &Model, key: &str, json: &Json<'_>) -> bool {
+    let field = redirect(key, json).or_else(|| model.index.fields.get(key).copied());
+    matches!(field, Some(Field::Switch(switch)) if !is_colour(switch, json))
+}
+
 /// `OpenAI`'s `background` is a colour; where a model has none, it counts for nothing.
 pub(super) fn is_colour(switch: Switch, json: &Json<'_>) -> bool {
     switch == Switch::Background && matches!(json.as_str(), Some("auto" | "opaque" | "transparent"))
@@ -36,6 +45,7 @@ pub(super) fn is_colour(switch: Switch, json: &Json<'_>) -> bool {
 /// Reads the switches, in the request's order.
 pub(super) fn read<'j>(
     catalogue: Option<&Catalogue>,
+    aliases: &Aliases,
     given: &[(Switch, &'j str, &'j Json<'j>)],
     findings: &mut Findings<'j>,
 ) -> Switches {
@@ -58,12 +68,15 @@ pub(super) fn read<'j>(
             }
             Switch::Stream => switches.stream = boolean(json, findings).unwrap_or_default(),
             Switch::PartialImages => {
-                let count = whole_between(0, MOST_PARTIAL_IMAGES, json, findings);
+                let count = {
+                    let read = adapt::number_in_text(json, findings);
+                    whole_between(0, MOST_PARTIAL_IMAGES, read.as_ref().unwrap_or(json), findings)
+                };
                 switches.partial_images = count.and_then(|count| u32::try_from(count).ok());
             }
             Switch::Background => switches.background = boolean(json, findings).unwrap_or_default(),
             Switch::WebhookUrl => switches.webhook_url = webhook_url(json, findings),
-            Switch::Fallbacks => switches.fallbacks = Some(fallbacks(catalogue, json, findings)),
+            Switch::Fallbacks => switches.fallbacks = Some(fallbacks(catalogue, aliases, json, findings)),
             Switch::SyncMode => switches.sync_mode = boolean(json, findings).unwrap_or_default(),
         });
     }
@@ -100,7 +113,13 @@ fn webhook_url(json: &Json<'_>, findings: &mut Findings<'_>) -> Option<String> {
 }
 
 /// Each must be a model that is offered, so that a mistake shows now and not when the fallback is needed.
-fn fallbacks(catalogue: Option<&Catalogue>, json: &Json<'_>, findings: &mut Findings<'_>) -> Vec<String> {
+/// An alias stands for its model, if it is only another name: its values belong to that model alone.
+fn fallbacks(
+    catalogue: Option<&Catalogue>,
+    aliases: &Aliases,
+    json: &Json<'_>,
+    findings: &mut Findings<'_>,
+) -> Vec<String> {
     let Json::Array(array) = json else {
         findings.wrong_type("array", json);
         return Vec::new();
@@ -113,7 +132,13 @@ fn fallbacks(catalogue: Option<&Catalogue>, json: &Json<'_>, findings: &mut Find
     for (index, item) in array.items().iter().enumerate() {
         findings.within_item(index, |findings| {
             let Some(id) = plain_text(item, findings) else { return };
-            let known = catalogue.and_then(|catalogue| catalogue.model(id));
+            if let Some(alias) = aliases.get(id).filter(|alias| !alias.is_plain()) {
+                let (here, target) = (findings.here(), &alias.target);
+                let message = format!("{here} is an alias with values of its own; name its model `{target}` instead");
+                findings.note(Code::Custom, message);
+                return;
+            }
+            let known = catalogue.and_then(|catalogue| catalogue.named(aliases, id));
             if let Some(model) = known.filter(|model| model.is_offered()) {
                 models.push(model.id.clone());
                 return;

@@ -17,11 +17,12 @@ const MODELS: [&str; 2] = ["flux/dev", "flux-realism"];
 const SIZES: [Option<&str>; 2] = [None, Some("1024x768")];
 const SOURCES: [&str; 2] = ["image.generation", "image.edit"];
 const USERS: [Option<&str>; 3] = [None, Some("ada"), Some("eve")];
-const DIMENSIONS: [UsageDimension; 6] = [
+const DIMENSIONS: [UsageDimension; 7] = [
     UsageDimension::Project,
     UsageDimension::User,
     UsageDimension::Key,
     UsageDimension::Model,
+    UsageDimension::RequestedModel,
     UsageDimension::Size,
     UsageDimension::Source,
 ];
@@ -106,7 +107,7 @@ fn question() -> impl Strategy<Value = UsageQuery> {
 }
 
 /// A bucket and what was grouped by.
-type Key = (i64, [Option<String>; 6]);
+type Key = (i64, [Option<String>; 7]);
 /// Requests, failures, images, megapixels, price, cost.
 type Sums = [i64; 6];
 
@@ -154,7 +155,7 @@ fn plain_sum(
                 UsageDimension::Project => Some(payers[end.payer].0.to_string()),
                 UsageDimension::User => user.map(str::to_owned),
                 UsageDimension::Key => Some(payers[end.payer].1.to_string()),
-                UsageDimension::Model => Some(MODELS[end.model].to_owned()),
+                UsageDimension::Model | UsageDimension::RequestedModel => Some(MODELS[end.model].to_owned()),
                 UsageDimension::Size => size.map(str::to_owned),
                 UsageDimension::Source => Some(SOURCES[end.source].to_owned()),
             };
@@ -187,6 +188,7 @@ async fn told(books: &Books, query: &UsageQuery, costs: bool) -> BTreeMap<Key, S
                     row.user,
                     row.api_key_id.map(|id| id.to_string()),
                     row.model,
+                    row.requested_model,
                     row.size,
                     row.source,
                 ];

@@ -89,6 +89,7 @@ impl Desk {
             created_at: NOW,
             deadline_at: NOW.plus(Duration::from_mins(5)),
             model: "flux/dev".to_owned(),
+            requested_model: None,
             provider: "fal".to_owned(),
             endpoint: "fal-ai/flux/dev".to_owned(),
             num_images: 1,

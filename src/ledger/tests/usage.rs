@@ -61,7 +61,10 @@ on_both_databases! {
         make(&desk, 1, |r, _| r.model = "other".to_owned()).await;
         make(&desk, 2, |r, _| r.user = Some("eve".to_owned())).await;
         make(&desk, 3, |r, _| r.size = None).await;
-        make(&desk, 4, |r, _| r.source = "image.edit".to_owned()).await;
+        make(&desk, 4, |r, _| {
+            (r.source, r.requested_model) = ("image.edit".to_owned(), Some("dall-e-3".to_owned()));
+        })
+        .await;
         let first_key = desk.key;
         desk.key = desk.store.add_key(desk.project, NOW, |_| {}).await;
         make(&desk, 5, |_, _| {}).await;
@@ -72,6 +75,7 @@ on_both_databases! {
             (UsageDimension::Project, vec![1, 6]),
             (UsageDimension::Key, vec![1, 1, 5]),
             (UsageDimension::Model, vec![1, 6]),
+            (UsageDimension::RequestedModel, vec![1, 1, 5]),
             (UsageDimension::User, vec![1, 6]),
             (UsageDimension::Size, vec![1, 6]),
             (UsageDimension::Source, vec![1, 6]),
@@ -84,7 +88,7 @@ on_both_databases! {
         }
         let all = vec![
             UsageDimension::Project, UsageDimension::User, UsageDimension::Key,
-            UsageDimension::Model, UsageDimension::Size, UsageDimension::Source,
+            UsageDimension::Model, UsageDimension::RequestedModel, UsageDimension::Size, UsageDimension::Source,
         ];
         let page = desk.books.usage(&UsageQuery { group_by: all, ..query(1, BucketWidth::Minute) }).await.unwrap();
         assert_eq!(page.buckets[0].rows.len(), 7);
@@ -94,6 +98,7 @@ on_both_databases! {
             user: Some("eve".to_owned()),
             api_key_id: Some(first_key),
             model: Some("flux/dev".to_owned()),
+            requested_model: Some("flux/dev".to_owned()),
             size: Some("1024x768".to_owned()),
             source: Some("image.generation".to_owned()),
             requests: 1,
