@@ -281,6 +281,7 @@ fn key_state(key: &KeyRecord) -> Value {
         "role": is_admin.then(|| key.role.name()),
         "allowed_addresses": networks.map(|networks| networks.iter().map(Network::to_string).collect::<Vec<_>>()),
         "adapt": key.adapt.map(Adapt::names),
+        "join_retries": key.join_retries,
         "generates_for_project_id": key.generates_for,
         "expires_at": key.expires_at.map(Timestamp::seconds),
         "revoked_at": key.revoked_at.map(Timestamp::seconds),
@@ -300,6 +301,7 @@ fn project_state(project: &ProjectRecord) -> Value {
         "upload_bytes_per_day": project.upload_bytes_a_day,
         "kept_files": project.kept_files,
         "adapt": project.adapt.map(Adapt::names),
+        "join_retries": project.join_retries,
         "archived_at": project.archived_at.map(Timestamp::seconds),
     })
 }

@@ -22,6 +22,8 @@ pub struct Caller {
     pub policy: Option<Arc<Policy>>,
     /// What may be changed of its requests so that they fit, where they do not say it themselves.
     pub adapt: Adapt,
+    /// Whether a request joins an equal one whose client went away, also if it does not say that it is sent again.
+    pub join_retries: bool,
     /// The project that an admin key may also make images for; none as a rule.
     pub generates_for: Option<ProjectId>,
     /// What a project key may do; every scope for an admin key that makes images for a project.

@@ -37,6 +37,8 @@ pub struct NewKey {
     pub allowed_addresses: Option<Vec<Network>>,
     /// What may be changed of its requests so that they fit; as its project when `None`.
     pub adapt: Option<Adapt>,
+    /// Whether its requests join equal ones whose client went away; as its project when `None`.
+    pub join_retries: Option<bool>,
 }
 
 impl NewKey {
@@ -53,6 +55,7 @@ impl NewKey {
             role: None,
             allowed_addresses: None,
             adapt: None,
+            join_retries: None,
         }
     }
 }
@@ -78,6 +81,8 @@ pub struct KeyChange {
     pub allowed_addresses: Option<Option<Vec<Network>>>,
     /// What may be changed of its requests so that they fit.
     pub adapt: Option<Option<Adapt>>,
+    /// Whether its requests join equal ones whose client went away.
+    pub join_retries: Option<Option<bool>>,
 }
 
 /// A key and the one that takes its place.
@@ -173,6 +178,7 @@ impl Accounts {
                 role: Some(before.role),
                 allowed_addresses: before.allowed_addresses.clone(),
                 adapt: before.adapt,
+                join_retries: before.join_retries,
             };
             let holder = before.service_account_id;
             let (mut new, secret) = self.insert_made(&mut transaction, new, KeyOrigin::Api, holder).await?;
@@ -228,6 +234,9 @@ impl Accounts {
             }
             if let Some(adapt) = change.adapt {
                 key.adapt = adapt;
+            }
+            if let Some(join_retries) = change.join_retries {
+                key.join_retries = join_retries;
             }
             if let Some(name) = change.name {
                 key.name = name;
@@ -394,6 +403,7 @@ impl Accounts {
             role: new.role.unwrap_or_default(),
             allowed_addresses: new.allowed_addresses,
             adapt: new.adapt,
+            join_retries: new.join_retries,
             ..self.new_record(new.kind, new.name, origin, secret.prefix(kind))
         };
         let row = NewKeyRow { record, hash: digest(secret.expose()) };
@@ -426,6 +436,7 @@ impl Accounts {
             role: Role::Owner,
             allowed_addresses: None,
             adapt: None,
+            join_retries: None,
             last_used_at: None,
         }
     }

@@ -107,6 +107,7 @@ impl Accounts {
             project.upload_bytes_a_day = change.upload_bytes_a_day.unwrap_or(project.upload_bytes_a_day);
             project.kept_files = change.kept_files.unwrap_or(project.kept_files);
             project.adapt = change.adapt.unwrap_or(project.adapt);
+            project.join_retries = change.join_retries.unwrap_or(project.join_retries);
             transaction.update_project(&project, self.inner.clock.now()).await?;
             self.record_project(&mut transaction, Some(&before), &project).await?;
             self.record_rate_limits(&mut transaction, &before, &project).await?;

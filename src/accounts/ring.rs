@@ -82,6 +82,7 @@ impl Entry {
                 allowed_models: key.record.allowed_models.map(Into::into),
                 policy: policy.map(Arc::new),
                 adapt: key.record.adapt.or(key.project_adapt).unwrap_or_default(),
+                join_retries: key.record.join_retries.or(key.project_join_retries).unwrap_or(false),
                 generates_for: key.record.generates_for.filter(|_| !key.project_archived),
                 scopes: key.record.scopes,
                 role: key.record.role,

@@ -63,6 +63,11 @@ pub struct KeyPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Vec<AdaptText>>, example = json!(["size"]))]
     adapt: Option<Option<Vec<String>>>,
+    /// Whether a request joins an equal one of this key whose client went away in the last two minutes, also if it does not say that
+    /// it is sent again; null leaves it to the project.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<bool>)]
+    join_retries: Option<Option<bool>>,
 }
 
 /// A key, without its value.
@@ -107,6 +112,8 @@ pub struct KeyView {
     /// What may be changed of its requests so that they fit a model; as its project if null.
     #[schema(value_type = Option<Vec<AdaptText>>)]
     adapt: Option<Vec<&'static str>>,
+    /// Whether a request joins an equal one whose client went away; as its project if null.
+    join_retries: Option<bool>,
     /// When it was last used, in Unix seconds, at most a minute late; null if it never was.
     last_used_at: Option<i64>,
 }
@@ -165,6 +172,7 @@ pub async fn update_key(
             .map(|texts| texts.as_deref().map(read_networks).transpose())
             .transpose()?,
         adapt: read_adapt(patch.adapt)?,
+        join_retries: patch.join_retries,
     };
     let before = services.accounts.list_keys(None).await?.into_iter().find(|key| key.id == id);
     if let Some(before) = before {
@@ -197,6 +205,7 @@ fn view(key: KeyRecord, last_used: Option<Timestamp>) -> KeyView {
         spent_usd: key.spent.to_string(),
         allowed_models: key.allowed_models,
         adapt: key.adapt.map(Adapt::names),
+        join_retries: key.join_retries,
         generates_for_project_id: key.generates_for.map(|id| id.to_string()),
     }
 }

@@ -61,6 +61,11 @@ pub struct ProjectPatch {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Vec<AdaptText>>, example = json!(["size"]))]
     adapt: Option<Option<Vec<String>>>,
+    /// Whether a request joins an equal one of the same key whose client went away in the last two minutes, also if it does not say
+    /// that it is sent again; null is false.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<bool>)]
+    join_retries: Option<Option<bool>>,
 }
 
 /// How much may be asked for, be open at once, and be uploaded.
@@ -156,6 +161,8 @@ pub struct ProjectView {
     /// What may be changed of its requests so that they fit a model.
     #[schema(value_type = Option<Vec<AdaptText>>)]
     adapt: Option<Vec<&'static str>>,
+    /// Whether a request joins an equal one of the same key whose client went away.
+    join_retries: Option<bool>,
     /// The erasure of all that it has made; null if nobody has asked for it.
     content_erasure: Option<ErasureView>,
 }
@@ -323,6 +330,7 @@ pub async fn update_project(
         upload_bytes_a_day: limits.upload_bytes_per_day,
         kept_files: limits.kept_files,
         adapt: read_adapt(patch.adapt)?,
+        join_retries: patch.join_retries,
         rate_limits: limits.rates.map(|rates| rate_limits(&services, rates)).transpose()?,
     };
     let project = find(&services, &id).await?;
@@ -549,6 +557,7 @@ async fn view(services: &Services, project: ProjectRecord) -> Result<ProjectView
         policy: project.policy.as_deref().and_then(|text| Policy::read(text).ok()),
         prompt_retention_seconds: project.prompt_retention / 1_000_000,
         adapt: project.adapt.map(Adapt::names),
+        join_retries: project.join_retries,
         limits: LimitsView {
             concurrent_generations: project.concurrency_limit,
             rates: project

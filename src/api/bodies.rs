@@ -42,7 +42,7 @@ pub(super) async fn admit(request: &HttpRequest, caller: &Caller) -> Result<(), 
     // First, so that no more of them ask the database at once than there is memory for.
     BodyMemory::reserve_for(request)?;
     // A resend may be answered by what the first request made.
-    if resent(request.headers()).is_some_and(|count| count > 0) {
+    if caller.join_retries || resent(request.headers()).is_some_and(|count| count > 0) {
         return Ok(());
     }
     let (Some(services), CallerKind::Project(project)) = (request.app_data::<web::Data<Services>>(), caller.kind)

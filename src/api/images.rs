@@ -147,7 +147,8 @@ pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<Http
     }
     let idempotency_key = idempotency_key_of(&caller, request.headers())?;
     let may_join = idempotency_key.is_none() && !in_background && !switches.stream;
-    let resent = resent(request.headers()).filter(|_| may_join);
+    // How often it was sent before, where the client tells; where the operator wants it, any request may be one that comes again.
+    let resent = resent(request.headers()).or(caller.join_retries.then_some(1)).filter(|_| may_join);
     let ask = Request {
         project_id,
         api_key_id: caller.api_key_id,

@@ -84,6 +84,9 @@ pub struct Create {
     /// What may be changed of its requests so that they fit, such as `size,seed`, `all` or `none`; as its project if not given
     #[arg(long)]
     adapt: Option<Adapt>,
+    /// Whether a request joins an equal one whose client went away: `true` or `false`; as its project if not given
+    #[arg(long)]
+    join_retries: Option<bool>,
 }
 
 /// What is to be different about a key.
@@ -119,6 +122,9 @@ pub struct Update {
     /// project
     #[arg(long)]
     adapt: Option<String>,
+    /// Whether a request joins an equal one whose client went away: `true`, `false`, or `project` to leave it to the project
+    #[arg(long)]
+    join_retries: Option<String>,
 }
 
 /// What a key is for.
@@ -197,6 +203,7 @@ async fn create(config: &Config, accounts: &Accounts, new: Create, output: Outpu
             role: new.role,
             allowed_addresses: (!new.addresses.is_empty()).then_some(new.addresses),
             adapt: new.adapt,
+            join_retries: new.join_retries,
         })
         .await?;
     let mut told = view(&record);
@@ -244,6 +251,14 @@ async fn change(config: &Config, accounts: &Accounts, update: Update) -> Result<
             None => None,
             Some("project") => Some(None),
             Some(text) => Some(Some(text.parse()?)),
+        },
+        join_retries: match update.join_retries.as_deref() {
+            None => None,
+            Some("project") => Some(None),
+            Some(text) => {
+                let join = text.parse().map_err(|_| format!("`{text}` is neither `true`, `false` nor `project`"))?;
+                Some(Some(join))
+            }
         },
     })
 }
@@ -334,6 +349,7 @@ fn view(key: &KeyRecord) -> Value {
         "role": (key.kind == KeyKind::Admin).then(|| key.role.name()),
         "allowed_addresses": addresses(key),
         "adapt": key.adapt.map(Adapt::names),
+        "join_retries": key.join_retries,
         "last_used_at": key.last_used_at.map(Timestamp::seconds),
     })
 }

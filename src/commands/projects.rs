@@ -57,6 +57,14 @@ pub enum Action {
         /// What may be changed, such as `size,seed`, `all` or `none`
         adapt: Adapt,
     },
+    /// Let a request join an equal one of the same key whose client went away in the last two minutes
+    JoinRetries {
+        /// Its id or name
+        project: String,
+        /// `true` or `false`
+        #[arg(action = clap::ArgAction::Set)]
+        join: bool,
+    },
     /// End a project for good: its keys stop within a second, what is open goes on
     Archive {
         /// Its id or name
@@ -101,6 +109,13 @@ pub async fn run(config: &Config, action: Action, output: Output) -> Result<(), 
             let project = accounts.update_project(id, change).await?;
             output.say(&view(&project), &format!("{id} adapts: {adapt}; every replica knows it within a second."))
         }
+        Action::JoinRetries { project, join } => {
+            let id = find_project(&accounts, &project).await?.id;
+            let change = ProjectChange { join_retries: Some(Some(join)), ..ProjectChange::default() };
+            let project = accounts.update_project(id, change).await?;
+            let how = if join { "joins requests that come again" } else { "makes each request by itself" };
+            output.say(&view(&project), &format!("{id} {how}; every replica knows it within a second."))
+        }
         Action::Archive { project } => {
             let id = find_project(&accounts, &project).await?.id;
             let project = accounts.archive_project(id).await?;
@@ -143,5 +158,6 @@ fn view(project: &ProjectRecord) -> Value {
         "prepaid": project.prepaid,
         "spend_limit_usd": project.spend_limit,
         "adapt": project.adapt.map(Adapt::names),
+        "join_retries": project.join_retries,
     })
 }

@@ -83,6 +83,7 @@ async fn add_budgets(visit: &Visit, project: &Value, keys: &mut Value) -> Result
         if let Some(record) = records.iter().find(|record| key["id"] == record.id.to_string()) {
             key["spent_usd"] = record.spent.to_string().into();
             key["adapt"] = json!(record.adapt.map(Adapt::names));
+            key["join_retries"] = json!(record.join_retries);
             key["budget_usd"] = record.budget.map(|budget| budget.to_string()).into();
         }
     }
@@ -160,6 +161,7 @@ fn limits_form(project: &Value) -> Markup {
                 input id="concurrent" name="concurrent" type="number" min="1" placeholder="no limit" value=(shown(&project["limits"]["concurrent_generations"]));
                 label for="adapt" { "What may be changed of requests so that they fit a model" }
                 input id="adapt" name="adapt" placeholder="nothing; or such as size, seed, or all" value=(names_of(&project["adapt"]));
+                label .check { input type="checkbox" name="join_retries" checked[project["join_retries"] == true]; " A request joins an equal one whose client went away" }
                 label .check { input type="checkbox" name="prepaid" checked[project["prepaid"] == true]; " Prepaid: spends no more than its balance" }
                 button type="submit" { "Change the limits" }
             }
@@ -258,6 +260,18 @@ fn key_row(project: &str, key: &Value) -> Markup {
                     }
                 }
                 details {
+                    summary { "Retries" }
+                    form method="post" action=(action("join_retries")) {
+                        label for=(format!("j-{id}")) { "Whether a request joins an equal one whose client went away" }
+                        select id=(format!("j-{id}")) name="join_retries" {
+                            @for (value, words) in [("", "as the project"), ("true", "yes"), ("false", "no")] {
+                                option value=(value) selected[key["join_retries"].as_bool().map_or("", |yes| if yes { "true" } else { "false" }) == value] { (words) }
+                            }
+                        }
+                        button .quiet type="submit" { "Set" }
+                    }
+                }
+                details {
                     summary { "Permissions" }
                     form method="post" action=(action("permissions")) {
                         (scopes_fieldset(Some(key)))
@@ -352,6 +366,7 @@ fn limits(form: &Form) -> Result<Value, Problem> {
         "prepaid": form.given("prepaid").is_some(),
         "spend_limit_usd": form.given("spend_limit_usd"),
         "limits": {"concurrent_generations": concurrent},
+        "join_retries": form.given("join_retries").is_some(),
         "adapt": form.given("adapt").map(|names| names.split(',').map(str::trim).collect::<Vec<_>>()),
     }))
 }
@@ -419,6 +434,11 @@ pub async fn change_key(
         "adapt" => {
             let names = form.given("adapt").map(|names| names.split(',').map(str::trim).collect::<Vec<_>>());
             visit.send(Method::PATCH, &format!("/admin/v1/keys/{key}"), &json!({"adapt": names})).await?;
+            Ok(redirect(&format!("/console/projects/{project}?done=key")))
+        }
+        "join_retries" => {
+            let join = form.given("join_retries").map(|text| text == "true");
+            visit.send(Method::PATCH, &format!("/admin/v1/keys/{key}"), &json!({"join_retries": join})).await?;
             Ok(redirect(&format!("/console/projects/{project}?done=key")))
         }
         "permissions" => {

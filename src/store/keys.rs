@@ -51,6 +51,8 @@ pub struct KeyRecord {
     pub allowed_addresses: Option<Vec<Network>>,
     /// What may be changed of its requests so that they fit; as its project when `None`.
     pub adapt: Option<Adapt>,
+    /// Whether its requests join equal ones whose client went away; as its project when `None`.
+    pub join_retries: Option<bool>,
     /// When it was last used, as far as that is written.
     pub last_used_at: Option<Timestamp>,
 }
@@ -100,6 +102,8 @@ struct KeyRow {
     policy: Option<String>,
     adapt: Option<String>,
     project_adapt: Option<String>,
+    join_retries: Option<bool>,
+    project_join_retries: Option<bool>,
 }
 
 /// A key with what authentication needs to know.
@@ -112,6 +116,8 @@ pub(crate) struct StoredKey {
     pub(crate) policy: Option<String>,
     /// What may be changed of requests in that project.
     pub(crate) project_adapt: Option<Adapt>,
+    /// Whether requests in that project join equal ones whose client went away.
+    pub(crate) project_join_retries: Option<bool>,
 }
 
 impl TryFrom<KeyRow> for StoredKey {
@@ -132,6 +138,7 @@ impl TryFrom<KeyRow> for StoredKey {
             project_archived: row.archived_at.is_some(),
             policy: row.policy,
             project_adapt: read_adapt(row.project_adapt.as_deref()),
+            project_join_retries: row.project_join_retries,
             record: KeyRecord {
                 id: ApiKeyId::from_uuid(row.id),
                 kind: row.kind.parse()?,
@@ -152,6 +159,7 @@ impl TryFrom<KeyRow> for StoredKey {
                 allowed_addresses: addresses
                     .map(|networks| networks.iter().filter_map(|network| network.parse().ok()).collect()),
                 adapt: read_adapt(row.adapt.as_deref()),
+                join_retries: row.join_retries,
                 last_used_at: row.last_used_at.map(Timestamp::from_micros),
             },
         })
@@ -163,7 +171,8 @@ macro_rules! select_keys {
         concat!(
             "SELECT k.id, k.kind, k.project_id, k.service_account_id, k.name, k.hash, k.prefix, k.origin, k.budget, b.spent,
                  k.allowed_models, k.created_at, k.expires_at, k.revoked_at, k.generates_for, k.scopes, k.role,
-                 k.allowed_addresses, k.last_used_at, p.archived_at, p.policy, k.adapt, p.adapt AS project_adapt
+                 k.allowed_addresses, k.last_used_at, p.archived_at, p.policy, k.adapt, p.adapt AS project_adapt, k.join_retries,
+                 p.join_retries AS project_join_retries
              FROM api_keys k JOIN key_balances b ON b.api_key_id = k.id
              LEFT JOIN projects p ON p.id = COALESCE(k.project_id, k.generates_for) ",
             $rest
@@ -205,8 +214,8 @@ impl WriteTransaction {
         on_both!(self.connection(), connection => {
             sqlx::query("INSERT INTO api_keys (id, kind, project_id, name, hash, prefix, origin, budget, allowed_models,
                              created_at, expires_at, revoked_at, service_account_id, generates_for, scopes, role,
-                             allowed_addresses, adapt)
-                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)")
+                             allowed_addresses, adapt, join_retries)
+                         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)")
                 .bind(record.id.uuid()).bind(record.kind.as_str()).bind(record.project_id.map(ProjectId::uuid))
                 .bind(record.name.as_str()).bind(key.hash.as_slice()).bind(record.prefix.as_str())
                 .bind(record.origin.as_str()).bind(record.budget.map(Money::nanos))
@@ -216,7 +225,7 @@ impl WriteTransaction {
                 .bind(record.service_account_id.map(ServiceAccountId::uuid))
                 .bind(record.generates_for.map(ProjectId::uuid))
                 .bind(scopes_text(record)).bind(record.role.name()).bind(addresses_text(record))
-                .bind(record.adapt.map(|adapt| adapt.to_string()))
+                .bind(record.adapt.map(|adapt| adapt.to_string())).bind(record.join_retries)
                 .execute(&mut *connection).await?;
             sqlx::query("INSERT INTO key_balances (api_key_id) VALUES ($1)")
                 .bind(record.id.uuid()).execute(&mut *connection).await?;
@@ -235,13 +244,14 @@ impl WriteTransaction {
     pub(crate) async fn update_key(&mut self, key: &KeyRecord) -> Result<(), StoreError> {
         let touched = on_both!(self.connection(), connection =>
             sqlx::query("UPDATE api_keys SET name = $2, budget = $3, allowed_models = $4, expires_at = $5,
-                             revoked_at = $6, generates_for = $7, scopes = $8, role = $9, allowed_addresses = $10, adapt = $11
+                             revoked_at = $6, generates_for = $7, scopes = $8, role = $9, allowed_addresses = $10, adapt = $11,
+                             join_retries = $12
                          WHERE id = $1")
                 .bind(key.id.uuid()).bind(key.name.as_str()).bind(key.budget.map(Money::nanos))
                 .bind(models_text(key)).bind(key.expires_at.map(Timestamp::micros))
                 .bind(key.revoked_at.map(Timestamp::micros)).bind(key.generates_for.map(ProjectId::uuid))
                 .bind(scopes_text(key)).bind(key.role.name()).bind(addresses_text(key))
-                .bind(key.adapt.map(|adapt| adapt.to_string()))
+                .bind(key.adapt.map(|adapt| adapt.to_string())).bind(key.join_retries)
                 .execute(connection).await.map(|done| done.rows_affected()))?;
         must_touch("api_keys", touched, 1)
     }

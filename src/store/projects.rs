@@ -41,6 +41,8 @@ pub struct ProjectRecord {
     pub kept_files: Option<u64>,
     /// What may be changed of its requests so that they fit, where key and request do not say it.
     pub adapt: Option<Adapt>,
+    /// Whether its requests join equal ones whose client went away; not if `None`.
+    pub join_retries: Option<bool>,
     /// When it was made.
     pub created_at: Timestamp,
     /// Since when it may not be used.
@@ -81,6 +83,8 @@ pub struct ProjectChange {
     pub kept_files: Option<Option<u64>>,
     /// What may be changed of its requests so that they fit.
     pub adapt: Option<Option<Adapt>>,
+    /// Whether its requests join equal ones whose client went away.
+    pub join_retries: Option<Option<bool>>,
 }
 
 #[derive(FromRow)]
@@ -96,6 +100,7 @@ struct ProjectRow {
     upload_bytes_a_day: Option<i64>,
     kept_files: Option<i64>,
     adapt: Option<String>,
+    join_retries: Option<bool>,
     created_at: i64,
     archived_at: Option<i64>,
 }
@@ -115,6 +120,7 @@ impl From<ProjectRow> for ProjectRecord {
             upload_bytes_a_day: row.upload_bytes_a_day.and_then(|limit| u64::try_from(limit).ok()),
             kept_files: row.kept_files.and_then(|limit| u64::try_from(limit).ok()),
             adapt: read_adapt(row.adapt.as_deref()),
+            join_retries: row.join_retries,
             created_at: Timestamp::from_micros(row.created_at),
             archived_at: row.archived_at.map(Timestamp::from_micros),
         }
@@ -149,7 +155,7 @@ macro_rules! select_projects {
     ($rest:literal) => {
         concat!(
             "SELECT id, name, is_default, prepaid, spend_limit, policy, prompt_retention, concurrency_limit,
-                 upload_bytes_a_day, kept_files, adapt, created_at, archived_at
+                 upload_bytes_a_day, kept_files, adapt, join_retries, created_at, archived_at
              FROM projects ",
             $rest
         )
@@ -198,7 +204,7 @@ impl WriteTransaction {
         let touched = on_both!(self.connection(), connection =>
             sqlx::query("UPDATE projects SET name = $2, prepaid = $3, spend_limit = $4, policy = $5,
                              prompt_retention = $6, archived_at = $7, concurrency_limit = $8, upload_bytes_a_day = $9,
-                             kept_files = $10, adapt = $12,
+                             kept_files = $10, adapt = $12, join_retries = $13,
                              shorten_prompts_at = CASE
                                  WHEN prompt_retention > $6 OR (archived_at IS NULL AND CAST($7 AS BIGINT) IS NOT NULL) THEN $11
                                  ELSE shorten_prompts_at END
@@ -208,7 +214,7 @@ impl WriteTransaction {
                 .bind(project.prompt_retention).bind(project.archived_at.map(Timestamp::micros))
                 .bind(project.concurrency_limit.map(i64::from)).bind(project.upload_bytes_a_day.map(signed))
                 .bind(project.kept_files.map(signed)).bind(now.micros())
-                .bind(project.adapt.map(|adapt| adapt.to_string()))
+                .bind(project.adapt.map(|adapt| adapt.to_string())).bind(project.join_retries)
                 .execute(connection).await.map(|done| done.rows_affected()))?;
         must_touch("projects", touched, 1)?;
         self.write_rate_limits(project).await

@@ -195,6 +195,7 @@ impl Store {
             role: Role::Owner,
             allowed_addresses: None,
             adapt: None,
+            join_retries: None,
             last_used_at: None,
         };
         terms(&mut record);

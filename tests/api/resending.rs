@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use reqwest::{RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::json;
 
 use crate::support::{Database, Gateway, House, eventually, on_both_databases, read, t_rex};
@@ -15,6 +15,7 @@ on_both_databases!(
     after_a_failure_that_may_succeed_later_a_resend_and_the_same_key_try_again,
     nobody_submits_again_what_fal_may_have_taken,
     a_resend_after_a_kill_joins_what_the_dead_process_had_begun,
+    where_the_operator_wants_it_any_equal_request_joins,
 );
 
 /// As OpenAI's SDK sends it for the time `count` + 1.
@@ -29,11 +30,18 @@ async fn run_for(house: &House, millis: u64) {
 
 /// Sends it and hangs up once fal has it.
 async fn hang_up_while_it_runs(house: &House) {
+    hang_up(house, ask(&house.gateway, 0)).await;
+}
+
+/// Sends a request and hangs up once fal has what is made for it.
+async fn hang_up(house: &House, request: RequestBuilder) {
+    let before = house.gateway.generations().await.len();
     let submitted = eventually(Duration::from_secs(10), || async {
-        house.gateway.generations().await.first().is_some_and(|row| row["fal_request_id"].is_string()).then_some(())
+        let rows = house.gateway.generations().await;
+        (rows.len() > before && rows[0]["fal_request_id"].is_string()).then_some(())
     });
     tokio::select! {
-        answer = ask(&house.gateway, 0).send() => panic!("answered before the client left: {answer:?}"),
+        answer = request.send() => panic!("answered before the client left: {answer:?}"),
         () = submitted => {}
     }
 }
@@ -168,4 +176,41 @@ async fn a_resend_after_a_kill_joins_what_the_dead_process_had_begun(kind: Datab
     read(answer, StatusCode::CREATED).await;
     assert_eq!(other.generations().await.len(), 1);
     assert_eq!(house.fal_state().await["accepted_submits"], 1);
+}
+
+/// ComfyUI, the AI SDK and httpx send the same body again without a word when a proxy has cut the first.
+async fn where_the_operator_wants_it_any_equal_request_joins(kind: Database) {
+    let house = House::new(kind).await;
+    run_for(&house, 4000).await;
+    let gateway = &house.gateway;
+    let plain = || gateway.generate(&t_rex());
+    let replayed = async |request: RequestBuilder| {
+        let answer = request.send().await.unwrap();
+        let replayed = answer.headers().contains_key("idempotent-replayed");
+        read(answer, StatusCode::CREATED).await;
+        replayed
+    };
+    // Off unless somebody says so.
+    assert_eq!(gateway.set_project(&json!({})).await["join_retries"], json!(null));
+    hang_up(&house, plain()).await;
+    assert!(!replayed(plain()).await);
+    assert_eq!(house.fal_state().await["accepted_submits"], 2);
+
+    assert_eq!(gateway.set_project(&json!({"join_retries": true})).await["join_retries"], true);
+    let mut other = t_rex();
+    other["seed"] = json!(7);
+    hang_up(&house, gateway.generate(&other)).await;
+    assert!(!replayed(plain()).await, "another body");
+    assert!(replayed(gateway.generate(&other)).await);
+    assert_eq!(house.fal_state().await["accepted_submits"], 4);
+    // It has its answer: the next one is another image.
+    eventually(Duration::from_secs(10), || async { (!replayed(gateway.generate(&other)).await).then_some(()) }).await;
+
+    // A key may say otherwise.
+    let row = gateway.generations().await.remove(0);
+    let path = format!("/admin/v1/keys/{}", row["api_key_id"].as_str().unwrap());
+    let key = gateway.admin(Method::PATCH, &path).json(&json!({"join_retries": false})).send().await.unwrap();
+    assert_eq!(read(key, StatusCode::OK).await["join_retries"], false);
+    hang_up(&house, plain()).await;
+    assert!(!replayed(plain()).await);
 }
