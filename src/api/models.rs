@@ -175,14 +175,13 @@ impl ModelTable {
 
 /// List models
 ///
-/// Every model on offer with its parameters and prices. Open to all.
+/// Every model on offer with its parameters and prices. Open to all. `?type=image`, as AIML's clients ask, is every model.
 #[utoipa::path(
     get,
     path = "/v1/models",
     operation_id = "listModels",
     tag = "models",
     params(
-        ("type" = Option<String>, Query, description = "Only models of this type; there is only `image`."),
         ("id" = Option<String>, Query, description = "Only the model of this id or alias."),
         ("q" = Option<String>, Query, description = "Only models with this text in id, alias, name, developer or description, in any letter case."),
     ),

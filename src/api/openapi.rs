@@ -5,11 +5,11 @@ use std::sync::Arc;
 use actix_web::http::header::CONTENT_SECURITY_POLICY;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value, json};
-use utoipa::PartialSchema;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::{Info, License, OpenApi, Server, Tag};
+use utoipa::{PartialSchema, ToSchema as _};
 
 use super::Services;
 use super::access::{Endpoint, Open, add_to_document};
@@ -57,7 +57,9 @@ pub fn openapi_document(endpoints: &[Endpoint]) -> OpenApi {
     );
     let components = api.components.get_or_insert_default();
     // What only responses of an `IntoResponses` name is not found by itself.
-    components.schemas.insert("FalError".to_owned(), FalError::schema());
+    let mut schemas = vec![("FalError".to_owned(), FalError::schema())];
+    FalError::schemas(&mut schemas);
+    components.schemas.extend(schemas);
     for (name, description) in [
         ("project_key", "A project's key: `Authorization: Bearer <key>`."),
         ("admin_key", "An admin key: `Authorization: Bearer <key>`."),
@@ -104,9 +106,44 @@ pub fn render_document(api: &OpenApi, catalogue: &Catalogue) -> Result<String, s
         }
         components.sort_keys();
     }
+    open_objects(&mut document);
+    put_forms_first(&mut document);
     let mut text = serde_json::to_string_pretty(&document)?;
     text.push('\n');
     Ok(text)
+}
+
+/// Says of each object without described fields that it may have any: generators take silence for a mistake.
+fn open_objects(json: &mut Value) {
+    match json {
+        Value::Object(fields) => {
+            let is_object = fields.get("type").is_some_and(|kind| match kind {
+                Value::Array(kinds) => kinds.iter().any(|kind| kind == "object"),
+                kind => kind == "object",
+            });
+            if is_object && !["properties", "additionalProperties"].iter().any(|key| fields.contains_key(*key)) {
+                fields.insert("additionalProperties".to_owned(), json!(true));
+            }
+            let schemas =
+                fields.iter_mut().filter(|(key, _)| !matches!(key.as_str(), "example" | "examples" | "default"));
+            schemas.for_each(|(_, value)| open_objects(value));
+        }
+        Value::Array(items) => items.iter_mut().for_each(open_objects),
+        _ => {}
+    }
+}
+
+/// Puts a form before the other kinds of body that an operation takes: generators make a method for the first one only, and
+/// what a form can carry, a file, nothing else can.
+fn put_forms_first(document: &mut Value) {
+    let operations = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
+    for operation in operations.filter_map(Value::as_object_mut).flat_map(|methods| methods.values_mut()) {
+        let content = operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut);
+        let Some(content) = content else { continue };
+        if let Some(form) = content.shift_remove("multipart/form-data") {
+            content.shift_insert(0, "multipart/form-data".to_owned(), form);
+        }
+    }
 }
 
 /// Makes one object of a composed one (`allOf`), which is what its JSON is and what generators make the best types of. The

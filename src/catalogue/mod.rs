@@ -33,7 +33,7 @@ pub use file::check_file;
 pub use import::{ImportError, import};
 pub use json::{Array, Json, JsonError, Number, Object, parse};
 pub use model::{Example, Model, Output, Parameter, Role, Send, Several, Status};
-pub use order::{Adaptation, Order, Sent};
+pub use order::{Adaptation, JsonValue, Order, Sent};
 pub use price::{Condition, Extra, InputPrice, Price, PriceError, Rate, Rounding, Unit, Variant};
 pub use problem::{Code, PathPart, Problem, Rejection};
 pub use rules::{
