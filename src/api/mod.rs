@@ -26,6 +26,7 @@ mod quote;
 mod rates;
 mod stream;
 mod texts;
+mod openai_facts;
 mod webhook_endpoints;
 mod webhooks;
 mod whole;

@@ -42,6 +42,6 @@ pub use rules::{
 };
 pub use shelf::{Catalogue, Strictness};
 pub use size::{Size, SizeError};
-pub use switches::{ResponseFormat, Switches};
+pub use switches::{AnswerForm, ResponseFormat, Switches};
 pub use terms::{Charge, Quote, Terms};
 pub use value::{OrderedSize, Value};

@@ -148,7 +148,8 @@ impl Gateway {
                 Err(rejection) => Err(rejection),
             };
             match ordered {
-                Ok(fallback) => {
+                Ok(mut fallback) => {
+                    fallback.switches.answer_like(&order.switches);
                     let known = |id: &str| id == order.model.id || fallbacks.iter().any(|other| other.model.id == id);
                     if !known(&fallback.model.id) {
                         fallbacks.push(Arc::new(fallback));

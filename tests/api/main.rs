@@ -39,6 +39,7 @@ mod fal;
 mod files;
 mod generated;
 mod hardening;
+mod gpt_images;
 mod hooks;
 mod images;
 mod inputs;

@@ -55,7 +55,7 @@ pub(super) fn order(
     reading.read(object, &mut findings);
     reading.read_sides(&mut findings);
     reading.read_ratio(&mut findings);
-    let switches = switches::read(catalogue, &reading.switches, &mut findings);
+    let switches = switches::read(catalogue, model, &reading.switches, &mut findings);
     let slots = reading.finish(&mut findings);
     if findings.has_problems() {
         return Err(findings.into_problems());

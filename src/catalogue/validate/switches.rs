@@ -1,7 +1,7 @@
 //! The fields that are the gateway's own, and other clients' habits with them.
 
 use super::super::json::Json;
-use super::super::model::Field;
+use super::super::model::{Field, Model};
 use super::super::problem::Code;
 use super::super::shelf::Catalogue;
 use super::super::switches::{ResponseFormat, Switch, Switches};
@@ -36,10 +36,11 @@ pub(super) fn is_colour(switch: Switch, json: &Json<'_>) -> bool {
 /// Reads the switches, in the request's order.
 pub(super) fn read<'j>(
     catalogue: Option<&Catalogue>,
+    model: &Model,
     given: &[(Switch, &'j str, &'j Json<'j>)],
     findings: &mut Findings<'j>,
 ) -> Switches {
-    let mut switches = Switches::default();
+    let mut switches = Switches::of_model(model);
     let mut format_from: Option<&'j str> = None;
     for &(switch, key, json) in given {
         findings.within(key, |findings| match switch {
