@@ -107,7 +107,7 @@ pub fn render_document(api: &OpenApi, catalogue: &Catalogue) -> Result<String, s
         components.sort_keys();
     }
     open_objects(&mut document);
-    put_forms_first(&mut document);
+    split_bodies(&mut document);
     let mut text = serde_json::to_string_pretty(&document)?;
     text.push('\n');
     Ok(text)
@@ -133,17 +133,34 @@ fn open_objects(json: &mut Value) {
     }
 }
 
-/// Puts a form before the other kinds of body that an operation takes: generators make a method for the first one only, and
-/// what a form can carry, a file, nothing else can.
-fn put_forms_first(document: &mut Value) {
-    let operations = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
-    for operation in operations.filter_map(Value::as_object_mut).flat_map(|methods| methods.values_mut()) {
-        let content = operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut);
-        let Some(content) = content else { continue };
-        if let Some(form) = content.shift_remove("multipart/form-data") {
-            content.shift_insert(0, "multipart/form-data".to_owned(), form);
+/// Gives the JSON body of an operation that takes a form as well an operation of its own, under the path without its version,
+/// which is the same path: generated clients that may choose send JSON, and cannot send files.
+fn split_bodies(document: &mut Value) {
+    let Some(paths) = document["paths"].as_object_mut() else { return };
+    let mut added = Vec::new();
+    for (path, methods) in paths.iter_mut() {
+        for (method, operation) in methods.as_object_mut().into_iter().flatten() {
+            let (Some(short), Some(content)) = (
+                path.strip_prefix("/v1"),
+                operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut),
+            ) else {
+                continue;
+            };
+            if !content.contains_key("multipart/form-data") {
+                continue;
+            }
+            let Some(json) = content.shift_remove("application/json") else { continue };
+            let mut second = operation.clone();
+            second["requestBody"]["content"] = json!({ "application/json": json });
+            for (field, more) in [("operationId", "FromJson"), ("summary", " by a JSON body")] {
+                let text = format!("{}{more}", second[field].as_str().unwrap_or_default());
+                second[field] = text.into();
+            }
+            added.push((short.to_owned(), json!({ method.as_str(): second })));
         }
     }
+    paths.extend(added);
+    paths.sort_keys();
 }
 
 /// Makes one object of a composed one (`allOf`), which is what its JSON is and what generators make the best types of. The

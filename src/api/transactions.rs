@@ -197,17 +197,18 @@ const TYPES: [(&str, TransactionKind); 5] = [
 
 /// List the project's transactions
 ///
-/// What was paid in, charged and given back, newest first, in AIML's shape: the project's own ledger.
+/// What was paid in, charged and given back, newest first, in AIML's shape: the project's own ledger. AIML's names `from`, `to`
+/// and `type` mean `start`, `end` and `kind`; as names of parameters they are reserved words of several languages.
 #[utoipa::path(
     get,
     path = "/v2/billing/transactions",
     operation_id = "listBillingTransactions",
     tag = "billing",
     params(
-        ("from" = Option<String>, Query, description = "Only from this moment on; ISO 8601, UTC where it names no offset.", format = DateTime),
-        ("to" = Option<String>, Query, description = "Only before this moment, which is later than `from`.", format = DateTime),
+        ("start" = Option<String>, Query, description = "Only from this moment on; ISO 8601, UTC where it names no offset.", format = DateTime),
+        ("end" = Option<String>, Query, description = "Only before this moment, which is later than `start`.", format = DateTime),
         ("direction" = inline(Option<DirectionText>), Query, description = "Only money that came in (`TOPUP`) or went out (`CHARGE`)."),
-        ("kind" = inline(Option<TypeText>), Query, description = "Only transactions of this type. `type`, as AIML's clients send it, means the same."),
+        ("kind" = inline(Option<TypeText>), Query, description = "Only transactions of this type."),
         ("limit" = Option<u32>, Query, description = "How many, 1 to 100; 50 if not given.", minimum = 1, maximum = 100),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before."),
     ),
@@ -224,11 +225,13 @@ pub async fn list_billing_transactions(
     request: HttpRequest,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let pairs = query(&request, &["from", "to", "direction", "type", "kind", "limit", "cursor"])?;
-    let from = moment(&pairs, "from")?.unwrap_or(Timestamp::from_micros(0));
-    let before = moment(&pairs, "to")?;
+    let known = ["from", "start", "to", "end", "direction", "type", "kind", "limit", "cursor"];
+    let pairs = query(&request, &known)?;
+    let from = moment(&pairs, "from", "start")?.unwrap_or(Timestamp::from_micros(0));
+    let before = moment(&pairs, "to", "end")?;
     if before.is_some_and(|before| before <= from) {
-        return Err(invalid_field("to", "must be later than `from`"));
+        let named = if pairs.one("to")?.is_some() { "to" } else { "end" };
+        return Err(invalid_field(named, "must be later than the start"));
     }
     let adds = match pairs.one("direction")? {
         None => None,
@@ -270,12 +273,7 @@ enum Wanted {
 }
 
 fn kind_of(pairs: &QueryPairs) -> Result<Wanted, Problem> {
-    let (name, word) = match (pairs.one("type")?, pairs.one("kind")?) {
-        (Some(word), None) => ("type", word),
-        (None, Some(word)) => ("kind", word),
-        (None, None) => return Ok(Wanted::Any),
-        (Some(_), Some(_)) => return Err(invalid_field("kind", "cannot be combined with `type`")),
-    };
+    let Some((name, word)) = either(pairs, "type", "kind")? else { return Ok(Wanted::Any) };
     match TYPES.iter().find(|(known, _)| *known == word) {
         Some((_, kind)) => Ok(Wanted::Only(*kind)),
         None if matches!(word, "CREDITS_EXPIRED" | "INIT") => Ok(Wanted::Nothing),
@@ -286,13 +284,19 @@ fn kind_of(pairs: &QueryPairs) -> Result<Wanted, Problem> {
     }
 }
 
-fn moment(pairs: &QueryPairs, name: &str) -> Result<Option<Timestamp>, Problem> {
-    let text = pairs.one(name)?;
-    text.map(|text| {
-        super::account::read_moment(text)
-            .ok_or_else(|| invalid_field(name, "must be a time such as 2026-07-01T00:00:00Z"))
-    })
-    .transpose()
+fn moment(pairs: &QueryPairs, theirs: &str, ours: &str) -> Result<Option<Timestamp>, Problem> {
+    let Some((name, text)) = either(pairs, theirs, ours)? else { return Ok(None) };
+    let moment = super::account::read_moment(text);
+    moment.map(Some).ok_or_else(|| invalid_field(name, "must be a time such as 2026-07-01T00:00:00Z"))
+}
+
+/// The value of a parameter under AIML's name or ours, and the name.
+fn either<'p>(pairs: &'p QueryPairs, theirs: &'p str, ours: &'p str) -> Result<Option<(&'p str, &'p str)>, Problem> {
+    match (pairs.one(theirs)?, pairs.one(ours)?) {
+        (Some(_), Some(_)) => Err(invalid_field(ours, &format!("cannot be combined with `{theirs}`"))),
+        (Some(value), None) => Ok(Some((theirs, value))),
+        (None, value) => Ok(value.map(|value| (ours, value))),
+    }
 }
 
 fn view(record: TransactionRecord) -> BillingTransaction {

@@ -123,6 +123,9 @@ async fn what_an_account_route_is_asked_wrongly_is_refused(kind: Database) {
         "/v2/billing/transactions?limit=101",
         "/v2/billing/transactions?cursor=none",
         "/v2/billing/transactions?from=2026-02-01&to=2026-01-01",
+        "/v2/billing/transactions?start=2026-02-01&end=2026-02-01",
+        "/v2/billing/transactions?from=2026-02-01&start=2026-02-01",
+        "/v2/billing/transactions?to=tomorrow",
         "/v1/models/metrics?model=flux/dev",
     ] {
         read(house.gateway.project(Method::GET, path).send().await.unwrap(), StatusCode::BAD_REQUEST).await;
@@ -247,6 +250,7 @@ async fn transactions_are_the_projects_ledger_page_by_page(kind: Database) {
         ("type=REFUND&direction=CHARGE", 0),
         ("type=INIT", 0),
         ("to=2026-01-01", 0),
+        ("end=2026-01-01", 0),
         ("from=2026-01-01&to=2999-01-01", 7),
     ] {
         let page = get(&house, &format!("/v2/billing/transactions?{filter}")).await;

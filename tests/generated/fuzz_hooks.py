@@ -25,7 +25,7 @@ REFUSALS = [
     ("retrieveKeyUsage(Detail)?|listKeyLogs", 400, r"`period`: must not stand beside `start` and `end`"),
     ("retrieveKeyUsage(Detail)?|listKeyLogs", 400, r"`(start|end)`: is required beside `(start|end)`"),
     ("retrieveKeyUsage(Detail)?|listKeyLogs", 400, r"`end`: must not (be earlier than `start`|make a window)"),
-    ("listBillingTransactions", 400, r"`to`: must be later than `from`"),
+    ("listBillingTransactions", 400, r"`end`: must be later than the start"),
     # A cursor is what a page before has given.
     ("listBillingTransactions", 400, r"`cursor`: must be `next_cursor` of the page before"),
     ("createProjectCredit", 400, r"`amount_usd`: must be above zero for"),
@@ -44,9 +44,9 @@ REFUSALS = [
     # The key was used before, for another request.
     (EVERY, 422, r"this `Idempotency-Key` was used with another"),
     # The form is the same for all models; what one of them takes is told by `GET /v1/models/{id}`.
-    ("createImageEdit", 400, r"^Invalid payload provided: "),
+    ("createImageEdit(FromJson)?", 400, r"^Invalid payload provided: "),
     # Further fields of the form have names that the header of a part can carry.
-    ("createImageEdit", 400, r"^(a part of the form has no name|the form cannot be read)"),
+    ("createImageEdit(FromJson)?", 400, r"^(a part of the form has no name|the form cannot be read)"),
     # fal's clients send what fal's document of the endpoint says, which is not this document.
     ("(run|submit)AsFal|sendThroughFalProxy", 422, EVERY),
 ]
@@ -99,7 +99,7 @@ def filter_failure(context, failure, case, response):
             response.status_code == status and re.fullmatch(operations, operation) and re.search(refusal, message)
             for operations, status, refusal in REFUSALS
         )
-    is_edit = operation == "createImageEdit" and isinstance(case.body, dict)
+    is_edit = operation == "createImageEditFromJson" and isinstance(case.body, dict)
     if kind == "AcceptedNegativeData" and (is_generation or is_edit):
         # `null`, an empty text or list, and `auto` mean that a parameter is not given; the document has what says something.
         return not says_nothing(case.body)
