@@ -33,7 +33,7 @@ async fn a_path_of_another_api_says_where_images_are_made() {
     for path in both.chain(versions.map(str::to_owned)) {
         for key in [None, Some(PROJECT_KEY), Some("not-a-key")] {
             let ask = house.gateway.request(Method::POST, &path).json(&json!({"model": "flux/dev", "prompt": "a"}));
-            let ask = key.into_iter().fold(ask, |ask, key| ask.bearer_auth(key));
+            let ask = key.into_iter().fold(ask, reqwest::RequestBuilder::bearer_auth);
             let answer = read(ask.send().await.unwrap(), StatusCode::NOT_FOUND).await;
             assert_eq!(answer["error"]["code"], "not_found", "{path}");
             let message = answer["message"].as_str().unwrap();
