@@ -87,6 +87,12 @@ pub struct AccountKeyLimit {
     threshold_usd: String,
 }
 
+impl AccountKeyLimit {
+    pub(super) fn new(budget: Money) -> Self {
+        Self { retention: "no_reset", threshold: budget.approximate_usd(), threshold_usd: budget.to_string() }
+    }
+}
+
 /// What a key and its project may do at most.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AccountLimits {
@@ -265,11 +271,7 @@ pub async fn retrieve_key(caller: AnyProjectCaller, services: web::Data<Services
         permissions: caller.scopes.iter().map(Scope::name).collect(),
         allowed_addresses: networks.map(|networks| networks.iter().map(Network::to_string).collect()),
         limits,
-        limit: key.budget.map(|budget| AccountKeyLimit {
-            retention: "no_reset",
-            threshold: budget.approximate_usd(),
-            threshold_usd: budget.to_string(),
-        }),
+        limit: key.budget.map(AccountKeyLimit::new),
         created_at: key.created_at.rfc3339(),
         updated_at: changed.unwrap_or(key.created_at).rfc3339(),
         expires_at: key.expires_at.map(Timestamp::rfc3339),
@@ -432,7 +434,11 @@ async fn own_key(caller: &Caller, services: &Services) -> Result<KeyRecord, Prob
 }
 
 /// `key_prefix`, which must be the beginning of the key that asks.
-async fn own_prefix(pairs: &QueryPairs, caller: &Caller, services: &Services) -> Result<Option<String>, Problem> {
+pub(super) async fn own_prefix(
+    pairs: &QueryPairs,
+    caller: &Caller,
+    services: &Services,
+) -> Result<Option<String>, Problem> {
     let Some(prefix) = pairs.one("key_prefix")? else { return Ok(None) };
     if own_key(caller, services).await?.prefix == prefix {
         return Ok(Some(prefix.to_owned()));
@@ -466,7 +472,7 @@ async fn charged(books: &Books, key: ApiKeyId, start: Timestamp, end: Timestamp)
 }
 
 /// The window that is asked about: `period`, or `start` and `end`.
-fn window(pairs: &QueryPairs, now: Timestamp) -> Result<(Timestamp, Timestamp), Problem> {
+pub(super) fn window(pairs: &QueryPairs, now: Timestamp) -> Result<(Timestamp, Timestamp), Problem> {
     let moment = |name: &str| {
         let text = pairs.one(name)?;
         text.map(|text| {
@@ -514,7 +520,7 @@ fn read_period(text: &str) -> Option<Duration> {
 }
 
 /// A moment in ISO 8601, with or without an offset, or a day; up to the year 9999.
-fn read_moment(text: &str) -> Option<Timestamp> {
+pub(super) fn read_moment(text: &str) -> Option<Timestamp> {
     let micros = DateTime::parse_from_rfc3339(text).map(|moment| moment.timestamp_micros()).ok().or_else(|| {
         let naive = NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok();
         let naive =

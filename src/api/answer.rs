@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 
 use super::Services;
 use super::embedded::Embedded;
+use super::openai_facts::OpenAiFacts;
 use super::places::{Embedding, embed, project_of_request, public, public_base};
-use crate::catalogue::{Adaptation, Order, ResponseFormat, Switches};
+use crate::catalogue::{Adaptation, AnswerForm, Order, ResponseFormat, Switches};
 use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId, Timestamp};
 use crate::gateway::{Finished, cost_drift};
 use crate::http::Problem;
@@ -25,7 +26,7 @@ pub struct ImageView {
     /// Where the image can be fetched; a data URI if `sync_mode` was asked for.
     #[schema(example = "https://v3b.fal.media/files/b/0a84799e/1kYzoFE6V9Jx2Rfmmn_4M.jpg")]
     pub url: String,
-    /// The image itself in base64, if `response_format` is `b64_json`.
+    /// The image itself in base64, if `response_format` is `b64_json`; that is the default for GPT image models.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub b64_json: Option<String>,
@@ -100,7 +101,7 @@ pub struct Produced {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ImageAnswer {
     /// The generation's id; it can be fetched under it later.
-    pub id: GenerationIdText,
+    pub id: String,
     /// When it was reserved, in Unix seconds.
     #[schema(example = 1_793_000_000)]
     pub created: i64,
@@ -114,6 +115,10 @@ pub struct ImageAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub num_images: Option<u64>,
+    /// What OpenAI's answers say beside the images, for its GPT image models.
+    #[serde(flatten)]
+    #[schema(inline)]
+    openai: Option<OpenAiFacts>,
     /// What it cost, and what of the request counted for nothing.
     pub meta: Meta,
 }
@@ -122,7 +127,10 @@ impl ImageAnswer {
     /// The answer about what was delivered.
     #[must_use]
     pub fn of(finished: &Finished, images: Vec<ImageView>, delivery: &Delivery, order: &Order) -> Self {
+        let is_gpt_image = order.switches.answer_form == AnswerForm::GptImage;
+        let openai = is_gpt_image.then(|| OpenAiFacts::new(order, &images));
         Self {
+            openai,
             id: finished.id.to_string(),
             created: finished.created_at.seconds(),
             model: finished.model.clone(),
@@ -155,9 +163,6 @@ impl ImageAnswer {
         facts
     }
 }
-
-/// An id as its text.
-pub type GenerationIdText = String;
 
 /// What it cost, and what of the request counted for nothing.
 #[derive(Debug, Serialize, ToSchema)]
@@ -195,7 +200,7 @@ impl MetaUsage {
 #[schema(as = Generation)]
 pub struct GenerationView {
     /// The generation's id.
-    pub id: GenerationIdText,
+    pub id: String,
     /// Always `image.generation`.
     #[schema(example = "image.generation")]
     pub object: &'static str,

@@ -123,7 +123,7 @@ pub async fn retrieve_billing(
     }))
 }
 
-async fn balance_of(caller: &Caller, services: &Services) -> Result<Balance, Problem> {
+pub(super) async fn balance_of(caller: &Caller, services: &Services) -> Result<Balance, Problem> {
     let CallerKind::Project(project) = caller.kind else {
         return Err(Problem::new(Code::PermissionDenied, "this path wants a project key"));
     };
@@ -132,7 +132,7 @@ async fn balance_of(caller: &Caller, services: &Services) -> Result<Balance, Pro
 }
 
 /// What may still be spent.
-fn left_of(balance: &Balance) -> Money {
+pub(super) fn left_of(balance: &Balance) -> Money {
     let credit = balance.prepaid.then(|| less(balance.posted, balance.held));
     let month = balance.spend_limit.map(|limit| less(less(limit, balance.spent_this_month), balance.held));
     [credit, month].into_iter().flatten().min().unwrap_or(ENOUGH)

@@ -298,7 +298,7 @@ pub fn failure_problem(id: GenerationId, failure: &Failure, model: Option<&Model
         }
         FailureKind::ContentPolicy => {
             Problem::new(Code::ContentPolicyViolation, format!("the provider's content policy refuses this: {message}"))
-                .data(json!({"kind": "moderation_blocked", "problems": input_problems(failure, model)}))
+                .data(moderation_data(failure, model))
         }
         FailureKind::Account => Problem::new(
             Code::UpstreamError,
@@ -351,6 +351,21 @@ fn named(problem: Problem, id: GenerationId) -> Problem {
     problem.header("x-imagegate-generation-id", &id.to_string())
 }
 
+/// What a refusal of the content policy says for programs; `categories` only where the provider names some.
+fn moderation_data(failure: &Failure, model: Option<&Model>) -> Value {
+    let mut data = json!({"kind": "moderation_blocked", "problems": input_problems(failure, model)});
+    let mut categories: Vec<&str> = Vec::new();
+    for category in failure.problems.iter().flat_map(|problem| &problem.categories) {
+        if !categories.contains(&category.as_str()) {
+            categories.push(category);
+        }
+    }
+    if !categories.is_empty() {
+        data["categories"] = json!(categories);
+    }
+    data
+}
+
 /// The provider's list in our form, with our parameter names.
 fn input_problems(failure: &Failure, model: Option<&Model>) -> Vec<Value> {
     let entry = |problem: &crate::providers::InputProblem| {
@@ -359,6 +374,9 @@ fn input_problems(failure: &Failure, model: Option<&Model>) -> Vec<Value> {
             json!({"code": "custom", "path": path, "message": problem.message, "provider_code": problem.code});
         if let Value::Object(entry) = &mut entry {
             entry.extend(problem.limits.clone());
+            if !problem.categories.is_empty() {
+                entry.insert("categories".to_owned(), json!(problem.categories));
+            }
         }
         entry
     };

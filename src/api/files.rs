@@ -87,7 +87,7 @@ fn storage_problem(fault: &StorageError) -> Problem {
 /// Fetch an image
 ///
 /// A delivered image, where the gateway keeps them (`IMAGEGATE_STORAGE`). It never changes, so it may be cached for ever; a
-/// link with `expires` opens it until then.
+/// link with `expires` opens it until then. `Range` asks for a part of it, such as `bytes=0-1023`.
 #[utoipa::path(
     get,
     path = "/files/{generation_id}/{name}",
@@ -98,7 +98,6 @@ fn storage_problem(fault: &StorageError) -> Problem {
         ("name" = String, Path, description = "The file's name."),
         ("expires" = Option<i64>, Query, description = "When the link ends, in Unix seconds."),
         ("signature" = Option<String>, Query, description = "Proves that the link is ours."),
-        ("Range" = Option<String>, Header, description = "The part that is wanted, such as `bytes=0-1023`."),
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of what is there already."),
     ),
     responses(
@@ -208,7 +207,7 @@ pub struct UploadForm {
 
 /// An uploaded file.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = File)]
+#[schema(as = UploadedFile)]
 pub struct FileView {
     /// Its id.
     #[schema(example = "file-019e1951c77871209c8216efcf40ec82")]

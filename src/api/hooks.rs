@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tracing::warn;
 use utoipa::ToSchema;
 
@@ -22,6 +23,20 @@ pub struct Taken {
     status: &'static str,
 }
 
+/// fal's call about a request that has ended. Further fields are those of fal's page on webhooks.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "describes the body in the document")]
+pub struct FalCall {
+    /// fal's id of the request.
+    #[schema(nullable = false)]
+    request_id: Option<String>,
+    /// `OK` or `ERROR`.
+    #[schema(nullable = false, example = "OK")]
+    status: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
+}
+
 /// Take fal's call
 ///
 /// fal calls this when a request has ended, where `IMAGEGATE_PUBLIC_URL` is set. The call must carry fal's signature
@@ -32,7 +47,7 @@ pub struct Taken {
     path = "/fal/webhooks/{id}",
     operation_id = "takeFalWebhook",
     tag = "webhooks",
-    request_body(content = Object, content_type = "application/json", description = "fal's payload, as its page on webhooks shows it."),
+    request_body(content = FalCall, content_type = "application/json", description = "fal's payload, as its page on webhooks shows it."),
     params(
         ("id" = String, Path, description = "The generation's id."),
         ("attempt" = Option<u32>, Query, description = "Which of the generation's models it is about; the first if not said.", minimum = 1),

@@ -2,16 +2,22 @@
 
 pub mod access;
 mod account;
+mod account_keys;
+mod account_usage;
 mod answer;
 mod assistants;
 mod author;
 mod billing;
 mod bodies;
+mod edit_form;
+mod edit_inputs;
+mod edit_json;
 mod edits;
 mod embedded;
 pub mod errors;
 pub mod fal_clients;
 mod files;
+mod foreign;
 mod forms;
 mod generations;
 mod health;
@@ -20,7 +26,9 @@ mod images;
 mod input;
 mod lag;
 mod metrics;
+mod model_reports;
 mod models;
+mod openai_facts;
 mod openapi;
 mod permission;
 mod places;
@@ -28,6 +36,7 @@ mod quote;
 mod rates;
 mod stream;
 mod texts;
+mod transactions;
 mod webhook_endpoints;
 mod webhooks;
 mod whole;
@@ -133,12 +142,18 @@ pub fn endpoints() -> Vec<Endpoint> {
         endpoint!(generations::retrieve_image_generation),
         endpoint!(generations::cancel_image_generation),
         endpoint!(models::list_models),
+        endpoint!(model_reports::list_model_deprecations),
+        endpoint!(model_reports::retrieve_model_metrics),
         endpoint!(models::retrieve_model).at("/v1/models/{id:.+}"),
         endpoint!(billing::retrieve_billing_balance),
         endpoint!(billing::retrieve_billing),
+        endpoint!(transactions::retrieve_billing_detail),
+        endpoint!(transactions::list_billing_transactions),
         endpoint!(assistants::list_assistants),
         endpoint!(account::retrieve_key),
+        endpoint!(account_keys::list_project_keys),
         endpoint!(account::retrieve_key_usage),
+        endpoint!(account_usage::retrieve_key_usage_detail),
         endpoint!(account::list_key_logs),
         endpoint!(hooks::take_fal_webhook),
         endpoint!(files::retrieve_image_file),

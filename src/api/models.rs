@@ -219,14 +219,13 @@ impl ModelTable {
 /// List models
 ///
 /// Every model on offer with its parameters and prices, and the operator's aliases. Open to all; with a project's key the
-/// aliases of that project too.
+/// aliases of that project too. `?type=image`, as AIML's clients ask, is every model.
 #[utoipa::path(
     get,
     path = "/v1/models",
     operation_id = "listModels",
     tag = "models",
     params(
-        ("type" = Option<String>, Query, description = "Only models of this type; there is only `image`."),
         ("id" = Option<String>, Query, description = "Only the model of this id or alias."),
         ("q" = Option<String>, Query, description = "Only models with this text in id, alias, name, developer or description, in any letter case."),
     ),

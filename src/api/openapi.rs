@@ -5,11 +5,11 @@ use std::sync::Arc;
 use actix_web::http::header::CONTENT_SECURITY_POLICY;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value, json};
-use utoipa::PartialSchema;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::{Info, License, OpenApi, Server, Tag};
+use utoipa::{PartialSchema, ToSchema as _};
 
 use super::Services;
 use super::access::{Endpoint, Open, add_to_document};
@@ -57,7 +57,9 @@ pub fn openapi_document(endpoints: &[Endpoint]) -> OpenApi {
     );
     let components = api.components.get_or_insert_default();
     // What only responses of an `IntoResponses` name is not found by itself.
-    components.schemas.insert("FalError".to_owned(), FalError::schema());
+    let mut schemas = vec![("FalError".to_owned(), FalError::schema())];
+    FalError::schemas(&mut schemas);
+    components.schemas.extend(schemas);
     for (name, description) in [
         ("project_key", "A project's key: `Authorization: Bearer <key>`."),
         ("admin_key", "An admin key: `Authorization: Bearer <key>`."),
@@ -104,9 +106,61 @@ pub fn render_document(api: &OpenApi, catalogue: &Catalogue) -> Result<String, s
         }
         components.sort_keys();
     }
+    open_objects(&mut document);
+    split_bodies(&mut document);
     let mut text = serde_json::to_string_pretty(&document)?;
     text.push('\n');
     Ok(text)
+}
+
+/// Says of each object without described fields that it may have any: generators take silence for a mistake.
+fn open_objects(json: &mut Value) {
+    match json {
+        Value::Object(fields) => {
+            let is_object = fields.get("type").is_some_and(|kind| match kind {
+                Value::Array(kinds) => kinds.iter().any(|kind| kind == "object"),
+                kind => kind == "object",
+            });
+            if is_object && !["properties", "additionalProperties"].iter().any(|key| fields.contains_key(*key)) {
+                fields.insert("additionalProperties".to_owned(), json!(true));
+            }
+            let schemas =
+                fields.iter_mut().filter(|(key, _)| !matches!(key.as_str(), "example" | "examples" | "default"));
+            schemas.for_each(|(_, value)| open_objects(value));
+        }
+        Value::Array(items) => items.iter_mut().for_each(open_objects),
+        _ => {}
+    }
+}
+
+/// Gives the JSON body of an operation that takes a form as well an operation of its own, under the path without its version,
+/// which is the same path: generated clients that may choose send JSON, and cannot send files.
+fn split_bodies(document: &mut Value) {
+    let Some(paths) = document["paths"].as_object_mut() else { return };
+    let mut added = Vec::new();
+    for (path, methods) in paths.iter_mut() {
+        for (method, operation) in methods.as_object_mut().into_iter().flatten() {
+            let (Some(short), Some(content)) = (
+                path.strip_prefix("/v1"),
+                operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut),
+            ) else {
+                continue;
+            };
+            if !content.contains_key("multipart/form-data") {
+                continue;
+            }
+            let Some(json) = content.shift_remove("application/json") else { continue };
+            let mut second = operation.clone();
+            second["requestBody"]["content"] = json!({ "application/json": json });
+            for (field, more) in [("operationId", "FromJson"), ("summary", " by a JSON body")] {
+                let text = format!("{}{more}", second[field].as_str().unwrap_or_default());
+                second[field] = text.into();
+            }
+            added.push((short.to_owned(), json!({ method.as_str(): second })));
+        }
+    }
+    paths.extend(added);
+    paths.sort_keys();
 }
 
 /// Makes one object of a composed one (`allOf`), which is what its JSON is and what generators make the best types of. The

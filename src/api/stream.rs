@@ -15,6 +15,7 @@ use super::embedded::Embedded;
 use super::errors::{failure_problem, overdue_problem};
 use super::fetch;
 use super::images::{Waiting, join, put_ignored, reserved};
+use super::openai_facts::{ImageUsage, background_of, choice_of, format_of, size_of};
 use crate::catalogue::{Order, ResponseFormat};
 use crate::domain::{GenerationId, ProjectId};
 use crate::gateway::{Accepted, Finished, Job, Preview, Progress};
@@ -201,31 +202,21 @@ async fn finished_answer(
 fn delivered_events(order: &Order, answer: &ImageAnswer, prefix: &str) -> Vec<String> {
     let mut events = Vec::new();
     for (index, image) in answer.images().iter().enumerate() {
-        let kind = image.content_type.as_deref().unwrap_or("image/jpeg");
-        let size = match (image.width, image.height) {
-            (Some(width), Some(height)) => Some(format!("{width}x{height}")),
-            _ => order.size().map(|size| size.to_string()),
-        };
         events.push(event(
             &format!("{prefix}.completed"),
             json!({
                 "b64_json": image.b64_json,
                 "url": image.url,
                 "created_at": answer.created,
-                "size": size.unwrap_or_else(|| "auto".to_owned()),
-                "output_format": kind.strip_prefix("image/").unwrap_or(kind),
-                "background": "auto",
-                "quality": "auto",
+                "size": or_auto(size_of(order, image)),
+                "output_format": format_of(image).unwrap_or_else(|| "jpeg".to_owned()),
+                "background": or_auto(background_of(order, image)),
+                "quality": or_auto(choice_of(order, "quality")),
                 "image_index": index,
                 "generation_id": answer.id,
                 "embedding_error": image.embedding_error,
-                // Images are not billed in tokens here; the price stands in the event after the last image.
-                "usage": {
-                    "input_tokens": 0,
-                    "output_tokens": 0,
-                    "total_tokens": 0,
-                    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
-                },
+                // The price stands in the event after the last image.
+                "usage": ImageUsage::default(),
             }),
         ));
     }
@@ -233,6 +224,11 @@ fn delivered_events(order: &Order, answer: &ImageAnswer, prefix: &str) -> Vec<St
     settled.insert("generation_id".to_owned(), json!(answer.id));
     events.push(event(&format!("{prefix}.settled"), Value::Object(settled)));
     events
+}
+
+/// OpenAI's word for what is not known.
+fn or_auto(fact: Option<String>) -> String {
+    fact.unwrap_or_else(|| "auto".to_owned())
 }
 
 /// OpenAI's SDKs raise what stands under `error`.

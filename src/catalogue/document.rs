@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json, json};
 use super::model::{Model, Parameter};
 use super::rules::{CustomSize, Kind, Preset, SizeRule};
 use super::schema::{kind_schema, pixels_schema, size_pattern};
-use super::switches::Switch;
+use super::switches::{ResponseFormat, Switch, Switches};
 
 /// The component that lists the ids of all models on offer.
 pub const MODEL_ID: &str = "ModelId";
@@ -26,7 +26,8 @@ const NAMED_SIZES: [&str; 6] =
 impl Model {
     /// Adds this model's request to the components, and tells its name: `FluxDevRequest` for `flux/dev`.
     pub fn add_components(&self, components: &mut Components) -> String {
-        let mut writer = Writer { model: pascal(&self.id), components };
+        let format = Switches::of_model(self).response_format;
+        let mut writer = Writer { model: pascal(&self.id), components, format };
         let ids: Vec<&str> = std::iter::once(&self.id).chain(&self.aliases).map(String::as_str).collect();
         let mut properties = Map::new();
         let model = writer.name("Model", json!({ "type": "string", "enum": ids, "description": self.description }));
@@ -81,6 +82,8 @@ struct Writer<'c> {
     /// The model's id as a type's name.
     model: String,
     components: &'c mut Components,
+    /// How the images come where a request does not say.
+    format: ResponseFormat,
 }
 
 impl Writer<'_> {
@@ -209,7 +212,7 @@ impl Writer<'_> {
             Switch::ResponseFormat => {
                 let formats = json!({ "type": "string", "enum": ["url", "b64_json"] });
                 let formats = self.shared("ImageResponseFormat".to_owned(), formats);
-                (formats, "How the images come: as links, or embedded in base64.", Some(json!("url")))
+                (formats, "How the images come: as links, or embedded in base64.", Some(json!(self.format.name())))
             }
             Switch::User => (
                 storable(json!({ "type": "string", "maxLength": 512 })),

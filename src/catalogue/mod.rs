@@ -35,7 +35,7 @@ pub use file::check_file;
 pub use import::{ImportError, import};
 pub use json::{Array, Json, JsonError, Number, Object, parse, parse_request};
 pub use model::{Example, Model, Output, Parameter, Role, Send, Several, Status};
-pub use order::{Adaptation, Order, Sent};
+pub use order::{Adaptation, JsonValue, Order, Sent};
 pub use price::{Condition, Extra, InputPrice, Price, PriceError, Rate, Rounding, Unit, Variant};
 pub use problem::{Code, PathPart, Problem, Rejection};
 pub use rules::{
@@ -44,6 +44,6 @@ pub use rules::{
 };
 pub use shelf::{Catalogue, Handling, Strictness};
 pub use size::{Size, SizeError};
-pub use switches::{ResponseFormat, Switches};
+pub use switches::{AnswerForm, ResponseFormat, Switches};
 pub use terms::{Charge, Quote, Terms};
 pub use value::{OrderedSize, Value};

@@ -93,6 +93,9 @@ pub struct Output {
     pub image_fields: Vec<String>,
     /// Media types that images come in.
     pub content_types: Vec<String>,
+    /// Whether it is answered as OpenAI answers for its GPT image models: with `b64_json` unless `response_format` is
+    /// `url`, and with `size`, `quality`, `background`, `output_format` and `usage`.
+    pub gpt_image: bool,
 }
 
 /// A request to try.

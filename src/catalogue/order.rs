@@ -39,12 +39,17 @@ pub struct Adaptation {
     #[schema(example = "size")]
     pub field: String,
     /// What was asked for.
-    #[schema(example = "1024x1024")]
+    #[schema(value_type = JsonValue, example = "1024x1024")]
     pub from: Json,
     /// What is made.
-    #[schema(example = "1:1")]
+    #[schema(value_type = JsonValue, example = "1:1")]
     pub to: Json,
 }
+
+/// Any JSON value.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes the values of an `Adaptation` in the document")]
+pub struct JsonValue(serde_json::Value);
 
 /// A parameter's value in an order.
 #[derive(Debug, Clone, PartialEq)]

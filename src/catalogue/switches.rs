@@ -1,5 +1,7 @@
 //! What a request may ask of the gateway itself, whatever the model.
 
+use super::model::Model;
+
 /// The switches of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Switches {
@@ -20,6 +22,26 @@ pub struct Switches {
     pub fallbacks: Option<Vec<String>>,
     /// Answer with data URIs. Ours to do; never sent to the provider.
     pub sync_mode: bool,
+    /// What the answer says beside the images.
+    pub answer_form: AnswerForm,
+}
+
+impl Switches {
+    /// The switches of a model where a request gives none.
+    pub(super) fn of_model(model: &Model) -> Self {
+        if model.output.gpt_image { Self::of_gpt_image() } else { Self::default() }
+    }
+
+    /// The switches of `OpenAI`'s GPT image models, and of an alias that stands for one.
+    pub(super) fn of_gpt_image() -> Self {
+        let (response_format, answer_form) = (ResponseFormat::B64Json, AnswerForm::GptImage);
+        Self { response_format, answer_form, ..Self::default() }
+    }
+
+    /// Answers in the form that was promised by `first`, the order that this one's is a fallback of.
+    pub fn answer_like(&mut self, first: &Self) {
+        (self.response_format, self.answer_form) = (first.response_format, first.answer_form);
+    }
 }
 
 /// How the images come.
@@ -30,6 +52,16 @@ pub enum ResponseFormat {
     Url,
     /// As base64 in the answer.
     B64Json,
+}
+
+/// What an answer says beside the images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AnswerForm {
+    /// What every model's does.
+    #[default]
+    Usual,
+    /// Also what OpenAI's says of its GPT image models.
+    GptImage,
 }
 
 impl ResponseFormat {

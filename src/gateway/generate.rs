@@ -162,7 +162,8 @@ impl Gateway {
         let mut fallbacks: Vec<Order> = Vec::new();
         for model in order.switches.fallbacks.as_ref().unwrap_or(&order.model.fallbacks) {
             match catalogue.order_from(model, wish, handling) {
-                Ok(fallback) => {
+                Ok(mut fallback) => {
+                    fallback.switches.answer_like(&order.switches);
                     let known = |id: &str| id == order.model.id || fallbacks.iter().any(|other| other.model.id == id);
                     if !known(&fallback.model.id) {
                         fallbacks.push(fallback);

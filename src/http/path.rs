@@ -8,7 +8,7 @@ use actix_web::dev::ServiceRequest;
 use actix_web::http::{Method, Uri};
 
 /// First segments that belong to `/v1`; AIML's clients often leave the version out.
-const VERSIONED: &[&str] = &["images", "models", "billing", "organization", "key", "assistants", "webhooks"];
+const VERSIONED: &[&str] = &["images", "models", "billing", "organization", "key", "keys", "assistants", "webhooks"];
 
 /// First segments that belong to no version; clients whose base address ends in `/v1` ask for them below it.
 const UNVERSIONED: &[&str] = &["healthz", "readyz", "metrics", "openapi.json", "docs", "admin"];
@@ -150,6 +150,7 @@ mod tests {
             ("/v1/admin/v1/generations", "/admin/v1/generations"),
             ("/v1/administrators", "/v1/administrators"),
             ("/files", "/v1/files"),
+            ("/keys", "/v1/keys"),
             ("/files/file-1", "/v1/files/file-1"),
             ("/files/gen_1/0", "/files/gen_1/0"),
             ("/", "/"),

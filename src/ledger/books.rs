@@ -22,8 +22,8 @@ use crate::domain::{FairSemaphore, GenerationId, ProjectId, Timestamp};
 use crate::meters::SharedMeters;
 use crate::store::{
     AttemptRecord, Balance, ChargeFilter, ChargeRecord, Discrepancy, Finish, GenerationFilter, GenerationRecord,
-    HoldAges, Late, LedgerEntry, OpenHold, Outage, Page, PoolUse, Purged, Reservation, Store, Submitted, UsagePage,
-    UsageQuery,
+    HoldAges, Late, LedgerEntry, OpenHold, Outage, Page, PoolUse, Purged, Reservation, Store, Submitted,
+    TransactionFilter, TransactionRecord, UsagePage, UsageQuery,
 };
 
 /// The most calls that may wait for the writer; beyond it the books are unavailable rather than ever slower.
@@ -400,6 +400,21 @@ impl Books {
     /// Settlements and refunds in the order of the ledger's time.
     pub async fn charges(&self, filter: &ChargeFilter) -> Result<Vec<ChargeRecord>, LedgerError> {
         Ok(self.store.charges(filter).await?)
+    }
+
+    /// A project's transactions, newest first.
+    pub async fn transactions(&self, filter: &TransactionFilter) -> Result<Vec<TransactionRecord>, LedgerError> {
+        Ok(self.store.transactions(filter).await?)
+    }
+
+    /// Model and time taken, in microseconds, of a project's latest successful generations.
+    pub async fn durations(
+        &self,
+        project: ProjectId,
+        from: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(String, i64)>, LedgerError> {
+        Ok(self.store.durations(project, from, limit).await?)
     }
 
     /// Recomputes everything that is kept beside the ledger; empty when all adds up.

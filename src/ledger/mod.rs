@@ -38,5 +38,6 @@ pub use crate::store::{
     AttemptOutcome, AttemptRecord, Balance, BilledAttempt, BucketWidth, ChargeFilter, ChargeRecord, CostSource,
     Discrepancy, FinalState, Finish, GenerationFilter, GenerationRecord, GenerationState, HoldAges, Idempotency, Late,
     LedgerAccount, LedgerEntry, OpenHold, Outage, Outcome, Page, PoolUse, Purged, Reservation, Submitted,
-    TransactionKind, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow, Webhook, WebhookForm,
+    TransactionFilter, TransactionKind, TransactionRecord, UsageBucket, UsageDimension, UsageFilter, UsagePage,
+    UsageQuery, UsageRow, Webhook, WebhookForm,
 };

@@ -176,6 +176,9 @@ pub struct InputProblem {
     /// The limits that it names, as JSON Schema calls them: `minimum`, `maximum`, `multipleOf`…, and `options`.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub limits: Map<String, Value>,
+    /// What a content policy refuses it for, in the provider's words, such as `sexual` or `violence`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub categories: Vec<String>,
 }
 
 /// Which kind of failure it is; decides what the client is told.

@@ -113,7 +113,7 @@ fn bent(verdict: Verdict, fate: &Fate, prompt: Option<Value>) -> Verdict {
         return Verdict::Refuse(Refusal::run(fail));
     }
     if fate.content_policy {
-        return Verdict::Refuse(Refusal::content(&prompt.unwrap_or_default()));
+        return Verdict::Refuse(Refusal::content(&prompt.unwrap_or_default(), "model_moderated"));
     }
     match verdict {
         Verdict::Make(plan) => Verdict::Make(plan.bent(fate)),

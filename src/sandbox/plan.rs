@@ -11,9 +11,9 @@ use super::sizes::{MEGAPIXEL, picture_size};
 use super::validate::{problem, validate};
 
 /// A prompt that holds this word is taken for unsafe: black pictures where the endpoint reports `has_nsfw_concepts` and
-/// its safety checker is on, a content refusal where it does not report them.
+/// its safety checker is on, a content refusal of the category `sexual` where it does not report them.
 pub const NSFW_WORD: &str = "sandbox-nsfw";
-/// A prompt that holds this word is refused with `content_policy_violation`.
+/// A prompt that holds this word is refused with `content_policy_violation` for its category `violence`.
 pub const REFUSE_WORD: &str = "sandbox-refuse";
 
 /// Most pictures that a rule can ask for.
@@ -112,11 +112,13 @@ impl Refusal {
         }
     }
 
-    /// The content checker's refusal of a prompt.
-    pub fn content(prompt: &Value) -> Self {
+    /// The content checker's refusal of a prompt, for one of fal's categories.
+    pub fn content(prompt: &Value, category: &str) -> Self {
         let message = "The content could not be processed because it contained material flagged by a content checker.";
         let loc = json!(["body", "prompt"]);
-        Self::model(422, &[problem("content_policy_violation", &loc, message, None, prompt)])
+        let mut item = problem("content_policy_violation", &loc, message, None, prompt);
+        item["categories"] = json!([category]);
+        Self::model(422, &[item])
     }
 }
 
@@ -135,8 +137,11 @@ fn plan(endpoint: &Arc<Endpoint>, input: &Map<String, Value>, random_seed: u64) 
     let prompt = text("prompt");
     let reports_nsfw = endpoint.output.fields.iter().any(|field| field == "has_nsfw_concepts");
     let flagged = prompt.contains(NSFW_WORD);
-    if prompt.contains(REFUSE_WORD) || (flagged && !reports_nsfw) {
-        return Verdict::Refuse(Refusal::content(&json!(prompt)));
+    if prompt.contains(REFUSE_WORD) {
+        return Verdict::Refuse(Refusal::content(&json!(prompt), "violence"));
+    }
+    if flagged && !reports_nsfw {
+        return Verdict::Refuse(Refusal::content(&json!(prompt), "sexual"));
     }
     let size = picture_size(&endpoint.id, input);
     let pixels = u64::from(size.0) * u64::from(size.1);

@@ -42,6 +42,7 @@ mod sums;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod transactions;
 mod usage;
 mod verify;
 mod watching;
@@ -69,6 +70,7 @@ pub use rows::{
     LedgerEntry, OpenHold, Outcome, Page, Reservation, Submitted,
 };
 pub use service_accounts::ServiceAccountRecord;
+pub use transactions::{TransactionFilter, TransactionRecord};
 pub use usage::{BucketWidth, UsageBucket, UsageDimension, UsageFilter, UsagePage, UsageQuery, UsageRow};
 pub use watching::{HoldAges, PoolUse};
 pub use webhook_endpoints::WebhookEndpoint;

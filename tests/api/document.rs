@@ -61,6 +61,93 @@ async fn every_operation_has_a_good_name_a_tag_and_its_errors() {
     }
 }
 
+/// Names of types in the languages that clients are generated for: a schema of that name is renamed with a warning, or hides
+/// the type.
+const BUILT_IN: [&str; 24] = [
+    "any",
+    "array",
+    "boolean",
+    "byte",
+    "client",
+    "configuration",
+    "date",
+    "datetime",
+    "double",
+    "error",
+    "exception",
+    "file",
+    "float",
+    "function",
+    "integer",
+    "list",
+    "map",
+    "null",
+    "number",
+    "object",
+    "set",
+    "string",
+    "type",
+    "void",
+];
+
+/// A schema and those within it, with the place of each.
+fn schemas_within<'d>(place: &str, schema: &'d Value, found: &mut Vec<(String, &'d Value)>) {
+    found.push((place.to_owned(), schema));
+    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+        schemas_within(&format!("{place}.{name}"), property, found);
+    }
+    for key in ["items", "additionalProperties"] {
+        if schema[key].is_object() {
+            schemas_within(&format!("{place}/{key}"), &schema[key], found);
+        }
+    }
+    for key in ["allOf", "oneOf", "anyOf"] {
+        for (index, part) in schema[key].as_array().into_iter().flatten().enumerate() {
+            schemas_within(&format!("{place}/{key}/{index}"), part, found);
+        }
+    }
+}
+
+#[test]
+fn generators_can_name_and_type_every_schema() {
+    let document: Value = serde_json::from_str(include_str!("../../openapi/openapi.json")).unwrap();
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let mut names = std::collections::BTreeMap::new();
+    for name in schemas.keys() {
+        let plain = name.to_lowercase();
+        assert!(!BUILT_IN.contains(&plain.as_str()), "`{name}` is a type of many languages");
+        if let Some(other) = names.insert(plain, name) {
+            panic!("`{name}` and `{other}` are the same file on many systems");
+        }
+    }
+    let mut found = Vec::new();
+    for (name, schema) in schemas {
+        schemas_within(name, schema, &mut found);
+    }
+    for (path, operation) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operation.as_object().unwrap() {
+            let place = format!("{method} {path}");
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                schemas_within(&format!("{place} ?{}", parameter["name"]), &parameter["schema"], &mut found);
+            }
+            let contents = operation["responses"].as_object().unwrap().values().chain([&operation["requestBody"]]);
+            for (kind, content) in contents.filter_map(|answer| answer["content"].as_object()).flatten() {
+                schemas_within(&format!("{place} {kind}"), &content["schema"], &mut found);
+            }
+        }
+    }
+    assert!(found.len() > 1000, "only {} schemas were found", found.len());
+    let says_something = ["type", "$ref", "allOf", "oneOf", "anyOf", "enum", "const"];
+    for (place, schema) in found {
+        let is_property = place.rsplit('/').next().is_some_and(|last| last.contains('.')) || place.contains('?');
+        let is_typed = says_something.iter().any(|key| schema.get(key).is_some());
+        assert!(!is_property || is_typed, "{place} has no type: {schema}");
+        let is_object = schema["type"] == "object" || schema["type"] == serde_json::json!(["object", "null"]);
+        let is_described = schema.get("properties").is_some() || schema.get("additionalProperties").is_some();
+        assert!(!is_object || is_described, "{place} says nothing of its fields");
+    }
+}
+
 #[tokio::test]
 async fn a_method_that_a_path_does_not_take_is_told_with_those_that_it_takes() {
     let house = House::new(Database::Sqlite).await;

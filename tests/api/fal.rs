@@ -268,6 +268,7 @@ async fn a_failed_run_is_told_as_fal_tells_it(kind: Database) {
     let result = proxied(&house.gateway, Method::GET, &base).send().await.unwrap();
     let result = read(result, StatusCode::UNPROCESSABLE_ENTITY).await;
     assert_eq!(result["detail"][0]["type"], "content_policy_violation");
+    assert_eq!(result["detail"][0]["categories"], json!(["violence"]));
     let call = eventually(Duration::from_secs(20), || async { receiver.calls().first().cloned() }).await;
     let told: Value = serde_json::from_str(&call.body).unwrap();
     assert_eq!((&told["status"], &told["payload"]), (&json!("ERROR"), &result));

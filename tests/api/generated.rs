@@ -3,7 +3,7 @@
 //! `IMAGEGATE_TEST_FUZZ` is for how many seconds Schemathesis tries each face, `IMAGEGATE_TEST_FUZZ_SEED` where it begins;
 //! without them, a short run that is always the same is part of the suite.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -89,12 +89,36 @@ async fn typescript_types_are_generated_and_strict() {
     use_it(Command::new(node).arg(at("out/typescript_client.js")).current_dir(folder.path())).await;
 }
 
+/// What openapi-generator's `generate` says of the document beyond what it says of every document: 3.1 is a beta of its own,
+/// a look-up fails wherever there is a schema, and a form with several files has no enumeration.
+fn generate(generator: &str, folder: &Path) -> Vec<String> {
+    let mut command = python_tool("openapi-generator-cli");
+    // Short runs: what the JVM's better compiler costs is more than it saves.
+    command.env("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC");
+    let said = run(command.args(["generate", "-g", generator, "-i", DOCUMENT, "-o"]).arg(folder));
+    assert!(said.contains("writing file"), "{generator} has written nothing:\n{said}");
+    let of_every_document = [
+        "OpenAPI 3.1 support is still in beta",
+        "Failed to get the schema name: null",
+        "Could not compute datatypeWithEnum from",
+    ];
+    let lines = said.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
+    lines.filter(|line| !of_every_document.iter().any(|known| line.contains(known))).map(str::to_owned).collect()
+}
+
 #[tokio::test]
 async fn openapi_generators_client_works() {
     let folder = tempfile::tempdir().unwrap();
-    let mut command = python_tool("openapi-generator-cli");
-    run(command.args(["generate", "-g", "python", "-i", DOCUMENT, "-o"]).arg(folder.path()));
+    assert_eq!(generate("python", folder.path()), [""; 0]);
     use_it(Command::new(python()).arg(format!("{SCRIPTS}/generator_client.py")).arg(folder.path())).await;
+}
+
+#[test]
+fn openapi_generators_of_other_languages_find_nothing_to_warn_of() {
+    let folder = tempfile::tempdir().unwrap();
+    for generator in ["java", "go", "csharp", "typescript-axios", "dart", "php"] {
+        assert_eq!(generate(generator, &folder.path().join(generator)), [""; 0], "{generator}");
+    }
 }
 
 /// How much Schemathesis tries: without `IMAGEGATE_TEST_FUZZ` a number of requests for each operation, since the same seed finds

@@ -176,7 +176,9 @@ async fn content_that_fal_refuses_is_free(kind: Database) {
     let body = json!({"model": "flux/dev", "prompt": "sandbox-refuse"});
     let answer = read(house.gateway.generate(&body).send().await.unwrap(), StatusCode::BAD_REQUEST).await;
     assert_eq!(answer["error"]["code"], "content_policy_violation");
-    assert_eq!(answer["error"]["data"]["kind"], "moderation_blocked");
+    let data = &answer["error"]["data"];
+    assert_eq!((&data["kind"], &data["categories"]), (&json!("moderation_blocked"), &json!(["violence"])));
+    assert_eq!(data["problems"][0]["categories"], json!(["violence"]));
     let booked = house.gateway.generations().await;
     assert_eq!((&booked[0]["state"], &booked[0]["price_usd"]), (&json!("failed"), &json!("0.000000000")));
 }

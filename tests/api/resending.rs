@@ -178,7 +178,7 @@ async fn a_resend_after_a_kill_joins_what_the_dead_process_had_begun(kind: Datab
     assert_eq!(house.fal_state().await["accepted_submits"], 1);
 }
 
-/// ComfyUI, the AI SDK and httpx send the same body again without a word when a proxy has cut the first.
+/// `ComfyUI`, the AI SDK and httpx send the same body again without a word when a proxy has cut the first.
 async fn where_the_operator_wants_it_any_equal_request_joins(kind: Database) {
     let house = House::new(kind).await;
     run_for(&house, 4000).await;

@@ -85,6 +85,7 @@ async fn a_failure_on_the_way_is_an_event(kind: Database) {
     let last = events.last().unwrap();
     assert_eq!((&last["type"], &last["status"]), (&json!("error"), &json!(400)));
     assert_eq!(last["error"]["code"], "content_policy_violation");
+    assert_eq!(last["error"]["data"]["categories"], json!(["violence"]));
 }
 
 async fn a_client_that_leaves_the_stream_while_queued_pays_nothing(kind: Database) {

@@ -22,9 +22,12 @@ REFUSALS = [
     (EVERY, 400, r"`end_time`: must be later than `start_time`"),
     (EVERY, 400, r"`before`: cannot be given together with `after`"),
     ("listImageUsage", 400, r"`limit`: must be from 1 to (31|168)$"),
-    ("retrieveKeyUsage|listKeyLogs", 400, r"`period`: must not stand beside `start` and `end`"),
-    ("retrieveKeyUsage|listKeyLogs", 400, r"`(start|end)`: is required beside `(start|end)`"),
-    ("retrieveKeyUsage|listKeyLogs", 400, r"`end`: must not (be earlier than `start`|make a window)"),
+    ("retrieveKeyUsage(Detail)?|listKeyLogs", 400, r"`period`: must not stand beside `start` and `end`"),
+    ("retrieveKeyUsage(Detail)?|listKeyLogs", 400, r"`(start|end)`: is required beside `(start|end)`"),
+    ("retrieveKeyUsage(Detail)?|listKeyLogs", 400, r"`end`: must not (be earlier than `start`|make a window)"),
+    ("listBillingTransactions", 400, r"`end`: must be later than the start"),
+    # A cursor is what a page before has given.
+    ("listBillingTransactions", 400, r"`cursor`: must be `next_cursor` of the page before"),
     ("createProjectCredit", 400, r"`amount_usd`: must be above zero for"),
     ("createServiceAccount", 400, r"cannot be given with `create_service_account_only`"),
     ("(create|quote)ImageGeneration", 400, r"it does not fit the fallback"),
@@ -42,9 +45,9 @@ REFUSALS = [
     # The key was used before, for another request.
     (EVERY, 422, r"this `Idempotency-Key` was used with another"),
     # The form is the same for all models; what one of them takes is told by `GET /v1/models/{id}`.
-    ("createImageEdit", 400, r"^Invalid payload provided: "),
+    ("createImageEdit(FromJson)?", 400, r"^Invalid payload provided: "),
     # Further fields of the form have names that the header of a part can carry.
-    ("createImageEdit", 400, r"^(a part of the form has no name|the form cannot be read)"),
+    ("createImageEdit(FromJson)?", 400, r"^(a part of the form has no name|the form cannot be read)"),
     # fal's clients send what fal's document of the endpoint says, which is not this document.
     ("(run|submit)AsFal|sendThroughFalProxy", 422, EVERY),
 ]
@@ -97,7 +100,8 @@ def filter_failure(context, failure, case, response):
             response.status_code == status and re.fullmatch(operations, operation) and re.search(refusal, message)
             for operations, status, refusal in REFUSALS
         )
-    if kind == "AcceptedNegativeData" and is_generation:
+    is_edit = operation == "createImageEditFromJson" and isinstance(case.body, dict)
+    if kind == "AcceptedNegativeData" and (is_generation or is_edit):
         # The request asked for what does not fit to be changed, and the answer names what was.
         if case.headers.get("x-imagegate-adapt", "none") != "none" and "x-imagegate-adapted" in response.headers:
             return False

@@ -1,5 +1,6 @@
 """Uses the client that openapi-generator's `python` generates from the document (argv[1]: the folder it is in)."""
 
+import base64
 import os
 import sys
 import time
@@ -8,7 +9,18 @@ sys.path.insert(0, sys.argv[1])
 
 import openapi_client
 import pydantic
-from openapi_client.models import FluxDevImageSize, FluxDevRequest, ImageGenerationRequest
+from openapi_client.models import (
+    FluxDevImageSize,
+    FluxDevRequest,
+    ImageEditRequest,
+    ImageGenerationRequest,
+    ImageReference,
+)
+
+# The smallest PNG that there is.
+PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 configuration = openapi_client.Configuration(
     host=os.environ["IMAGEGATE_URL"], access_token=os.environ["IMAGEGATE_KEY"]
@@ -20,6 +32,18 @@ with openapi_client.ApiClient(configuration) as client:
     assert len(made.images) == 2 and made.images[0].width == 512, made
     found = images.retrieve_image_generation(made.id)
     assert found.state == "succeeded" and found.price_usd == "0.050000000", found
+    # Several files in a form.
+    edited = images.create_image_edit(
+        model="blackforestlabs/flux-2-edit", prompt="make it night", image=[("a.png", PICTURE), ("b.png", PICTURE)]
+    )
+    assert len(edited.images) == 1, edited
+    url = "data:image/png;base64," + base64.b64encode(PICTURE).decode()
+    edited = images.create_image_edit_from_json(
+        ImageEditRequest(
+            model="blackforestlabs/flux-2-edit", prompt="make it night", images=[ImageReference(image_url=url)]
+        )
+    )
+    assert len(edited.images) == 1, edited
     try:  # The document's limits are in the client.
         FluxDevRequest(model="flux/dev", prompt="")
         raise AssertionError("an empty prompt was taken")
@@ -34,5 +58,5 @@ configuration.access_token = os.environ["IMAGEGATE_ADMIN"]
 with openapi_client.ApiClient(configuration) as client:
     day = int(time.time()) // 86400 * 86400
     usage = openapi_client.OrganizationApi(client).list_image_usage(start_time=day)
-    assert sum(result.images for bucket in usage.data for result in bucket.results) == 2, usage
+    assert sum(result.images for bucket in usage.data for result in bucket.results) == 4, usage
 print("all as typed")

@@ -10,6 +10,7 @@ use utoipa::openapi::{Content, OpenApi, PathItem, Ref, RefOr, Response, Schema};
 use super::parameters::describe_parameters;
 use super::{Access, Open, StatesCaller};
 use crate::accounts::AdminAction;
+use crate::api::foreign::foreign_path;
 use crate::http::{Code, Problem, short_path};
 
 /// A route whose handler states who may call it.
@@ -227,11 +228,17 @@ pub fn resources(prefix: &str, endpoints: Vec<Endpoint>, wrong_method: WrongMeth
 /// Answers 405 in the one error shape, with `Allow`.
 #[must_use]
 pub fn method_not_allowed(request: &HttpRequest, allowed: &str) -> HttpResponse {
+    if let Some(problem) = foreign_path(request.path()) {
+        return HttpResponse::from_error(problem);
+    }
     let message = format!("`{}` supports {allowed}, not {}", short_path(request.path()), request.method());
     HttpResponse::from_error(Problem::new(Code::MethodNotAllowed, message).header("allow", allowed))
 }
 
-/// Answers a path that does not exist.
+/// Answers a path that does not exist; one of another API with where images are made.
 pub async fn path_not_found(_: Open, request: HttpRequest) -> Result<HttpResponse, Problem> {
+    if let Some(problem) = foreign_path(request.path()) {
+        return Err(problem);
+    }
     Err(Problem::new(Code::NotFound, format!("there is nothing at `{}`", short_path(request.path()))))
 }

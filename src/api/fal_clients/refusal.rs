@@ -104,7 +104,11 @@ impl Refusal {
             FailureKind::InvalidInput | FailureKind::InputUnreadable | FailureKind::ContentPolicy => {
                 let problem = |problem: &crate::providers::InputProblem| {
                     let loc: Vec<Value> = std::iter::once(json!("body")).chain(problem.path.iter().cloned()).collect();
-                    json!({"loc": loc, "msg": problem.message, "type": problem.code})
+                    let mut item = json!({"loc": loc, "msg": problem.message, "type": problem.code});
+                    if !problem.categories.is_empty() {
+                        item["categories"] = json!(problem.categories);
+                    }
+                    item
                 };
                 let problems: Vec<Value> = failure.problems.iter().map(problem).collect();
                 let kind =

@@ -6,7 +6,7 @@ use actix_web::dev::Payload;
 use actix_web::error::InternalError;
 use actix_web::{Error, FromRequest, HttpRequest, HttpResponse, web};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::{IntoResponses, ToSchema};
 
 use super::refusal::Refusal;
@@ -15,6 +15,7 @@ use super::{Services, Visit};
 use crate::accounts::{Caller, Scope};
 use crate::api::access::{Access, StatedCaller, authenticate_as_fal, permit};
 use crate::api::places::public_base;
+use crate::catalogue::JsonValue;
 use crate::http::RequestContext;
 
 /// The header in which fal's clients name the address that they mean.
@@ -28,8 +29,9 @@ const SCOPES: &[Scope] = &[Scope::ImagesGenerate, Scope::ImagesRead, Scope::File
 /// An error in fal's shape.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct FalError {
-    /// A text; or, where the input is at fault, a list of `{loc, msg, type}`.
-    #[schema(value_type = Option<Value>)]
+    /// A text; or, where the input is at fault, a list of `{loc, msg, type}`, with `categories` where a content policy
+    /// refuses it and fal says for what.
+    #[schema(nullable = false, value_type = Option<JsonValue>)]
     detail: Option<Value>,
     /// What kind of error it is, for programs.
     #[schema(nullable = false, example = "bad_request")]
@@ -37,6 +39,17 @@ pub struct FalError {
     /// `NOT_FOUND` or `ALREADY_COMPLETED`, about requests of the queue.
     #[schema(nullable = false)]
     status: Option<String>,
+}
+
+/// A model's input in fal's words. Further fields are those of fal's document of the endpoint.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "describes the body in the document")]
+pub struct FalInput {
+    /// What the images show, for most models.
+    #[schema(nullable = false)]
+    prompt: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 #[derive(IntoResponses)]
@@ -185,7 +198,7 @@ pub async fn read_through_fal_proxy(call: FalCall) -> HttpResponse {
     path = "/fal/proxy",
     operation_id = "sendThroughFalProxy",
     tag = "fal",
-    request_body(content = Object, content_type = "application/json", description = "The model's input in fal's words."),
+    request_body(content = FalInput, content_type = "application/json", description = "The model's input in fal's words."),
     params(("x-fal-target-url" = String, Header, description = "The address at fal: `https://queue.fal.run/fal-ai/flux/dev`.", pattern = "^(https://)?((queue\\.)?(fal\\.run|falrun\\.com)/[A-Za-z0-9_-]+(/[A-Za-z0-9._-]+)+|rest(\\.alpha)?\\.fal\\.ai/storage/upload/initiate)(\\?[!-~]*)?$")),
     responses(
         (status = 200, description = "The queued request, the output, or a place for a file.", body = Object),
@@ -220,7 +233,7 @@ pub async fn cancel_through_fal_proxy(call: FalCall) -> HttpResponse {
     operation_id = "runAsFal",
     tag = "fal",
     path = "/fal/run/{endpoint}",
-    request_body(content = Object, content_type = "application/json", description = "The model's input in fal's words."),
+    request_body(content = FalInput, content_type = "application/json", description = "The model's input in fal's words."),
     params(("endpoint" = String, Path, description = "fal's endpoint; its slashes may be written as they are.")),
     responses((status = 200, description = "The output.", body = Object), FalErrors),
 )]
@@ -236,7 +249,7 @@ pub async fn run_as_fal(call: FalCall, endpoint: web::Path<String>) -> HttpRespo
     operation_id = "submitAsFal",
     tag = "fal",
     path = "/fal/queue/{endpoint}",
-    request_body(content = Object, content_type = "application/json", description = "The model's input in fal's words."),
+    request_body(content = FalInput, content_type = "application/json", description = "The model's input in fal's words."),
     params(
         ("endpoint" = String, Path, description = "fal's endpoint; its slashes may be written as they are."),
         ("fal_webhook" = Option<String>, Query, description = "Whom to call, in fal's form, when it has ended."),

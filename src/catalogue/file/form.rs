@@ -57,6 +57,8 @@ pub(super) struct OutputForm {
     pub(super) fields: Vec<String>,
     pub(super) image_fields: Vec<String>,
     pub(super) content_types: Vec<String>,
+    #[serde(default)]
+    pub(super) gpt_image: bool,
 }
 
 /// `[[examples]]`

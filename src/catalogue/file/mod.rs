@@ -98,6 +98,7 @@ fn model(form: ModelForm) -> Result<Model, Mistake> {
             fields: form.output.fields,
             image_fields: form.output.image_fields,
             content_types: form.output.content_types,
+            gpt_image: form.output.gpt_image,
         },
         parameters,
         examples: Vec::new(),

@@ -17,7 +17,7 @@ use super::order::{Order, Slot};
 use super::problem::{Code, Problem, Rejection};
 use super::rules::Kind;
 use super::shelf::{Catalogue, Handling};
-use super::switches::Switch;
+use super::switches::{Switch, Switches};
 use super::value::Value;
 
 pub(super) use findings::Findings;
@@ -60,7 +60,8 @@ pub(super) fn order(
     reading.read_sides(&mut findings);
     reading.read_ratio(&mut findings);
     reading.apply(presets, &mut findings);
-    let switches = switches::read(catalogue, &handling.aliases, &reading.switches, &mut findings);
+    let usual = if presets.gpt_image { Switches::of_gpt_image() } else { Switches::of_model(model) };
+    let switches = switches::read(catalogue, &handling.aliases, usual, &reading.switches, &mut findings);
     let slots = reading.finish(&mut findings);
     if findings.has_problems() {
         return Err(findings.into_problems());

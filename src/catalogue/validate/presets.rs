@@ -14,6 +14,8 @@ use crate::domain::Alias;
 pub struct Presets {
     /// The alias's id.
     pub alias: String,
+    /// Whether the alias has the name of one of `OpenAI`'s GPT image models: who asks for it reads their answers.
+    pub(super) gpt_image: bool,
     pub(super) defaults: Vec<Option<Value>>,
     pub(super) fixed: Vec<Option<Value>>,
 }
@@ -42,7 +44,10 @@ impl Presets {
                 problems.push(("defaults", Problem::new(Code::Custom, path, message)));
             }
         }
-        if problems.is_empty() { Ok(Self { alias: alias.id.clone(), defaults, fixed }) } else { Err(problems) }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        Ok(Self { alias: alias.id.clone(), gpt_image: is_gpt_image(catalogue, &alias.id), defaults, fixed })
     }
 
     /// The same values by the model's own names: defaults, then fixed ones.
@@ -52,6 +57,13 @@ impl Presets {
             named.filter_map(|(parameter, value)| Some((&*parameter.name, value.as_ref()?))).collect()
         })
     }
+}
+
+/// Whether this is the name of one of `OpenAI`'s GPT image models, also of one that the catalogue does not have.
+fn is_gpt_image(catalogue: Option<&Catalogue>, id: &str) -> bool {
+    let known = catalogue.and_then(|catalogue| catalogue.model(id)).is_some_and(|model| model.output.gpt_image);
+    let name = id.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+    known || name.starts_with("gpt-image-") || name.starts_with("chatgpt-image-")
 }
 
 /// The values of an object of parameters. What the model does not know is a problem, as is what belongs to a request and not

@@ -1,8 +1,7 @@
 //! The fields that are the gateway's own, and other clients' habits with them.
 
 use super::super::json::Json;
-use super::super::model::Field;
-use super::super::model::Model;
+use super::super::model::{Field, Model};
 use super::super::problem::Code;
 use super::super::shelf::Catalogue;
 use super::super::switches::{ResponseFormat, Switch, Switches};
@@ -46,10 +45,11 @@ pub(super) fn is_colour(switch: Switch, json: &Json<'_>) -> bool {
 pub(super) fn read<'j>(
     catalogue: Option<&Catalogue>,
     aliases: &Aliases,
+    usual: Switches,
     given: &[(Switch, &'j str, &'j Json<'j>)],
     findings: &mut Findings<'j>,
 ) -> Switches {
-    let mut switches = Switches::default();
+    let mut switches = usual;
     let mut format_from: Option<&'j str> = None;
     for &(switch, key, json) in given {
         findings.within(key, |findings| match switch {

@@ -61,7 +61,9 @@ fn read_problem(item: &Value) -> Option<InputProblem> {
     let context = item.get("ctx");
     let told = |name: &str| context.and_then(|context| context.get(name)).filter(|value| !value.is_null()).cloned();
     let limits = LIMITS.iter().filter_map(|(theirs, ours)| Some(((*ours).to_owned(), told(theirs)?))).collect();
-    Some(InputProblem { code, path, message, limits })
+    let categories = item.get("categories").and_then(Value::as_array).into_iter().flatten();
+    let categories = categories.filter_map(Value::as_str).map(str::to_owned).collect();
+    Some(InputProblem { code, path, message, limits, categories })
 }
 
 /// The limits in a problem's `ctx`, in pydantic's words (<https://docs.pydantic.dev/latest/errors/validation_errors/>) and in
@@ -139,6 +141,18 @@ mod tests {
         assert_eq!(failure.problems[0].path, ["image_size", "width"]);
         assert_eq!(failure.problems[0].code, "less_than_equal");
         assert_eq!(Value::from(failure.problems[0].limits.clone()), serde_json::json!({"maximum": 14142}));
+    }
+
+    #[test]
+    fn a_refusal_of_the_content_policy_keeps_its_categories() {
+        let of = |categories: &str| {
+            let item = r#"{"loc":["body","prompt"],"msg":"flagged","type":"content_policy_violation""#;
+            failure(422, &format!(r#"{{"detail":[{item}{categories}}}]}}"#)).problems.remove(0).categories
+        };
+        assert_eq!(of(r#","categories":["sexual","model_moderated"]"#), ["sexual", "model_moderated"]);
+        for none in ["", r#","categories":null"#, r#","categories":[]"#, r#","categories":"sexual""#] {
+            assert!(of(none).is_empty(), "{none}");
+        }
     }
 
     #[test]
