@@ -54,6 +54,9 @@ pub struct ImageView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub embedding_error: Option<String>,
+    /// The first bytes of the file, where it is embedded.
+    #[serde(skip)]
+    pub file_begins: Vec<u8>,
 }
 
 /// Images that an answer has in two places and memory once.
@@ -492,6 +495,7 @@ pub fn image_views(images: &[Image], address: impl Fn(&str) -> String) -> Vec<Im
         file_name: image.file_name.clone(),
         file_size: image.file_size,
         embedding_error: None,
+        file_begins: Vec::new(),
     };
     images.iter().map(view).collect()
 }

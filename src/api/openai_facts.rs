@@ -1,7 +1,5 @@
 //! What OpenAI's answers say beside the images: size, quality, background, format and tokens.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -99,11 +97,9 @@ fn is_opaque(image: &ImageView) -> bool {
     match image.content_type.as_deref() {
         Some("image/jpeg") => true,
         Some("image/png") => {
-            // 36 characters are 27 bytes: the signature and IHDR, whose colour type is byte 25.
-            let head = image.b64_json.as_deref().and_then(|text| text.get(..36));
-            let head = head.and_then(|text| STANDARD.decode(text).ok());
-            // Grey or true colour without alpha; a palette may have transparent entries.
-            head.and_then(|bytes| bytes.get(25).copied()).is_some_and(|colour_type| matches!(colour_type, 0 | 2))
+            // After the signature comes IHDR, whose colour type is byte 25: grey or true colour without alpha. A palette may have
+            // transparent entries.
+            image.file_begins.get(25).is_some_and(|colour_type| matches!(colour_type, 0 | 2))
         }
         _ => false,
     }

@@ -76,6 +76,9 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// How much of a file is kept to be looked at, in bytes: what PNG says of its colours is within.
+const LENGTH_OF_HEADERS: usize = 32;
+
 /// Which forms of the images themselves an answer has.
 #[derive(Debug, Clone, Copy)]
 pub struct Embedding {
@@ -106,7 +109,10 @@ pub async fn embed(
     let fetches = delivery.images.iter().map(|image| fetch_patiently(services, project, &image.url, patience));
     for (image, file) in images.iter_mut().zip(join_all(fetches).await) {
         let mark = match file {
-            Ok(file) => embedded.add(services.ids.uuid(), file),
+            Ok(file) => {
+                image.file_begins = file[..file.len().min(LENGTH_OF_HEADERS)].to_vec();
+                embedded.add(services.ids.uuid(), file)
+            }
             Err(fault) => {
                 image.embedding_error = Some(fault.to_string());
                 continue;
