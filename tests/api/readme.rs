@@ -1,4 +1,4 @@
-//! Every example of the README that is marked `<!-- run -->`, run as it is written.
+//! Every example of the README and of `docs/` that is marked `<!-- run -->`, run as it is written.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -10,10 +10,22 @@ use crate::support::{Database, Start, TestDatabase, start_sandbox};
 /// The examples' address.
 const ADDRESS: &str = "127.0.0.1:8080";
 
+/// The documents that have examples, and at least how many.
+const DOCUMENTS: [(&str, usize); 3] = [("README.md", 8), ("docs/models.md", 2), ("docs/clients.md", 1)];
+
 /// The marked blocks: language and text.
 fn examples() -> Vec<(String, String)> {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let blocks = readme.split("<!-- run -->\n```").skip(1);
+    let of_document = |(document, least): (&str, usize)| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+        let blocks = blocks(&std::fs::read_to_string(path).unwrap());
+        assert!(blocks.len() >= least, "{document} has lost its marks");
+        blocks
+    };
+    DOCUMENTS.into_iter().flat_map(of_document).collect()
+}
+
+fn blocks(document: &str) -> Vec<(String, String)> {
+    let blocks = document.split("<!-- run -->\n```").skip(1);
     blocks
         .map(|block| {
             let (language, rest) = block.split_once('\n').unwrap();
@@ -26,7 +38,6 @@ fn examples() -> Vec<(String, String)> {
 async fn every_example_of_the_readme_runs_as_it_is_written() {
     assert!(TcpListener::bind(ADDRESS).is_ok(), "the README's examples use {ADDRESS}, which is taken on this machine");
     let examples = examples();
-    assert!(examples.len() >= 8, "the README has lost its marks");
     let database = TestDatabase::new(Database::Sqlite).await;
     let fal = start_sandbox(Duration::ZERO);
     let gateway = Start::new(&database.url, &fal.queue_url()).with("IMAGEGATE_BIND", ADDRESS).run().await;
