@@ -26,6 +26,8 @@ mod away;
 mod books;
 mod catalogue;
 mod chains;
+mod client_bodies;
+mod client_table;
 mod clients;
 mod clocks;
 mod commits;
