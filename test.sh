@@ -114,7 +114,7 @@ if [ "$#" = 0 ]; then
     start_pg "$work/programs-$major/bin" "pg-$major"
     echo "== the main path on PostgreSQL $major"
     IMAGEGATE_TEST_POSTGRES="postgres://imagegate@127.0.0.1:$port/postgres" \
-      cargo test --locked --test api -- images::postgres admin::postgres spending::postgres recovery::postgres replicas::
+      cargo test --locked --test api -- images::postgres spending::postgres recovery::postgres
     stop_pg "$work/programs-$major/bin" "pg-$major"
   done
 fi

@@ -20,6 +20,21 @@ const LONGEST_VALUES: usize = 16 * 1024;
 /// The aliases of each project, and under `None` everybody's.
 pub(super) type AliasTables = HashMap<Option<ProjectId>, Arc<AliasTable>>;
 
+/// What `/v1/models/…` has beside models.
+const RESERVED: [&str; 2] = ["deprecations", "metrics"];
+
+/// Errors for an id that no path can name.
+fn check_id(id: &str) -> Result<(), AccountsError> {
+    if id.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+        let message = "the id of an alias has no empty part, `.` or `..` between its slashes";
+        return Err(AccountsError::Invalid(message.to_owned()));
+    }
+    if RESERVED.contains(&id.to_ascii_lowercase().as_str()) {
+        return Err(AccountsError::Invalid(format!("`{id}` cannot be an alias: `/v1/models/{id}` is a path of its own")));
+    }
+    Ok(())
+}
+
 /// Sorts aliases by whose they are; of the same id the later one stays.
 pub(super) fn tables<'a>(records: impl IntoIterator<Item = &'a AliasRecord>) -> AliasTables {
     let mut tables: HashMap<Option<ProjectId>, AliasTable> = HashMap::new();
@@ -73,6 +88,7 @@ impl Accounts {
     /// Errors: [`AccountsError::AliasGiven`] where the settings file gives that one, [`AccountsError::UnknownProject`].
     pub async fn put_alias(&self, project: Option<ProjectId>, alias: Alias) -> Result<AliasRecord, AccountsError> {
         self.refuse_given(project, &alias.id)?;
+        check_id(&alias.id)?;
         for text in [&alias.name, &alias.description].into_iter().flatten() {
             check_name(text)?;
         }

@@ -40,7 +40,7 @@ impl FromRequest for ImageBody {
 /// before a large body is read.
 pub(super) async fn admit(request: &HttpRequest, caller: &Caller) -> Result<(), Problem> {
     // First, so that no more of them ask the database at once than there is memory for.
-    BodyMemory::reserve_for(request)?;
+    BodyMemory::reserve_for(request).map_err(|error| Problem::from_payload_error(&error))?;
     // A resend may be answered by what the first request made.
     if caller.join_retries || resent(request.headers()).is_some_and(|count| count > 0) {
         return Ok(());

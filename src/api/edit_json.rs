@@ -11,6 +11,8 @@ use crate::catalogue::{Json, Model, Object};
 use crate::domain::{FileId, ProjectId};
 use crate::http::{Code, Problem};
 
+/// Most images in one field, more than any model takes: each file that is named is looked up.
+const MOST_IMAGES: usize = 50;
 /// Names of the images that are edited.
 const IMAGES: [&str; 6] = ["image", "images", "image[]", "images[]", "image_url", "image_urls"];
 /// Names of the mask.
@@ -89,6 +91,10 @@ async fn references<'j>(
         Json::String(text) if text.is_empty() => (&[][..], false),
         one => (std::slice::from_ref(one), false),
     };
+    if items.len() > MOST_IMAGES {
+        problems.push(entry_at(&[json!(key)], &format!("has {} images; at most {MOST_IMAGES} are read", items.len())));
+        return Ok(Vec::new());
+    }
     let mut found = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
         let mut path = vec![json!(key)];

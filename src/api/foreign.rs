@@ -48,7 +48,7 @@ const PATHS: &[(Known, &str, &str)] = &[
     (Begins("/v2beta/stable-image/generate"), "Stability AI's image API", MAKE),
     (Begins("/v2beta"), "Stability AI's image API", EDIT),
     (Begins("/generation"), "Stability AI's image API", MAKE),
-    (Begins("/engines"), "Stability AI's image API", MAKE),
+    (Begins("/engines"), "Stability AI's or OpenAI's old API", MAKE),
     (Begins("/predictions"), "Replicate's API", MAKE),
     (Begins("/deployments"), "Replicate's API", MAKE),
     (Ends("/predictions"), "Replicate's API", MAKE),
@@ -83,6 +83,12 @@ const PATHS: &[(Known, &str, &str)] = &[
     (Begins("/v2/video"), "AI/ML API's video and audio", MAKE),
     (Begins("/sdapi"), "Stable Diffusion web UI's API", MAKE),
     (Begins("/prompt"), "ComfyUI's API", MAKE),
+    (Begins("/api/prompt"), "ComfyUI's API", MAKE),
+    (Begins("/images/generate"), "another image API", MAKE),
+    (Begins("/images/edit"), "another image API", EDIT),
+    (Begins("/images"), "another image API", MAKE),
+    (Begins("/text-to-image"), "another image API", MAKE),
+    (Begins("/v1"), "a base address with `/v1` twice", MAKE),
     (Begins("/inference"), "Fireworks' API", MAKE),
     (Begins("/api/generate"), "Ollama's API", MAKE),
     (Begins("/api/chat"), "Ollama's API", MAKE),
@@ -120,10 +126,12 @@ mod tests {
             "/v1beta/models/imagen-4:predict",
             "/v1/models/gemini:generateContent",
             "/v1/models/stability-ai/sdxl/predictions",
+            "/v1/images",
+            "/v1/v1/images/generations",
         ] {
             assert!(foreign_path(path).is_some(), "{path}");
         }
-        for path in ["/", "/v1", "/v1/images", "/v1/images/generations", "/v1/models/flux-pro", "/chatter", "/v2/usage"]
+        for path in ["/", "/v1", "/v1/models/flux-pro", "/chatter", "/v2/usage"]
         {
             assert!(foreign_path(path).is_none(), "{path}");
         }

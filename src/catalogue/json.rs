@@ -62,8 +62,49 @@ pub struct JsonError {
 /// Objects up to this size are searched for repeated keys by comparing each with each, which is quicker than hashing.
 const SMALL_OBJECT: usize = 16;
 
-/// Reads a request's body. Nesting deeper than 128 levels is an error, as are numbers beyond the range of a 64-bit float.
+/// Most values that a request's body may have, names of fields included: a tree of them takes many times what its text does.
+pub const MOST_VALUES: usize = 50_000;
+
+/// Errors if a body has more than [`MOST_VALUES`] values, before it is read.
+pub fn check_values(bytes: &[u8]) -> Result<(), JsonError> {
+    // Each but the first follows one of these characters.
+    if bytes.len() <= MOST_VALUES {
+        return Ok(());
+    }
+    let (mut count, mut at) = (1, 0);
+    while let Some(byte) = bytes.get(at) {
+        at += 1;
+        match byte {
+            b'"' => at += length_of_text(&bytes[at..]),
+            b',' | b':' | b'[' | b'{' => count += 1,
+            _ => {}
+        }
+        if count > MOST_VALUES {
+            let message = format!("it has more than {MOST_VALUES} values");
+            return Err(JsonError { message, line: 1, column: at });
+        }
+    }
+    Ok(())
+}
+
+/// How many bytes there are up to the end of a text, its closing quote included.
+fn length_of_text(rest: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        let Some(found) = rest[at..].iter().position(|byte| matches!(byte, b'"' | b'\\')) else { return rest.len() };
+        at += found;
+        if rest[at] == b'"' {
+            return at + 1;
+        }
+        // An escape has one more character at least.
+        at = (at + 2).min(rest.len());
+    }
+}
+
+/// Reads a request's body. Nesting deeper than 128 levels is an error, as are numbers beyond the range of a 64-bit float and
+/// more than [`MOST_VALUES`] values.
 pub fn parse(bytes: &[u8]) -> Result<Json<'_>, JsonError> {
+    check_values(bytes)?;
     serde_json::from_slice(bytes).map_err(|error| {
         let full = error.to_string();
         let place = format!(" at line {} column {}", error.line(), error.column());
@@ -318,6 +359,19 @@ mod tests {
     #[test]
     fn a_64_bit_integer_stays_exact() {
         assert_eq!(parse(b"18446744073709551615"), Ok(Json::Number(Number::Integer(18_446_744_073_709_551_615))));
+    }
+
+    #[test]
+    fn a_body_of_very_many_values_is_refused_before_it_is_read() {
+        let list = |count: usize, item: &str| format!("[{}]", vec![item; count].join(","));
+        assert!(parse(list(MOST_VALUES - 1, "1").as_bytes()).is_ok());
+        for body in [list(MOST_VALUES, "1"), list(MOST_VALUES / 2, "[]"), list(MOST_VALUES / 2, r#"{"":1}"#)] {
+            let error = parse(body.as_bytes()).unwrap_err();
+            assert!(error.message.contains("more than 50000 values"), "{error}");
+        }
+        // What a text holds is none, however long it is.
+        let text = format!(r#"["{}"]"#, r#",[{:\",\\"#.repeat(MOST_VALUES));
+        assert!(parse(text.as_bytes()).is_ok());
     }
 
     #[test]

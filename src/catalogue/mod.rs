@@ -33,7 +33,7 @@ pub use document::{Components, MODEL_ID};
 pub use error::CatalogueError;
 pub use file::check_file;
 pub use import::{ImportError, import};
-pub use json::{Array, Json, JsonError, Number, Object, parse, parse_request};
+pub use json::{Array, Json, JsonError, Number, Object, check_values, parse, parse_request};
 pub use model::{Example, Model, Output, Parameter, Role, Send, Several, Status};
 pub use order::{Adaptation, JsonValue, Order, Sent};
 pub use price::{Condition, Extra, InputPrice, Price, PriceError, Rate, Rounding, Unit, Variant};

@@ -200,6 +200,15 @@ impl Order {
         hash.0.finalize().into()
     }
 
+    /// As [`Self::digest`], of the end user as well: two users who ask for the same do not get one's image.
+    #[must_use]
+    pub fn digest_of_user(&self) -> [u8; 32] {
+        let mut hash = Hash(Sha256::new());
+        hash.field(&self.digest());
+        hash.field(self.switches.user.as_deref().unwrap_or_default().as_bytes());
+        hash.0.finalize().into()
+    }
+
     /// How this order is charged at this markup.
     pub fn terms(&self, markup: Fixed) -> Result<Terms, PriceError> {
         self.model.price.as_ref().ok_or(PriceError::Unpriced)?.terms(self, markup)

@@ -35,7 +35,7 @@ impl Gateway {
     /// The generation that a resend repeats, which is the resend's own from now on; `None` if it must be made anew.
     pub async fn join_resent(&self, key: ApiKeyId, order: &Order) -> Result<Option<GenerationId>, LedgerError> {
         let came_at = self.clock.now();
-        let digest = order.digest();
+        let digest = order.digest_of_user();
         loop {
             let now = self.clock.now();
             let resend = Resend {

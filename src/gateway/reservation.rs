@@ -62,7 +62,7 @@ impl Gateway {
                 expires_at: *expires_at,
             }),
             webhook: request.webhook.clone(),
-            resend_digest: request.may_resend.then(|| order.digest()),
+            resend_digest: request.may_resend.then(|| order.digest_of_user()),
         }
     }
 }

@@ -47,6 +47,8 @@ pub struct BodyMemory(Rc<RefCell<BodyMemoryState>>);
 #[derive(Debug)]
 struct BodyMemoryState {
     budget: MemoryBudget,
+    /// The most that the body may have, in bytes.
+    limit: u64,
     /// How many bytes the body has, as far as is known.
     bytes: u64,
     project: Option<ProjectId>,
@@ -69,24 +71,29 @@ impl BodyMemory {
         self.0.borrow_mut().share.take()
     }
 
-    /// Reserves the memory for the body of a request before it is read, as far as its length is announced.
-    pub fn reserve_for(request: &HttpRequest) -> Result<(), OutOfMemory> {
+    /// Reserves the memory for the body of a request before it is read, as far as its length is announced. Errors if it is too
+    /// large, or if there is not so much memory now.
+    pub fn reserve_for(request: &HttpRequest) -> Result<(), PayloadError> {
         request.extensions().get::<Self>().map_or(Ok(()), |memory| memory.reserve(0))
     }
 
-    fn new(budget: MemoryBudget, announced: u64) -> Self {
-        Self(Rc::new(RefCell::new(BodyMemoryState { budget, bytes: announced, project: None, share: None })))
+    fn new(budget: MemoryBudget, limit: u64, announced: u64) -> Self {
+        Self(Rc::new(RefCell::new(BodyMemoryState { budget, limit, bytes: announced, project: None, share: None })))
     }
 
     /// Reserves memory for what is announced, and for a body of this length if that is more.
-    fn reserve(&self, length: u64) -> Result<(), OutOfMemory> {
+    fn reserve(&self, length: u64) -> Result<(), PayloadError> {
         let state = &mut *self.0.borrow_mut();
         state.bytes = state.bytes.max(length);
+        if state.bytes > state.limit {
+            return Err(PayloadError::Overflow);
+        }
+        let refused = |error: OutOfMemory| PayloadError::Io(io::Error::other(error));
         let bytes = state.bytes.saturating_mul(MEMORY_OF_BODY);
         if let Some(share) = &mut state.share {
-            return share.grow(bytes.saturating_sub(share.bytes()));
+            return share.grow(bytes.saturating_sub(share.bytes())).map_err(refused);
         }
-        state.share = Some(state.budget.reserve(MemoryUse::Input, state.project, bytes)?);
+        state.share = Some(state.budget.reserve(MemoryUse::Input, state.project, bytes).map_err(refused)?);
         Ok(())
     }
 }
@@ -146,17 +153,13 @@ impl Edge {
         let announced =
             request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let announced = announced.unwrap_or(0);
-        let (memory, limit) = (BodyMemory::new(self.memory.clone(), announced), self.body_limit as u64);
+        let memory = BodyMemory::new(self.memory.clone(), self.body_limit as u64, announced);
         request.extensions_mut().insert(memory.clone());
         let mut payload = request.take_payload();
         let until = tokio::time::Instant::now() + self.body_time;
         let limited = stream! {
-            if announced > limit {
-                yield Err(PayloadError::Overflow);
-                return;
-            }
             if let Err(error) = memory.reserve(0) {
-                yield Err(PayloadError::Io(io::Error::other(error)));
+                yield Err(error);
                 return;
             }
             let mut arrived = 0;
@@ -164,12 +167,8 @@ impl Edge {
                 match tokio::time::timeout_at(until, payload.next()).await {
                     Ok(Some(Ok(piece))) => {
                         arrived += piece.len() as u64;
-                        if arrived > limit {
-                            yield Err(PayloadError::Overflow);
-                            return;
-                        }
                         if let Err(error) = memory.reserve(arrived) {
-                            yield Err(PayloadError::Io(io::Error::other(error)));
+                            yield Err(error);
                             return;
                         }
                         yield Ok(piece);

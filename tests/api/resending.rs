@@ -201,8 +201,11 @@ async fn where_the_operator_wants_it_any_equal_request_joins(kind: Database) {
     other["seed"] = json!(7);
     hang_up(&house, gateway.generate(&other)).await;
     assert!(!replayed(plain()).await, "another body");
+    let mut of_another = other.clone();
+    of_another["user"] = json!("bob");
+    assert!(!replayed(gateway.generate(&of_another)).await, "another user");
     assert!(replayed(gateway.generate(&other)).await);
-    assert_eq!(house.fal_state().await["accepted_submits"], 4);
+    assert_eq!(house.fal_state().await["accepted_submits"], 5);
     // It has its answer: the next one is another image.
     eventually(Duration::from_secs(10), || async { (!replayed(gateway.generate(&other)).await).then_some(()) }).await;
 

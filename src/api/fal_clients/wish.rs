@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::refusal::Refusal;
-use crate::catalogue::Model;
+use crate::catalogue::{Model, check_values};
 
 /// What is asked of the gateway itself in our own requests. fal ignores fields that it does not know, so these mean nothing
 /// in its words, unless the model has a parameter of that name.
@@ -18,6 +18,7 @@ pub fn wish(
     body: &[u8],
     extra: &[(&str, Value)],
 ) -> Result<String, Refusal> {
+    check_values(body).map_err(|fault| Refusal::field(&["body"], "json_invalid", &fault.to_string()))?;
     let input: Value = serde_json::from_slice(body)
         .map_err(|fault| Refusal::field(&["body"], "json_invalid", &format!("JSON decode error: {fault}")))?;
     let Value::Object(mut input) = input else {
