@@ -43,9 +43,9 @@ pub const SIZE: Gives = Sides(1536, 1024, "0.050000000");
 /// flux/dev in 9:16 is its preset of 576x1024.
 const FLUX_RATIO: Gives = Sides(576, 1024, "0.025000000");
 const BANANA_RATIO: Gives = Ratio(9, 16, "0.039000000");
-/// flux-2-edit: $0.012 for each megapixel that goes in and comes out, of which there are one and two.
-pub const EDIT: Gives = Sides(1024, 1536, "0.036000000");
-const STREAM: Gives = Sides(1024, 1536, "0.050000000");
+/// flux-2-edit: $0.012 for each megapixel that goes in and comes out, of which there is one each.
+const EDIT: Gives = Sides(512, 768, "0.024000000");
+const STREAM: Gives = Sides(512, 768, "0.025000000");
 const REFUSED: &str = "multiple of 32";
 const NO_STREAM: Gives = Cannot("its image calls end with one answer");
 
