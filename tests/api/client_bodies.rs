@@ -1,4 +1,4 @@
-//! The table's applications that are no libraries: what Open WebUI, LibreChat and Dify send, and what each reads of the
+//! The table's applications that are no libraries: what `Open WebUI`, `LibreChat` and Dify send, and what each reads of the
 //! answer, by their sources.
 
 use reqwest::multipart::{Form, Part};
