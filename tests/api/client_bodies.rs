@@ -1,4 +1,4 @@
-//! The table's applications that are no libraries: what Open WebUI, LibreChat and Dify send, and what each reads of the
+//! The table's applications that are no libraries: what `Open WebUI`, `LibreChat` and Dify send, and what each reads of the
 //! answer, by their sources.
 
 use reqwest::multipart::{Form, Part};
@@ -6,11 +6,13 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Map, Value, json};
 
 use crate::client_table::Gives::{self, Cannot, Error, Sides};
-use crate::client_table::{CASES, EDIT, SIZE, check, settings};
+use crate::client_table::{CASES, SIZE, check, settings};
 use crate::support::{Database, Gateway, TestDatabase};
 
 const NO_STREAM: Gives = Cannot("it never asks for a stream");
 const ONLY_SIZES: Gives = Cannot("it offers sizes only");
+/// flux-2-edit: $0.012 for each megapixel that goes in and comes out, of which there are one and two.
+const EDIT: Gives = Sides(1024, 1536, "0.036000000");
 /// gpt-image-1.5: in high quality $0.199 for this size.
 const GPT_SIZE: Gives = Sides(1536, 1024, "0.199000000");
 

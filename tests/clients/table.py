@@ -34,7 +34,7 @@ def openai_cases(client, flux="flux/dev", editor="blackforestlabs/flux-2-edit"):
         return image(client.images.generate(model=flux, prompt=PROMPT, **wanted))
 
     def stream():
-        wanted = {"model": flux, "prompt": PROMPT, "size": "1024x1536", "stream": True, "partial_images": 1}
+        wanted = {"model": flux, "prompt": PROMPT, "size": "512x768", "stream": True, "partial_images": 1}
         events = list(client.images.generate(**wanted))
         last = [event for event in events if event.type == "image_generation.completed"][-1]
         return {"events": len(events), "image": last.b64_json}
@@ -42,7 +42,7 @@ def openai_cases(client, flux="flux/dev", editor="blackforestlabs/flux-2-edit"):
     return {
         "size": lambda: generate(size="1536x1024"),
         "ratio": lambda: generate(extra_body={"aspect_ratio": "9:16"}),
-        "edit": lambda: image(client.images.edit(model=editor, prompt=PROMPT, image=picture(), size="1024x1536")),
+        "edit": lambda: image(client.images.edit(model=editor, prompt=PROMPT, image=picture(), size="512x768")),
         "stream": stream,
         "error": lambda: generate(size="1000x1000"),
     }

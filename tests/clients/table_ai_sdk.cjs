@@ -31,7 +31,7 @@ if (PROVIDER === "openai-compatible") {
 cases.edit = () =>
   image(editor, {
     prompt: { text: PROMPT, images: [picture()] },
-    size: "1024x1536",
+    size: "512x768",
     providerOptions: { fal: { useMultipleImages: true } },
   });
 cases.error = () => image(flux, { size: "1000x1000" });

@@ -15,10 +15,10 @@ const cases = {
   edit: () =>
     ask("fal-ai/flux-2/edit", {
       image_urls: [new Blob([picture()], { type: "image/png" })],
-      image_size: { width: 1024, height: 1536 },
+      image_size: { width: 512, height: 768 },
     }),
   stream: async () => {
-    const input = { prompt: PROMPT, image_size: { width: 1024, height: 1536 } };
+    const input = { prompt: PROMPT, image_size: { width: 512, height: 768 } };
     const stream = await fal.stream("fal-ai/flux/dev", { input });
     let events = 0;
     for await (const _ of stream) events += 1;

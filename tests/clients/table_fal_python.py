@@ -15,7 +15,7 @@ def ask(endpoint, **wanted):
 
 
 def stream():
-    wanted = {"prompt": PROMPT, "image_size": {"width": 1024, "height": 1536}}
+    wanted = {"prompt": PROMPT, "image_size": {"width": 512, "height": 768}}
     events = list(fal_client.stream("fal-ai/flux/dev", arguments=wanted))
     return {"events": len(events), "image": events[-1]["images"][0]["url"]}
 
@@ -25,7 +25,7 @@ run(
     {
         "size": lambda: ask("fal-ai/flux/dev", image_size={"width": 1536, "height": 1024}),
         "ratio": lambda: ask("fal-ai/nano-banana", aspect_ratio="9:16"),
-        "edit": lambda: ask("fal-ai/flux-2/edit", image_urls=[data_uri], image_size={"width": 1024, "height": 1536}),
+        "edit": lambda: ask("fal-ai/flux-2/edit", image_urls=[data_uri], image_size={"width": 512, "height": 768}),
         "stream": stream,
         "error": lambda: ask("fal-ai/flux/dev", image_size={"width": 1000, "height": 1000}),
     }

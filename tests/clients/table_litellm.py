@@ -18,7 +18,7 @@ def generate(model=FLUX, **wanted):
 
 def edit(model):
     account = {"api_base": BASE, "api_key": KEY}
-    wanted = {"model": f"{PROVIDER}/{model}", "prompt": PROMPT, "image": picture(), "size": "1024x1536"}
+    wanted = {"model": f"{PROVIDER}/{model}", "prompt": PROMPT, "image": picture(), "size": "512x768"}
     return image(litellm.image_edit(**wanted, **account))
 
 

@@ -15,12 +15,12 @@ const cases = {
         model: "blackforestlabs/flux-2-edit",
         prompt: PROMPT,
         image: await OpenAI.toFile(picture(), "picture.png", { type: "image/png" }),
-        size: "1024x1536",
+        size: "512x768",
       }),
     ),
   stream: async () => {
     const events = [];
-    const wanted = { model: "flux/dev", prompt: PROMPT, size: "1024x1536", stream: true, partial_images: 1 };
+    const wanted = { model: "flux/dev", prompt: PROMPT, size: "512x768", stream: true, partial_images: 1 };
     for await (const event of await client.images.generate(wanted)) events.push(event);
     const last = events.findLast((event) => event.type === "image_generation.completed");
     return { events: events.length, image: last.b64_json };
