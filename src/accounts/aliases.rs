@@ -30,7 +30,9 @@ fn check_id(id: &str) -> Result<(), AccountsError> {
         return Err(AccountsError::Invalid(message.to_owned()));
     }
     if RESERVED.contains(&id.to_ascii_lowercase().as_str()) {
-        return Err(AccountsError::Invalid(format!("`{id}` cannot be an alias: `/v1/models/{id}` is a path of its own")));
+        return Err(AccountsError::Invalid(format!(
+            "`{id}` cannot be an alias: `/v1/models/{id}` is a path of its own"
+        )));
     }
     Ok(())
 }
@@ -79,6 +81,7 @@ impl Accounts {
 
     /// Takes on the aliases of the settings file, in place of those that it gave before.
     pub async fn give_aliases(&self, aliases: Vec<AliasRecord>) -> Result<(), AccountsError> {
+        aliases.iter().try_for_each(|record| check_id(&record.alias.id))?;
         Ok(self.inner.give_aliases(aliases).await?)
     }
 

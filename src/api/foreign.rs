@@ -86,7 +86,6 @@ const PATHS: &[(Known, &str, &str)] = &[
     (Begins("/api/prompt"), "ComfyUI's API", MAKE),
     (Begins("/images/generate"), "another image API", MAKE),
     (Begins("/images/edit"), "another image API", EDIT),
-    (Begins("/images"), "another image API", MAKE),
     (Begins("/text-to-image"), "another image API", MAKE),
     (Begins("/v1"), "a base address with `/v1` twice", MAKE),
     (Begins("/inference"), "Fireworks' API", MAKE),
@@ -126,12 +125,11 @@ mod tests {
             "/v1beta/models/imagen-4:predict",
             "/v1/models/gemini:generateContent",
             "/v1/models/stability-ai/sdxl/predictions",
-            "/v1/images",
             "/v1/v1/images/generations",
         ] {
             assert!(foreign_path(path).is_some(), "{path}");
         }
-        for path in ["/", "/v1", "/v1/models/flux-pro", "/chatter", "/v2/usage"]
+        for path in ["/", "/v1", "/v1/images", "/v1/images/generations", "/v1/models/flux-pro", "/chatter", "/v2/usage"]
         {
             assert!(foreign_path(path).is_none(), "{path}");
         }
