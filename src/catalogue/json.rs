@@ -63,9 +63,9 @@ pub struct JsonError {
 const SMALL_OBJECT: usize = 16;
 
 /// Most values that a request's body may have, names of fields included: a tree of them takes many times what its text does.
-pub const MOST_VALUES: usize = 50_000;
+const MOST_VALUES: usize = 50_000;
 
-/// Errors if a body has more than [`MOST_VALUES`] values, before it is read.
+/// Errors if a body has more than 50,000 values, before it is read.
 pub fn check_values(bytes: &[u8]) -> Result<(), JsonError> {
     // Each but the first follows one of these characters.
     if bytes.len() <= MOST_VALUES {
@@ -102,7 +102,7 @@ fn length_of_text(rest: &[u8]) -> usize {
 }
 
 /// Reads a request's body. Nesting deeper than 128 levels is an error, as are numbers beyond the range of a 64-bit float and
-/// more than [`MOST_VALUES`] values.
+/// more than 50,000 values.
 pub fn parse(bytes: &[u8]) -> Result<Json<'_>, JsonError> {
     check_values(bytes)?;
     serde_json::from_slice(bytes).map_err(|error| {
