@@ -87,7 +87,7 @@ const PATHS: &[(Known, &str, &str)] = &[
     (Begins("/images/generate"), "another image API", MAKE),
     (Begins("/images/edit"), "another image API", EDIT),
     (Begins("/text-to-image"), "another image API", MAKE),
-    (Begins("/v1"), "a base address with `/v1` twice", MAKE),
+    (Begins("/v1/images"), "a base address with `/v1` twice", MAKE),
     (Begins("/inference"), "Fireworks' API", MAKE),
     (Begins("/api/generate"), "Ollama's API", MAKE),
     (Begins("/api/chat"), "Ollama's API", MAKE),

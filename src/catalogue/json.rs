@@ -428,8 +428,8 @@ mod tests {
     }
 
     #[test]
-    fn a_hundred_thousand_keys_are_read_at_once() {
-        let keys: Vec<_> = (0..100_000).map(|key| format!("\"k{key}\":0")).collect();
+    fn twenty_thousand_keys_are_read_at_once() {
+        let keys: Vec<_> = (0..20_000).map(|key| format!("\"k{key}\":0")).collect();
         let text = format!("{{{}}}", keys.join(","));
         let json = parse(text.as_bytes()).unwrap();
         assert!(!json.repeats_keys());
