@@ -12,7 +12,7 @@ use super::input::expect_json;
 use crate::catalogue::Adaptation;
 use crate::gateway::Accepted;
 use crate::http::{Problem, ProblemBody, short_path};
-use crate::providers::fal::UPLOADED_ABOVE;
+use crate::providers::UPLOADED_ABOVE;
 
 /// Ask for the price
 ///

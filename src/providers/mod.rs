@@ -22,6 +22,7 @@ use crate::domain::{GenerationId, ProjectId};
 
 pub use bill::{Bill, BillingError, BillingEvent, Bills, OddLine};
 pub use erase::{Erase, EraseError, Erasers};
+pub use fal::UPLOADED_ABOVE;
 pub use health::{BreakerHealth, Health, KeyHealth, KeyState};
 pub use hook::{HookCall, HookError, HookHint};
 pub use media::{Media, MediaError, with_memory};
