@@ -64,11 +64,11 @@ pub struct AccountModelUsage {
 /// What a group was charged.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AccountUsageGroup {
-    /// The day in UTC, if days are told apart.
+    /// The day in UTC, where `group_by` names days.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "2026-07-21")]
     day: Option<String>,
-    /// The model, if models are told apart.
+    /// The model, where `group_by` names models.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "flux/dev")]
     model: Option<String>,
@@ -97,7 +97,7 @@ pub struct AccountRequestCounts {
     failed: u64,
 }
 
-/// What rows are told apart by.
+/// What the groups are by.
 #[derive(Debug, ToSchema)]
 #[schema(as = UsageGrouping)]
 #[expect(dead_code, reason = "describes the words of `group_by` in the document")]
