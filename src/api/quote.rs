@@ -10,9 +10,12 @@ use super::access::{ProjectCaller, scope};
 use super::images::{ImageRequest, accept_body, project_of, put_ignored};
 use super::input::expect_json;
 use crate::catalogue::Adaptation;
-use crate::gateway::Accepted;
-use crate::http::{Problem, ProblemBody, short_path};
+use crate::gateway::{Accepted, change_data_uris};
+use crate::http::{Problem, ProblemBody, shortened};
 use crate::providers::UPLOADED_ABOVE;
+
+/// Longest type of an embedded image that is shown, in bytes.
+const LONGEST_TYPE: usize = 100;
 
 /// Ask for the price
 ///
@@ -72,18 +75,12 @@ pub async fn quote_image_generation(
 
 /// The same with the images that are uploaded first left out: they may have megabytes, and the provider is sent a link.
 fn without_large_images(mut fields: Map<String, Value>) -> Map<String, Value> {
-    fn shorten(value: &mut Value) {
-        match value {
-            Value::String(text) if text.len() > UPLOADED_ABOVE && text.starts_with("data:") => {
-                let head = text.split(',').next().unwrap_or_default();
-                *text = format!("{},left-out", short_path(head));
-            }
-            Value::Array(items) => items.iter_mut().for_each(shorten),
-            Value::Object(fields) => fields.values_mut().for_each(shorten),
-            _ => {}
+    change_data_uris(&mut fields, &mut |uri| {
+        if uri.len() > UPLOADED_ABOVE {
+            let head = uri.split([';', ',']).next().unwrap_or_default();
+            *uri = format!("{};base64,left-out", shortened(head.to_owned(), LONGEST_TYPE));
         }
-    }
-    fields.values_mut().for_each(shorten);
+    });
     fields
 }
 
@@ -130,4 +127,25 @@ pub struct ProviderRequestView {
     /// The exact body.
     #[schema(value_type = Object)]
     body: Map<String, Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_large_images_only_the_type_is_shown_at_any_depth() {
+        let large = |head: &str| format!("{head},{}", "A".repeat(UPLOADED_ABOVE));
+        let (png, bare) = (large("data:image/png;base64"), large("data:"));
+        let endless = format!("data:{}", "a".repeat(UPLOADED_ABOVE));
+        let small = "data:image/png;base64,AAAA";
+        let fields = json!({"image": png, "list": [small, {"deep": bare}], "prompt": large("a"), "type": endless});
+        let shown = Value::Object(without_large_images(fields.as_object().unwrap().clone()));
+        assert_eq!(shown["image"], "data:image/png;base64,left-out");
+        assert_eq!(shown["list"], json!([small, {"deep": "data:;base64,left-out"}]));
+        assert_eq!(shown["prompt"], fields["prompt"], "it is no data URI");
+        assert!(shown["type"].as_str().unwrap().len() < 200);
+    }
 }

@@ -74,18 +74,21 @@ fn stored_parameters(order: &Order) -> Map<String, Value> {
     for (parameter, _) in order.parameters().filter(|(parameter, _)| parameter.is_prompt()) {
         parameters.remove(parameter.name.as_ref());
     }
-    parameters.values_mut().for_each(leave_out_data);
+    change_data_uris(&mut parameters, &mut |uri| "data:,left-out".clone_into(uri));
     parameters
 }
 
-/// Replaces data URIs, at any depth, by a word: they may have megabytes.
-fn leave_out_data(value: &mut Value) {
-    match value {
-        Value::String(text) if text.starts_with("data:") => "data:,left-out".clone_into(text),
-        Value::Array(items) => items.iter_mut().for_each(leave_out_data),
-        Value::Object(fields) => fields.values_mut().for_each(leave_out_data),
-        _ => {}
+/// Changes every data URI in these fields, at any depth. They may have megabytes.
+pub fn change_data_uris(fields: &mut Map<String, Value>, change: &mut impl FnMut(&mut String)) {
+    fn walk(value: &mut Value, change: &mut impl FnMut(&mut String)) {
+        match value {
+            Value::String(text) if text.starts_with("data:") => change(text),
+            Value::Array(items) => items.iter_mut().for_each(|item| walk(item, change)),
+            Value::Object(fields) => change_data_uris(fields, change),
+            _ => {}
+        }
     }
+    fields.values_mut().for_each(|value| walk(value, change));
 }
 
 /// Whether the images were wanted as data URIs.
