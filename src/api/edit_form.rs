@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-use actix_multipart::Multipart;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
+use super::bodies::RateCheck;
 use super::edit_inputs::{EditInputs, Fields};
 use super::errors::entry;
-use super::forms::{Part, read_parts};
+use super::forms::{Part, PartReader};
 use crate::catalogue::{Json, Kind, Model, Parameter, parse};
 use crate::gateway::picture_type;
 use crate::http::{Code, Problem};
@@ -31,10 +31,12 @@ pub struct Form {
 const UNREADABLE: &str = "https://unreadable.invalid/";
 
 impl Form {
-    /// Reads the parts, which together have at most `limit` bytes.
-    pub async fn read(parts: Multipart, limit: usize) -> Result<Self, Problem> {
+    /// Reads the form that these parts are.
+    pub fn from_parts(parts: Vec<Part>) -> Result<Self, Problem> {
         let mut form = Self::default();
-        read_parts(parts, limit, |part| form.add(&part)).await?;
+        for part in parts {
+            form.add(&part)?;
+        }
         Ok(form)
     }
 
@@ -91,6 +93,20 @@ impl Form {
         };
         (self.texts.iter().map(value).collect(), inputs)
     }
+}
+
+/// Reads all parts of a form. Errors as soon as the part `model` has come if that model's rate is used up.
+pub async fn read_parts(mut form: PartReader, rates: Option<RateCheck>) -> Result<Vec<Part>, Problem> {
+    let mut parts = Vec::new();
+    while let Some(part) = form.next().await? {
+        if let Some(rates) = rates.as_ref().filter(|_| plain_name(&part.name) == "model")
+            && let Ok(model) = std::str::from_utf8(&part.bytes)
+        {
+            rates.check_named(model).await?;
+        }
+        parts.push(part);
+    }
+    Ok(parts)
 }
 
 /// The name of a part without what form libraries add for several of them: `image[]` and `image[0]` are `image`.

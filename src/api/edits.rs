@@ -3,27 +3,29 @@
 //! Both become the wish that a JSON body for `/v1/images/generations` would be: the images stand in the model's image
 //! parameter, files as data URIs. So the same checks, the same books and the same answers follow.
 
-use actix_multipart::Multipart;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{FromRequest as _, HttpRequest, HttpResponse, web};
 use serde_json::Value;
+use tokio::runtime::Handle;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Array, ArrayBuilder, KnownFormat, Object, ObjectBuilder, SchemaFormat, Type};
 
 use super::Services;
 use super::access::{ProjectCaller, scope};
 use super::answer::ImageAnswer;
-use super::bodies::{admit, is_large};
-use super::edit_form::Form;
+use super::bodies::{LARGE_BODY, admit_large};
+use super::edit_form::{Form, read_parts};
 use super::edit_inputs::{EditInputs, Fields};
 use super::edit_json::{Asker, read_edit};
 use super::errors::invalid_field;
-use super::forms::expect_form;
+use super::forms::{Part, PartReader, expect_form};
 use super::generations::project_of;
-use super::images::{Asked, accept, make_images};
+use super::images::{Asked, handling, make_images};
 use super::input::expect_json;
+use super::permission::permit;
 use crate::accounts::Caller;
-use crate::catalogue::{Json, Model, parse_request};
+use crate::catalogue::{Handling, Json, Model, parse_request};
+use crate::domain::ProjectId;
 use crate::gateway::Accepted;
 use crate::http::{Code, Problem, ProblemBody, RequestContext};
 
@@ -211,71 +213,122 @@ pub async fn create_image_edit(
     if !is_json {
         expect_form(&request, "or `application/json` with `images`")?;
     }
-    if is_large(&request) {
-        admit(&request, &caller).await?;
-    }
-    let accepted = if is_json {
-        let body = web::Bytes::from_request(&request, &mut payload.into_inner()).await;
-        let body = body.map_err(|fault| Problem::of(&fault))?;
-        accept_json(&request, &caller, &body, &services).await?
+    let rates = admit_large(&request, &caller).await?;
+    let body = if is_json {
+        let mut payload = payload.into_inner();
+        if let Some(rates) = rates {
+            payload = rates.check_json(payload).await?;
+        }
+        let body = web::Bytes::from_request(&request, &mut payload).await;
+        EditBody::Json(body.map_err(|error| Problem::of(&error))?)
     } else {
-        let form = Form::read(Multipart::new(request.headers(), payload), services.http.body_limit).await?;
-        let catalogue = services.gateway.catalogue();
-        let aliases = services.accounts.aliases(Some(project_of(&caller)?));
-        let model = form.text("model").and_then(|id| catalogue.named(&aliases, id)).map(AsRef::as_ref);
-        let (fields, inputs) = form.inputs(model);
-        accept_edit(&request, &caller, model, fields, inputs, &services).await?
+        EditBody::Form(read_parts(PartReader::new(&request, payload), rates).await?)
     };
     let (caller, context) = (caller.into_inner(), context.into_inner());
+    let project = project_of(&caller)?;
+    let handling = handling(&request, &caller, services.accounts.aliases(Some(project)))?;
+    let is_large = body.length() >= LARGE_BODY;
+    let edit = Edit { caller: caller.clone(), project, handling, services: services.clone(), is_large };
+    let accepted = edit.accept(body).await?;
     make_images(Asked { request, services, caller, context, events: "image_edit" }, accepted).await
 }
 
-async fn accept_json(
-    request: &HttpRequest,
-    caller: &Caller,
-    body: &[u8],
-    services: &Services,
-) -> Result<Accepted, Problem> {
-    let wish = parse_request(body)?;
-    let object = match wish.as_object() {
-        Some(object) if !wish.repeats_keys() => object,
-        // The catalogue says what is wrong.
-        _ => return accept(request, caller, &wish, services).await,
-    };
-    let catalogue = services.gateway.catalogue();
-    let aliases = services.accounts.aliases(Some(project_of(caller)?));
-    let model = object.get("model").and_then(Json::as_str);
-    let model = model.and_then(|id| catalogue.named(&aliases, id)).map(AsRef::as_ref);
-    let asker = Asker { caller, project: project_of(caller)?, services };
-    let (fields, inputs) = read_edit(object, model, &asker).await?;
-    accept_edit(request, caller, model, fields, inputs, services).await
+/// An edit as it came.
+enum EditBody {
+    Json(web::Bytes),
+    Form(Vec<Part>),
 }
 
-/// Checks an edit like any request for images. Without a known model the catalogue says what is wrong.
-async fn accept_edit<'a>(
-    request: &HttpRequest,
-    caller: &Caller,
-    model: Option<&'a Model>,
-    mut fields: Fields<'a>,
-    inputs: EditInputs<'a>,
-    services: &Services,
-) -> Result<Accepted, Problem> {
-    let problems = match model {
-        Some(model) => inputs.add_to(model, &mut fields),
-        None => inputs.problems,
-    };
-    let wish = Json::Object(fields.into_iter().collect());
-    let accepted = accept(request, caller, &wish, services).await;
-    if !problems.is_empty() {
-        return Err(with_the_rest(problems, accepted.err()));
+impl EditBody {
+    /// In bytes.
+    fn length(&self) -> usize {
+        match self {
+            Self::Json(body) => body.len(),
+            Self::Form(parts) => parts.iter().map(|part| part.bytes.len()).sum(),
+        }
     }
-    let accepted = accepted?;
-    // Made from the text alone it would be charged, and be no edit.
-    if accepted.order.input_images().next().is_none() {
-        let message = "an edit needs an input image; to make images from a text, use /v1/images/generations";
-        return Err(invalid_field("image", message));
+}
+
+/// Who asks for an edit, and how it is read.
+struct Edit {
+    caller: Caller,
+    project: ProjectId,
+    handling: Handling,
+    services: web::Data<Services>,
+    /// Whether the body is large, so that no thread reads it that answers requests.
+    is_large: bool,
+}
+
+impl Edit {
+    async fn accept(self, body: EditBody) -> Result<Accepted, Problem> {
+        if !self.is_large {
+            return self.read(body).await;
+        }
+        let (gateway, project) = (self.services.gateway.clone(), self.project);
+        // It waits only for the database, where the body names uploaded files.
+        gateway.read_large(project, move || Handle::current().block_on(self.read(body))).await
     }
-    Ok(accepted)
+
+    async fn read(&self, body: EditBody) -> Result<Accepted, Problem> {
+        let catalogue = self.services.gateway.catalogue();
+        let named = |id: &str| catalogue.named(&self.handling.aliases, id).map(AsRef::as_ref);
+        match body {
+            EditBody::Json(body) => {
+                let json = parse_request(&body)?;
+                let object = match json.as_object() {
+                    Some(object) if !json.repeats_keys() => object,
+                    // The catalogue says what is wrong.
+                    _ => return self.check(&json).await,
+                };
+                let model = object.get("model").and_then(Json::as_str).and_then(named);
+                let asker = Asker { caller: &self.caller, project: self.project, services: &self.services };
+                let (fields, inputs) = read_edit(object, model, &asker).await?;
+                self.accept_inputs(model, fields, inputs).await
+            }
+            EditBody::Form(parts) => {
+                let form = Form::from_parts(parts)?;
+                let model = form.text("model").and_then(named);
+                let (fields, inputs) = form.inputs(model);
+                self.accept_inputs(model, fields, inputs).await
+            }
+        }
+    }
+
+    /// Checks an edit like any request for images. Without a known model the catalogue says what is wrong.
+    async fn accept_inputs<'a>(
+        &self,
+        model: Option<&'a Model>,
+        mut fields: Fields<'a>,
+        inputs: EditInputs<'a>,
+    ) -> Result<Accepted, Problem> {
+        let problems = match model {
+            Some(model) => inputs.add_to(model, &mut fields),
+            None => inputs.problems,
+        };
+        let accepted = self.check(&Json::Object(fields.into_iter().collect())).await;
+        if !problems.is_empty() {
+            return Err(with_the_rest(problems, accepted.err()));
+        }
+        let accepted = accepted?;
+        // Made from the text alone it would be charged, and be no edit.
+        if accepted.order.input_images().next().is_none() {
+            let message = "an edit needs an input image; to make images from a text, use /v1/images/generations";
+            return Err(invalid_field("image", message));
+        }
+        Ok(accepted)
+    }
+
+    /// Checks the request against the catalogue and the caller's permissions, and prices it.
+    async fn check(&self, request: &Json<'_>) -> Result<Accepted, Problem> {
+        let gateway = &self.services.gateway;
+        let mut accepted = if self.is_large {
+            gateway.accept_here(request, &self.handling)?
+        } else {
+            gateway.accept(self.project, request, &self.handling).await?
+        };
+        permit(&self.caller, &mut accepted)?;
+        Ok(accepted)
+    }
 }
 
 /// What is wrong with an edit's images, with what else the catalogue finds wrong. A refusal for another reason comes first.

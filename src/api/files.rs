@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use actix_multipart::Multipart;
 use actix_web::body::SizedStream;
 use actix_web::http::header::{
     ACCEPT_RANGES, ByteRangeSpec, CACHE_CONTROL, CONTENT_RANGE, CONTENT_SECURITY_POLICY, ETAG, EntityTag, Header as _,
@@ -17,7 +16,7 @@ use super::access::{Open, ProjectCaller, scope};
 use super::author::accounts_of;
 use super::errors::{invalid_field, upload_problem};
 use super::fal_clients::PROVIDER;
-use super::forms::{Part, expect_form, read_parts};
+use super::forms::{Part, PartReader, expect_form};
 use super::generations::project_of;
 use super::{ListOrder, Services, query};
 use crate::accounts::{Cursor, FileRecord, NewFile};
@@ -312,9 +311,9 @@ pub async fn upload_file(
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
     expect_form(&request, "with the image as `file`")?;
-    let form = Multipart::new(request.headers(), payload);
+    let mut form = PartReader::new(&request, payload);
     let (mut file, mut purpose) = (None, "vision".to_owned());
-    let take = |part: Part| {
+    let mut take = |part: Part| {
         match part.name.as_str() {
             "file" if file.is_some() => return Err(invalid_field("file", "given more than once")),
             "file" => file = Some(part),
@@ -323,7 +322,14 @@ pub async fn upload_file(
         }
         Ok(())
     };
-    read_parts(form, services.http.body_limit, take).await?;
+    // A form that is at fault as a whole is refused for that, so all of it is read.
+    let mut taken = Ok(());
+    while let Some(part) = form.next().await? {
+        if taken.is_ok() {
+            taken = take(part);
+        }
+    }
+    taken?;
     let file = file.ok_or_else(|| invalid_field("file", "is required"))?;
     check_purpose(&purpose)?;
     let (project_id, bytes) = (project_of(&caller)?, file.bytes.freeze());

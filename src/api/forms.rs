@@ -1,4 +1,4 @@
-//! Multipart forms, read part by part within a limit.
+//! Multipart forms, read part by part.
 
 use actix_multipart::{Multipart, MultipartError};
 use actix_web::http::header::CONTENT_TYPE;
@@ -30,42 +30,40 @@ pub fn expect_form(request: &HttpRequest, hint: &str) -> Result<(), Problem> {
     Err(Problem::new(Code::UnsupportedMediaType, message))
 }
 
-/// Gives `take` every part in its order, as it arrives; together they have at most `limit` bytes. What `take` refuses is
-/// told once the form has ended, unless the form itself is at fault: the rest is read, but neither kept nor taken.
-pub async fn read_parts(
-    mut form: Multipart,
-    limit: usize,
-    mut take: impl FnMut(Part) -> Result<(), Problem>,
-) -> Result<(), Problem> {
-    let mut taken = Ok(());
-    let (mut parts, mut room) = (0, limit);
-    while let Some(mut part) = form.try_next().await.map_err(|fault| unreadable(&fault))? {
-        if parts == MOST_PARTS {
+/// Reads the parts of a form in their order, as they arrive.
+pub struct PartReader {
+    form: Multipart,
+    parts: usize,
+}
+
+impl PartReader {
+    /// Reads the form that is the body of this request, which has as many bytes as a body may have.
+    #[must_use]
+    pub fn new(request: &HttpRequest, payload: web::Payload) -> Self {
+        Self { form: Multipart::new(request.headers(), payload), parts: 0 }
+    }
+
+    /// The next part; `None` after the last one.
+    pub async fn next(&mut self) -> Result<Option<Part>, Problem> {
+        let Some(mut part) = self.form.try_next().await.map_err(|error| unreadable(&error))? else { return Ok(None) };
+        if self.parts == MOST_PARTS {
             return Err(Problem::new(Code::InvalidRequest, format!("a form has at most {MOST_PARTS} parts")));
         }
-        parts += 1;
+        self.parts += 1;
         let name = part.name().unwrap_or_default().to_owned();
         let disposition = part.content_disposition();
         let file_name = disposition.and_then(|disposition| disposition.get_filename()).map(str::to_owned);
         let mut bytes = web::BytesMut::new();
-        while let Some(piece) = part.try_next().await.map_err(|fault| unreadable(&fault))? {
-            room = room
-                .checked_sub(piece.len())
-                .ok_or_else(|| Problem::new(Code::PayloadTooLarge, "the form is larger than this gateway takes"))?;
-            if taken.is_ok() {
-                bytes.extend_from_slice(&piece);
-            }
+        while let Some(piece) = part.try_next().await.map_err(|error| unreadable(&error))? {
+            bytes.extend_from_slice(&piece);
         }
-        if taken.is_ok() {
-            taken = take(Part { name, file_name, bytes });
-        }
+        Ok(Some(Part { name, file_name, bytes }))
     }
-    taken
 }
 
-fn unreadable(fault: &MultipartError) -> Problem {
-    if let MultipartError::Payload(error) = fault {
+fn unreadable(error: &MultipartError) -> Problem {
+    if let MultipartError::Payload(error) = error {
         return Problem::from_payload_error(error);
     }
-    Problem::new(Code::InvalidRequest, format!("the form cannot be read: {fault}"))
+    Problem::new(Code::InvalidRequest, format!("the form cannot be read: {error}"))
 }

@@ -22,7 +22,7 @@ use super::rates::put_rate_headers;
 use super::stream::stream_events;
 use super::{GenerationView, Services};
 use crate::accounts::{Caller, CallerKind};
-use crate::catalogue::{self, Handling, Json, Order, Strictness, Switches};
+use crate::catalogue::{self, Handling, Order, Strictness, Switches};
 use crate::domain::{Adapt, Aliases, GenerationId, ProjectId, Scope};
 use crate::gateway::{Accepted, ClientNews, Finished, FinishedError, Gateway, Job, Progress, Request, read_finished};
 use crate::http::{BodyMemory, Code, Problem, ProblemBody, RequestContext};
@@ -210,7 +210,7 @@ async fn answer_resent(
     Some(answer)
 }
 
-/// As [`accept`], for the JSON of a body.
+/// Checks the JSON of a body against the catalogue and the caller's permissions, and prices it.
 pub(super) async fn accept_body(
     request: &HttpRequest,
     caller: &Caller,
@@ -229,22 +229,8 @@ pub(super) async fn accept_body(
     Ok(accepted)
 }
 
-/// Checks a wish against the catalogue and the caller's permissions, and prices it.
-pub(super) async fn accept(
-    request: &HttpRequest,
-    caller: &Caller,
-    wish: &Json<'_>,
-    services: &Services,
-) -> Result<Accepted, Problem> {
-    let project = project_of(caller)?;
-    let handling = handling(request, caller, services.accounts.aliases(Some(project)))?;
-    let mut accepted = services.gateway.accept(project, wish, &handling).await?;
-    permit(caller, &mut accepted)?;
-    Ok(accepted)
-}
-
 /// How a request wants to be read, with these aliases.
-fn handling(request: &HttpRequest, caller: &Caller, aliases: Aliases) -> Result<Handling, Problem> {
+pub(super) fn handling(request: &HttpRequest, caller: &Caller, aliases: Aliases) -> Result<Handling, Problem> {
     let adapt = adapt(request.headers())?.unwrap_or(caller.adapt);
     Ok(Handling { strictness: strictness(request.headers())?, adapt, aliases })
 }

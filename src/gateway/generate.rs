@@ -146,11 +146,22 @@ impl Gateway {
         handling: Handling,
     ) -> Result<Accepted, GenerateError> {
         let gateway = self.clone();
-        let work = move || {
-            let wish = catalogue::parse_request(&body)?;
-            gateway.price(gateway.candidates(&wish, &handling)?.inspected()?)
-        };
-        self.inspecting(project, work).instrument(info_span!("accept")).await
+        self.read_large(project, move || gateway.accept_here(&catalogue::parse_request(&body)?, &handling)).await
+    }
+
+    /// Reads a large body by `read`, away from the threads that answer requests, and not more of them at once than there are
+    /// processors. Projects take turns.
+    pub async fn read_large<T: Send + 'static>(
+        &self,
+        project: ProjectId,
+        read: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        self.inspecting(project, read).instrument(info_span!("accept")).await
+    }
+
+    /// As [`Self::accept`], on the thread of the caller, which must be one of [`Self::read_large`].
+    pub fn accept_here(&self, wish: &Json<'_>, handling: &Handling) -> Result<Accepted, GenerateError> {
+        self.price(self.candidates(wish, handling)?.inspected()?)
     }
 
     /// The order, and those of the fallbacks: those that the request names must fit it; those of the model file are used where

@@ -20,7 +20,7 @@ impl Gateway {
 
     /// Does work on images, which may take a while, away from the threads that answer requests, and not more of it at once than there
     /// are processors. Projects take turns.
-    pub(super) async fn inspecting<T: Send + 'static>(
+    pub async fn inspecting<T: Send + 'static>(
         &self,
         project: ProjectId,
         work: impl FnOnce() -> T + Send + 'static,

@@ -49,6 +49,8 @@ struct BodyMemoryState {
     budget: MemoryBudget,
     /// The most that the body may have, in bytes.
     limit: u64,
+    /// `Content-Length`.
+    announced: Option<u64>,
     /// How many bytes the body has, as far as is known.
     bytes: u64,
     project: Option<ProjectId>,
@@ -67,6 +69,12 @@ impl BodyMemory {
         request.extensions().get::<Self>().and_then(Self::take)
     }
 
+    /// How long the body is by `Content-Length`; `None` where a body comes without it.
+    #[must_use]
+    pub fn announced(request: &HttpRequest) -> Option<u64> {
+        request.extensions().get::<Self>().map_or(Some(0), |memory| memory.0.borrow().announced)
+    }
+
     fn take(&self) -> Option<MemoryShare> {
         self.0.borrow_mut().share.take()
     }
@@ -77,8 +85,9 @@ impl BodyMemory {
         request.extensions().get::<Self>().map_or(Ok(()), |memory| memory.reserve(0))
     }
 
-    fn new(budget: MemoryBudget, limit: u64, announced: u64) -> Self {
-        Self(Rc::new(RefCell::new(BodyMemoryState { budget, limit, bytes: announced, project: None, share: None })))
+    fn new(budget: MemoryBudget, limit: u64, announced: Option<u64>) -> Self {
+        let bytes = announced.unwrap_or(0);
+        Self(Rc::new(RefCell::new(BodyMemoryState { budget, limit, announced, bytes, project: None, share: None })))
     }
 
     /// Reserves memory for what is announced, and for a body of this length if that is more.
@@ -152,7 +161,6 @@ impl Edge {
         }
         let announced =
             request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        let announced = announced.unwrap_or(0);
         let memory = BodyMemory::new(self.memory.clone(), self.body_limit as u64, announced);
         request.extensions_mut().insert(memory.clone());
         let mut payload = request.take_payload();

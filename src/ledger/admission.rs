@@ -1,9 +1,9 @@
-//! Whether a request can be made at all, before its body is read: only what is certain by then refuses it. A rate limit belongs
-//! to a model, which the body names.
+//! Whether a request can be made at all, before its body is read: only what is certain by then refuses it. Every rate limit
+//! belongs to a model, so it is looked at once the model is known.
 
 use super::Books;
 use super::error::ReserveError;
-use super::limits::check_concurrency;
+use super::limits::{Rates, WINDOW_SECONDS, check_concurrency};
 use super::month::Month;
 use crate::domain::{ApiKeyId, Money, ProjectId, Timestamp};
 use crate::store::AdmissionRow;
@@ -14,19 +14,35 @@ const LEAST_PRICE: Money = Money::from_nanos(1);
 impl Books {
     /// Errors if whatever the project asks for now with this key would be refused: no credit, a spend limit or a budget used up,
     /// too much open. A repeated idempotency key costs nothing, so it is always admitted. What is not known refuses nothing.
+    /// Returns whether a rate limit may refuse it still: [`Self::admit_model`].
     pub async fn admit(
         &self,
         project: ProjectId,
         key: ApiKeyId,
         idempotency_key: Option<&str>,
         now: Timestamp,
-    ) -> Result<(), ReserveError> {
+    ) -> Result<bool, ReserveError> {
         let month = Month::of(now).start();
         match self.store.admission(project, key, idempotency_key, month).await {
-            Ok(Some(row)) if !row.is_repeated => decide(&row),
-            Ok(_) => Ok(()),
+            Ok(Some(row)) if !row.is_repeated => decide(&row).map(|()| row.has_rate_limits),
+            Ok(_) => Ok(false),
             Err(error) => {
                 tracing::debug!(%error, "it is not known whether the project can make anything; the request is read");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Errors if the project's rate limits for this model, by our id, leave not even one request of one image now. Nothing is
+    /// counted. What is not known refuses nothing.
+    pub async fn admit_model(&self, project: ProjectId, model: &str, now: Timestamp) -> Result<(), ReserveError> {
+        match self.store.rates_of_model(project, model, now.seconds() - WINDOW_SECONDS + 1).await {
+            Ok((rules, counts)) => {
+                let checked = Rates::new(rules, counts).check_images(project.uuid(), model, now, 1);
+                checked.map(|_| ()).map_err(|reached| ReserveError::LimitReached(Box::new(reached)))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the rate limits are not known; the request is read");
                 Ok(())
             }
         }
@@ -70,6 +86,7 @@ mod tests {
             key_spent: 1,
             key_held: 1,
             is_repeated: false,
+            has_rate_limits: false,
         };
         assert!(decide(&row).is_ok());
         assert!(matches!(

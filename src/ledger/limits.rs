@@ -90,15 +90,24 @@ impl Rates {
 
     /// Whether a reservation fits; `None` where nothing limits it.
     pub(super) fn check(&self, r: &Reservation) -> Result<Option<RateLimits>, LimitReached> {
-        let Some((requests, images)) = self.rule(r.project_id.uuid(), &r.model) else {
+        self.check_images(r.project_id.uuid(), &r.model, r.created_at, i64::from(r.num_images))
+    }
+
+    /// Whether a request of a project for so many images of a model fits at this time; `None` where nothing limits it.
+    pub(super) fn check_images(
+        &self,
+        project: Uuid,
+        model: &str,
+        at: Timestamp,
+        wanted: i64,
+    ) -> Result<Option<RateLimits>, LimitReached> {
+        let Some((requests, images)) = self.rule(project, model) else {
             return Ok(None);
         };
         let none = BTreeMap::new();
-        let counts = self.counts.get(&(r.project_id.uuid(), r.model.clone())).unwrap_or(&none);
-        let at = r.created_at;
+        let counts = self.counts.get(&(project, model.to_owned())).unwrap_or(&none);
         let requests = requests.map(|limit| Window::of(counts, at, limit, |(requests, _)| *requests));
         let images = images.map(|limit| Window::of(counts, at, limit, |(_, images)| *images));
-        let wanted = i64::from(r.num_images);
         for (window, wanted, what) in [(&requests, 1, Limited::Requests), (&images, wanted, Limited::Images)] {
             if let Some(window) = window
                 && window.used.saturating_add(wanted) > window.limit

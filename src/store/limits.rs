@@ -17,7 +17,7 @@ pub(crate) struct RateRow {
 }
 
 /// What a project reserved of a model in a second.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, FromRow)]
 pub(crate) struct CountRow {
     pub(crate) project_id: Uuid,
     pub(crate) model: String,

@@ -35,6 +35,17 @@ fn form(model: &str) -> Form {
     Form::new().text("model", model.to_owned()).text("prompt", "make it night")
 }
 
+/// The picture with so much after it that a body with it is large.
+fn large_picture() -> Vec<u8> {
+    let mut bytes = picture();
+    bytes.resize(100_000, 0);
+    bytes
+}
+
+fn large_uri() -> String {
+    "data:image/png;base64,".to_owned() + &STANDARD.encode(large_picture())
+}
+
 /// As OpenAI's SDKs send a file.
 fn file() -> Part {
     Part::bytes(picture()).file_name("blob").mime_str("application/octet-stream").unwrap()
@@ -184,6 +195,8 @@ async fn a_json_body_names_its_images_as_openai_does(kind: Database) {
         (several, json!({"images": [{"image_url": url}, {"file_id": id}]})),
         (several, json!({"images": [uri, {"url": url}]})),
         (several, json!({"image_urls": [url, {"file_id": id}]})),
+        // A large body is read by another thread.
+        (several, json!({"images": [large_uri(), {"file_id": id}]})),
     ] {
         let mut body = json!({"model": model, "prompt": "make it night", "n": 1, "user": "ada"});
         body.as_object_mut().unwrap().extend(images.as_object().unwrap().clone());
@@ -192,7 +205,7 @@ async fn a_json_body_names_its_images_as_openai_does(kind: Database) {
         assert_eq!(answer["meta"]["ignored"], json!([]), "{images}");
     }
     let body = json!({"model": one, "prompt": "make it night", "images": [{"file_id": id}]});
-    assert_eq!(house.gateway.generations().await.len(), 10);
+    assert_eq!(house.gateway.generations().await.len(), 11);
     // A key of another project cannot name the file, and one without the scope `files` none at all.
     let key = async |project: Value, scopes: Value| {
         let project = project.as_str().unwrap().to_owned();
@@ -222,6 +235,7 @@ async fn a_json_body_that_names_no_good_image_is_refused_with_the_place(kind: Da
     for (images, path) in [
         (json!({"images": [{"image_url": url}, {"file_id": nothing}]}), json!(["images", 1, "file_id"])),
         (json!({"images": [{"file_id": "none"}]}), json!(["images", 0, "file_id"])),
+        (json!({"images": [large_uri(), {"file_id": nothing}]}), json!(["images", 1, "file_id"])),
         (json!({"images": [{}]}), json!(["images", 0])),
         (json!({"images": [7]}), json!(["images", 0])),
         (json!({"images": [{"image_url": url, "file_id": nothing}]}), json!(["images", 0])),

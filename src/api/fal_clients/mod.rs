@@ -22,14 +22,14 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::access::{Endpoint, endpoint, permit};
-use super::bodies::{LARGE_BODY, admit, is_large};
+use super::bodies::{LARGE_BODY, admit_large};
 use super::images::{IDEMPOTENCY_KEPT, accept_body, idempotency_key_of};
 use super::places::public_base;
 use super::{Services, generations};
 use crate::accounts::{Alias, Aliases, Caller, Scope};
 use crate::catalogue::Model;
 use crate::gateway::{Accepted, Job, Request};
-use crate::http::{BodyMemory, Code, Problem, RequestContext};
+use crate::http::{BodyMemory, Problem, RequestContext};
 use crate::ledger::{GenerationRecord, Webhook};
 
 use refusal::Refusal;
@@ -123,8 +123,7 @@ impl Visit {
             wish::wish(&model, called, &endpoint, &body, &extra)
         };
         let wish = if is_large {
-            // It fails only while the process stops.
-            web::block(read).await.map_err(|error| Problem::new(Code::ServiceUnavailable, error.to_string()))??
+            self.services.gateway.inspecting(generations::project_of(&self.caller)?, read).await?
         } else {
             read()?
         };
@@ -160,26 +159,12 @@ impl Visit {
         if same { Ok(record) } else { Err(Refusal::unknown_request()) }
     }
 
-    /// The body of a request for images.
-    async fn image_body(&self, payload: web::Payload) -> Result<web::Bytes, Refusal> {
-        if is_large(&self.request) {
-            admit(&self.request, &self.caller).await?;
+    /// The body of a request for images that this endpoint makes.
+    async fn image_body(&self, endpoint: &str, payload: web::Payload) -> Result<web::Bytes, Refusal> {
+        if let Some(rates) = admit_large(&self.request, &self.caller).await? {
+            rates.check(&self.model_of(endpoint)?.id).await?;
         }
-        self.body(payload).await
-    }
-
-    /// The body, up to the gateway's own limit.
-    async fn body(&self, mut payload: web::Payload) -> Result<web::Bytes, Refusal> {
-        let limit = self.services.http.body_limit;
-        let mut body = web::BytesMut::new();
-        while let Some(piece) = payload.next().await {
-            let piece = piece.map_err(|error| Problem::from_payload_error(&error))?;
-            if body.len() + piece.len() > limit {
-                return Err(Refusal::request(413, format!("the body is larger than {limit} bytes"), "bad_request"));
-            }
-            body.extend_from_slice(&piece);
-        }
-        Ok(body.freeze())
+        body(payload).await
     }
 
     /// Does what is asked for.
@@ -189,10 +174,13 @@ impl Visit {
         }
         permit(self.caller.clone(), scopes_for(&target))?;
         match target {
-            Target::Submit(endpoint) => queue::submit(self, &endpoint, query, self.image_body(payload).await?).await,
-            Target::Run(endpoint) => run::run(self, &endpoint, self.image_body(payload).await?).await,
-            Target::Stream(endpoint) => run::stream(self, &endpoint, self.image_body(payload).await?).await,
-            Target::Upload => upload::announce(self, &self.body(payload).await?).await,
+            Target::Submit(endpoint) => {
+                let body = self.image_body(&endpoint, payload).await?;
+                queue::submit(self, &endpoint, query, body).await
+            }
+            Target::Run(endpoint) => run::run(self, &endpoint, self.image_body(&endpoint, payload).await?).await,
+            Target::Stream(endpoint) => run::stream(self, &endpoint, self.image_body(&endpoint, payload).await?).await,
+            Target::Upload => upload::announce(self, &body(payload).await?).await,
             Target::Request { application, id, verb } => {
                 let record = self.record(&application, &id).await?;
                 match verb {
@@ -204,6 +192,14 @@ impl Visit {
             }
         }
     }
+}
+
+async fn body(mut payload: web::Payload) -> Result<web::Bytes, Refusal> {
+    let mut body = web::BytesMut::new();
+    while let Some(piece) = payload.next().await {
+        body.extend_from_slice(&piece.map_err(|error| Problem::from_payload_error(&error))?);
+    }
+    Ok(body.freeze())
 }
 
 fn method_of(target: &Target) -> Method {
