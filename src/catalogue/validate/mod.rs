@@ -117,6 +117,8 @@ struct Reading<'j> {
     random: Option<(usize, &'j str)>,
     /// The values of an alias that the client cannot change.
     fixed: &'j [Option<Value>],
+    /// The request, once it is read.
+    object: Option<&'j Object<'j>>,
     switches: Vec<(Switch, &'j str, &'j Json<'j>)>,
 }
 
@@ -133,6 +135,7 @@ impl<'j> Reading<'j> {
             fixed: &[],
             switches: Vec::new(),
         }
+            object: None,
     }
 
     /// Sorts every field to where it belongs; parameters are checked at once.
@@ -141,30 +144,48 @@ impl<'j> Reading<'j> {
             let field = switches::redirect(key, json).or_else(|| self.model.index.fields.get(key).copied());
             match field {
                 None => self.read_foreign(key, json, findings),
+        self.object = Some(object);
                 Some(Field::Model) => {}
-                _ if *json == Json::Null => {}
+                // An empty list says that there are to be none, also not the model's own.
+                Some(Field::Switch(Switch::Fallbacks)) if matches!(json, Json::Array(_)) => {
+                    self.switches.push((Switch::Fallbacks, key, json));
+                }
+                Some(Field::Parameter(place)) => self.read_parameter(place, key, json, findings),
+                Some(_) if json.is_empty() => {}
                 Some(Field::Width) => self.width = Some(json),
                 Some(Field::Height) => self.height = Some(json),
                 Some(Field::Switch(switch)) if switches::is_colour(switch, json) => {
                     self.read_foreign(key, json, findings);
                 }
-                Some(Field::Switch(Switch::Fallbacks)) => self.switches.push((Switch::Fallbacks, key, json)),
-                Some(Field::Switch(_)) if words::is_empty(json) => {}
                 Some(Field::Switch(switch)) => self.switches.push((switch, key, json)),
-                Some(Field::Parameter(place)) => self.read_parameter(place, key, json, findings),
             }
         }
     }
 
     fn read_parameter(&mut self, place: usize, key: &'j str, json: &'j Json<'j>, findings: &mut Findings<'j>) {
         let Some(parameter) = self.model.parameters.get(place) else { return };
-        if is_no_wish(parameter, key, json) {
+        if leaves_default(parameter, key, json) {
+            // The limits of a required one say better what is missing, if no other field gives it.
+            if parameter.required && json.is_empty() && *json != Json::Null && !self.is_given(parameter) {
+                self.read_value(place, key, json, findings);
+            }
             return;
         }
         if findings.within(key, |findings| adapt::is_random_seed(Some(parameter), &parameter.name, json, findings)) {
             self.random = Some((place, key));
             return;
         }
+        self.read_value(place, key, json, findings);
+    }
+
+    /// Whether a field gives a parameter under its name or another one.
+    fn is_given(&self, parameter: &Parameter) -> bool {
+        let gives = |name: &str| self.object.and_then(|object| object.get(name)).is_some_and(|json| !json.is_empty());
+        parameter.names().any(gives)
+    }
+
+    fn read_value(&mut self, place: usize, key: &'j str, json: &'j Json<'j>, findings: &mut Findings<'j>) {
+        let Some(parameter) = self.model.parameters.get(place) else { return };
         let near = json
             .as_str()
             .and_then(|text| findings.within(key, |findings| adapt::nearest_option(parameter, text, findings)));
@@ -178,7 +199,7 @@ impl<'j> Reading<'j> {
         }
         let value = findings.within(key, |findings| {
             let value = check(&parameter.kind, json, findings)?;
-            let is_blank = matches!(&value, Value::Text(text) if text.trim().is_empty());
+            let is_blank = matches!(&value, Value::Text(text) if text.chars().all(scalars::shows_nothing));
             if is_blank && parameter.is_never_blank() {
                 findings.note(Code::InvalidString, format!("{} must not be blank", findings.here()));
                 return None;
@@ -203,7 +224,7 @@ impl<'j> Reading<'j> {
             findings.unknown(key, self.model.index.fields.keys().map(AsRef::as_ref));
             return;
         }
-        if words::is_empty(json) || json.as_str() == Some("auto") {
+        if json.is_empty() || json.as_str() == Some("auto") {
             return;
         }
         let place = meaning.and_then(|meaning| words::parameter_meaning(self.model, meaning));
@@ -318,18 +339,11 @@ fn is_option(kind: &Kind, json: &Json<'_>) -> bool {
     }
 }
 
-/// Whether a field leaves its parameter to the default: `auto`, where that is no value of its own, or an empty text or list
-/// where that cannot be one.
-fn is_no_wish(parameter: &Parameter, key: &str, json: &Json<'_>) -> bool {
-    let is_empty = match (&parameter.kind, json) {
-        (Kind::List(rule), Json::Array(array)) => array.items().is_empty() && rule.min_items > 0 && !parameter.required,
-        (Kind::Choice(_) | Kind::Size(_) | Kind::AspectRatio(_), Json::String(text)) => text.is_empty(),
-        (Kind::Image, Json::String(text)) => text.is_empty() && !parameter.required,
-        _ => false,
-    };
+/// Whether a field leaves its parameter to the default: it is empty, or `auto` where that is no value of its own.
+fn leaves_default(parameter: &Parameter, key: &str, json: &Json<'_>) -> bool {
     let is_auto =
         matches!(key, "quality" | "background") && json.as_str() == Some("auto") && !is_option(&parameter.kind, json);
-    is_empty || is_auto || sizes::is_auto(&parameter.kind, json)
+    json.is_empty() || is_auto || sizes::is_auto(&parameter.kind, json)
 }
 
 /// What a kind is called in JSON's words.
