@@ -15,8 +15,8 @@ impl Model {
     ///
     /// It allows exactly what the validator allows, but for what a schema cannot say and the validator refuses: two
     /// names of one parameter must agree; a size that stands for an aspect ratio or for a named size must be exactly
-    /// that; limits of the pixels altogether; a text has no U+0000, a link has a host, and a whole number from 2^53 on has no point and no exponent. Two habits
-    /// of other clients are taken that it does not show: `output_format: "b64_json"`, and `style` and `quality` in
+    /// that; limits of the pixels altogether; a text has no U+0000, a prompt more than invisible characters, a link has a host, and a whole number from 2^53 on has no point and no exponent. Two habits
+    /// of other clients are taken that it does not show: `output_format: "b64_json"`, and `style` in
     /// `OpenAI`'s words where the model has others.
     #[must_use]
     pub fn json_schema(&self) -> Json {

@@ -56,35 +56,29 @@ pub(super) fn is_random_seed(
     is_random
 }
 
-/// The option that is nearest to an output format or a quality that the parameter does not have.
-pub(super) fn nearest_option<'p>(
-    parameter: &'p Parameter,
-    text: &str,
-    findings: &mut Findings<'_>,
-) -> Option<&'p Arc<str>> {
-    if !findings.adapts(Adaptable::OutputFormat) && !findings.adapts(Adaptable::Quality) {
-        return None;
-    }
+/// The option that is nearest to an output format or a quality that the parameter does not have, and which of the two it is.
+pub(super) fn nearest_option<'p>(parameter: &'p Parameter, text: &str) -> Option<(Adaptable, &'p Arc<str>)> {
     let Kind::Choice(rule) = &parameter.kind else { return None };
     let meaning = parameter.names().find_map(words::meaning_of)?;
     let options = || rule.options.iter();
     if options().any(|option| **option == *text) {
         return None;
     }
-    let near = match meaning {
-        Meaning::OutputFormat if findings.adapts(Adaptable::OutputFormat) => {
-            nearest_format(text)?.iter().find_map(|format| options().find(|option| format_of(option) == *format))
+    match meaning {
+        Meaning::OutputFormat => {
+            let mut formats = nearest_format(text)?.iter();
+            let near = formats.find_map(|format| options().find(|option| format_of(option) == *format))?;
+            Some((Adaptable::OutputFormat, near))
         }
-        Meaning::Quality if findings.adapts(Adaptable::Quality) => {
+        Meaning::Quality => {
             let wanted = quality_rank(text)?;
             let ranked = options().filter_map(|option| Some((quality_rank(option)?, option)));
             // Of two that are as near, the lower one, which costs no more.
-            ranked.min_by_key(|(rank, _)| (rank.abs_diff(wanted), *rank)).map(|(_, option)| option)
+            let (_, near) = ranked.min_by_key(|(rank, _)| (rank.abs_diff(wanted), *rank))?;
+            Some((Adaptable::Quality, near))
         }
         _ => None,
-    }?;
-    findings.adapt(text, near.as_ref());
-    Some(near)
+    }
 }
 
 /// Whether the format of all that a model makes, without a parameter for it, stands for the one that was asked for.

@@ -186,11 +186,20 @@ impl<'j> Reading<'j> {
 
     fn read_value(&mut self, place: usize, key: &'j str, json: &'j Json<'j>, findings: &mut Findings<'j>) {
         let Some(parameter) = self.model.parameters.get(place) else { return };
-        let near = json
-            .as_str()
-            .and_then(|text| findings.within(key, |findings| adapt::nearest_option(parameter, text, findings)));
-        if let Some(near) = near {
-            self.fill(place, key, Value::Choice(Arc::clone(near)), findings);
+        if findings.within(key, |findings| adapt::is_random_seed(Some(parameter), &parameter.name, json, findings)) {
+            self.random = Some((place, key));
+            return;
+        }
+        if let (Kind::Choice(rule), Some(text)) = (&parameter.kind, json.as_str())
+            && let Some((what, near)) = adapt::nearest_option(parameter, text)
+        {
+            if findings.adapts(what) {
+                findings.within(key, |findings| findings.adapt(text, near.as_ref()));
+                self.fill(place, key, Value::Choice(Arc::clone(near)), findings);
+            } else {
+                let options = rule.options.iter().map(AsRef::as_ref);
+                findings.within(key, |findings| findings.not_an_option_but(text, options, "", Some(near)));
+            }
             return;
         }
         if !findings.is_strict() && is_openai_word(key, &parameter.kind, json) {
@@ -329,7 +338,7 @@ impl<'j> Reading<'j> {
 
 /// Whether the model has a choice of this name but not this value of `OpenAI`'s.
 fn is_openai_word(key: &str, kind: &Kind, json: &Json<'_>) -> bool {
-    words::is_openai_word(key, json) && !is_option(kind, json)
+    key != "quality" && words::is_openai_word(key, json) && !is_option(kind, json)
 }
 
 fn is_option(kind: &Kind, json: &Json<'_>) -> bool {

@@ -129,7 +129,7 @@ pub(super) fn parameter_meaning(model: &Model, meaning: Meaning) -> Option<usize
 }
 
 /// Values of OpenAI's `style`, `quality` and `background` that its clients send to every model. Where a model has no such
-/// parameter or not that value, they change nothing.
+/// parameter they change nothing, nor does a `style` or `background` where it has not that value.
 const OPENAI_WORDS: [(&str, &[&str]); 3] = [
     ("style", &["vivid", "natural"]),
     ("quality", &["standard", "hd", "low", "medium", "high"]),
