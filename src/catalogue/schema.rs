@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::model::{Field, Model, Parameter};
+use super::model::{Conflict, Field, Model, Parameter};
 use super::price::{Condition, Price, Rate, Unit};
 use super::rules::{
     AspectRatioRule, CustomSize, IntegerRule, Kind, ListRule, NumberRule, ObjectRule, Preset, SizeRule, TextFormat,
@@ -48,10 +48,26 @@ impl Model {
             let needs = |one: &str, other: &str| json!({ "if": given(one), "then": given(other) });
             all.extend([needs("width", "height"), needs("height", "width")]);
         }
+        all.extend(self.conflicts.iter().map(|conflict| self.without(conflict)));
         if !all.is_empty() {
             schema["allOf"] = Json::Array(all);
         }
         schema
+    }
+
+    /// Not all of these values at once, under any of their names or by default.
+    fn without(&self, conflict: &Conflict) -> Json {
+        let holds = conflict.when.iter().filter_map(|condition| {
+            let parameter = self.parameters.get(condition.position)?;
+            let values: Vec<Json> = condition.any_of.iter().map(super::value::Value::to_json).collect();
+            let has = |name: &str| json!({ "required": [name], "properties": { name: { "enum": values } } });
+            let mut any: Vec<Json> = parameter.names().map(has).collect();
+            if parameter.default.as_ref().is_some_and(|default| condition.holds(default)) {
+                any.push(json!({ "not": { "anyOf": parameter.names().map(given).collect::<Vec<_>>() } }));
+            }
+            Some(json!({ "anyOf": any }))
+        });
+        json!({ "not": { "allOf": holds.collect::<Vec<_>>() } })
     }
 
     /// Whether `width` and `height` stand beside the parameters, and neither without the other.

@@ -26,6 +26,7 @@ REFUSALS = [
     ("retrieveKeyUsage(Detail)?|listKeyLogs", 400, r"`(start|end)`: is required beside `(start|end)`"),
     ("retrieveKeyUsage(Detail)?|listKeyLogs", 400, r"`end`: must not (be earlier than `start`|make a window)"),
     ("listBillingTransactions", 400, r"`end`: must be later than the start"),
+    ("(create|quote)ImageGeneration", 400, r"cannot be .* together with "),
     # A cursor is what a page before has given.
     ("listBillingTransactions", 400, r"`cursor`: must be `next_cursor` of the page before"),
     ("createProjectCredit", 400, r"`amount_usd`: must be above zero for"),

@@ -12,8 +12,9 @@ mod words;
 use std::sync::Arc;
 
 use super::json::{Json, Object};
-use super::model::{Field, Model, Parameter};
+use super::model::{Conflict, Field, Model, Parameter};
 use super::order::{Order, Slot};
+use super::price::Condition;
 use super::problem::{Code, Problem, Rejection};
 use super::rules::Kind;
 use super::shelf::{Catalogue, Handling};
@@ -307,9 +308,10 @@ impl<'j> Reading<'j> {
 
     /// Defaults for what was not given, problems for what should have been.
     fn finish(self, findings: &mut Findings<'j>) -> Vec<Option<Slot>> {
+        let keys: Vec<Option<&'j str>> = self.slots.iter().map(|slot| slot.as_ref().map(|(_, key)| *key)).collect();
         let given: Vec<bool> = self.slots.iter().map(Option::is_some).collect();
         let model = self.model;
-        model
+        let slots: Vec<Option<Slot>> = model
             .parameters
             .iter()
             .zip(self.slots)
@@ -322,7 +324,11 @@ impl<'j> Reading<'j> {
                 }
                 Self::default(model, parameter, &given).map(|value| Slot { value, given: false })
             })
-            .collect()
+            .collect();
+        for conflict in &model.conflicts {
+            note_conflict(conflict, &slots, &keys, findings);
+        }
+        slots
     }
 
     fn default(model: &Model, parameter: &Parameter, given: &[bool]) -> Option<Value> {
@@ -336,7 +342,34 @@ impl<'j> Reading<'j> {
     }
 }
 
-/// Whether the model has a choice of this name but not this value of `OpenAI`'s.
+/// Notes values that cannot stand together at the last of them that was given.
+fn note_conflict<'j>(
+    conflict: &Conflict,
+    slots: &[Option<Slot>],
+    keys: &[Option<&'j str>],
+    findings: &mut Findings<'j>,
+) {
+    let value_of = |condition: &Condition| slots.get(condition.position)?.as_ref().map(|slot| &slot.value);
+    if !conflict.when.iter().all(|condition| value_of(condition).is_some_and(|value| condition.holds(value))) {
+        return;
+    }
+    let key_of = |condition: &Condition| keys.get(condition.position).copied().flatten();
+    let Some((last, key)) = conflict.when.iter().rev().find_map(|last| Some((last, key_of(last)?))) else { return };
+    let shown = |condition: &Condition| match value_of(condition).map(Value::to_json) {
+        Some(serde_json::Value::String(text)) => format!("`{text}`"),
+        other => format!("`{}`", other.unwrap_or_default()),
+    };
+    let others = conflict.when.iter().filter(|other| other.position != last.position);
+    let others: Vec<String> = others.map(|other| format!("`{}` {}", other.parameter, shown(other))).collect();
+    findings.within(key, |findings| {
+        let (here, with) = (findings.here(), others.join(" and "));
+        let message = format!("{here} cannot be {} together with {with}: {}", shown(last), conflict.remedy);
+        findings.note(Code::Custom, message);
+    });
+}
+
+/// Whether the model has a choice of this name but not this value of `OpenAI`'s. A model's quality decides its price, so that
+/// a word for one that it does not have is refused.
 fn is_openai_word(key: &str, kind: &Kind, json: &Json<'_>) -> bool {
     key != "quality" && words::is_openai_word(key, json) && !is_option(kind, json)
 }
