@@ -14,7 +14,7 @@ use super::openai_facts::OpenAiFacts;
 use super::places::{Embedding, embed, project_of_request, public, public_base};
 use crate::catalogue::{Adaptation, AnswerForm, Order, ResponseFormat, Switches};
 use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId, Timestamp};
-use crate::gateway::{Finished, cost_drift};
+use crate::gateway::{Changes, Finished, cost_drift};
 use crate::http::Problem;
 use crate::ledger::{AttemptOutcome, AttemptRecord, CostSource, GenerationRecord, GenerationState};
 use crate::providers::{Delivery, Image, LogLine, Standing};
@@ -139,11 +139,7 @@ impl ImageAnswer {
             model: finished.model.clone(),
             produced: Produced::of(images, delivery, order.prompt()),
             num_images: delivery.num_images,
-            meta: Meta {
-                usage: MetaUsage::of(finished.price),
-                ignored: order.ignored.clone(),
-                adapted: order.adapted.clone(),
-            },
+            meta: Meta::new(finished.price, finished.changes.clone().unwrap_or_else(|| Changes::of_order(order))),
         }
     }
 
@@ -179,6 +175,28 @@ pub struct Meta {
 }
 
 /// What a generation cost.
+impl Meta {
+    fn new(price: Money, changes: Changes) -> Self {
+        let Changes { ignored, adapted } = changes;
+        Self { usage: MetaUsage::of(price), ignored, adapted }
+    }
+}
+
+/// What of a request counted for nothing, and what was adapted.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GenerationMeta {
+    /// Fields of the request that counted for nothing.
+    pub ignored: Vec<String>,
+    /// Fields that another value stands for, such as pixels of which only the ratio counts.
+    pub adapted: Vec<Adaptation>,
+}
+
+impl From<Changes> for GenerationMeta {
+    fn from(Changes { ignored, adapted }: Changes) -> Self {
+        Self { ignored, adapted }
+    }
+}
+
 #[derive(Debug, Serialize, ToSchema)]
 pub struct MetaUsage {
     /// In AIML's credits: 2,000,000 are one US dollar.
@@ -249,6 +267,8 @@ pub struct GenerationView {
     /// What the project pays, in US dollars with nine places; while it is open, what is held.
     pub price_usd: String,
     /// What was delivered, to the project it belongs to.
+    /// What of the request counted for nothing, and what was adapted; empty once its content is erased.
+    pub meta: GenerationMeta,
     #[serde(flatten)]
     #[schema(inline)]
     produced: Option<Produced>,
@@ -420,6 +440,7 @@ impl GenerationView {
             megapixels: outcome.map_or(Fixed::ZERO, |outcome| outcome.megapixels).to_string(),
             price_usd: outcome.map_or(record.hold, |outcome| outcome.price).to_string(),
             produced: None,
+            meta: Changes::of_record(record).into(),
             error: error.and_then(|text| serde_json::from_str(text).ok()),
             operator: None,
         }
