@@ -26,7 +26,8 @@ pub struct ImageView {
     /// Where the image can be fetched; a data URI if `sync_mode` was asked for.
     #[schema(example = "https://v3b.fal.media/files/b/0a84799e/1kYzoFE6V9Jx2Rfmmn_4M.jpg")]
     pub url: String,
-    /// The image itself in base64, if `response_format` is `b64_json`; that is the default for GPT image models.
+    /// The image itself in base64, if `response_format` is `b64_json`; that is the default for GPT image models and for edits by
+    /// form.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub b64_json: Option<String>,

@@ -64,7 +64,7 @@ pub struct EditForm {
     /// `1024x1024`, or `auto`.
     #[schema(nullable = false, pattern = "^([1-9][0-9]{1,3}x[1-9][0-9]{1,3}|auto)$")]
     size: Option<String>,
-    /// `url` or `b64_json`.
+    /// `url` or `b64_json`; without it each image has both.
     #[schema(value_type = Option<FormatText>, nullable = false)]
     response_format: Option<String>,
     /// For models that have it, such as `high`.
@@ -224,7 +224,8 @@ pub async fn create_image_edit(
         let aliases = services.accounts.aliases(Some(project_of(&caller)?));
         let model = form.text("model").and_then(|id| catalogue.named(&aliases, id)).map(AsRef::as_ref);
         let (fields, inputs) = form.inputs(model);
-        accept_edit(&request, &caller, model, fields, inputs, &services).await?
+        // Clients of OpenAI's form, which is how its SDKs send every edit, read `b64_json` alone.
+        accept_edit(&request, &caller, model, Edit { fields, inputs, embeds: true }, &services).await?
     };
     let (caller, context) = (caller.into_inner(), context.into_inner());
     make_images(Asked { request, services, caller, context, events: "image_edit" }, accepted).await
@@ -240,7 +241,7 @@ async fn accept_json(
     let object = match wish.as_object() {
         Some(object) if !wish.repeats_keys() => object,
         // The catalogue says what is wrong.
-        _ => return accept(request, caller, &wish, services).await,
+        _ => return accept(request, caller, &wish, false, services).await,
     };
     let catalogue = services.gateway.catalogue();
     let aliases = services.accounts.aliases(Some(project_of(caller)?));
@@ -248,7 +249,15 @@ async fn accept_json(
     let model = model.and_then(|id| catalogue.named(&aliases, id)).map(AsRef::as_ref);
     let asker = Asker { caller, project: project_of(caller)?, services };
     let (fields, inputs) = read_edit(object, model, &asker).await?;
-    accept_edit(request, caller, model, fields, inputs, services).await
+    accept_edit(request, caller, model, Edit { fields, inputs, embeds: false }, services).await
+}
+
+/// An edit as it was read.
+struct Edit<'a> {
+    fields: Fields<'a>,
+    inputs: EditInputs<'a>,
+    /// Whether the images come embedded as well where it does not say how they are to come.
+    embeds: bool,
 }
 
 /// Checks an edit like any request for images. Without a known model the catalogue says what is wrong.
@@ -256,16 +265,16 @@ async fn accept_edit<'a>(
     request: &HttpRequest,
     caller: &Caller,
     model: Option<&'a Model>,
-    mut fields: Fields<'a>,
-    inputs: EditInputs<'a>,
+    edit: Edit<'a>,
     services: &Services,
 ) -> Result<Accepted, Problem> {
+    let Edit { mut fields, inputs, embeds } = edit;
     let problems = match model {
         Some(model) => inputs.add_to(model, &mut fields),
         None => inputs.problems,
     };
     let wish = Json::Object(fields.into_iter().collect());
-    let accepted = accept(request, caller, &wish, services).await;
+    let accepted = accept(request, caller, &wish, embeds, services).await;
     if !problems.is_empty() {
         return Err(with_the_rest(problems, accepted.err()));
     }

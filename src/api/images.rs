@@ -250,15 +250,17 @@ pub(super) async fn accept_body(
     Ok(accepted)
 }
 
-/// Checks a wish against the catalogue and the caller's permissions, and prices it.
+/// Checks a request against the catalogue and the caller's permissions, and prices it. With `embeds` the images come embedded
+/// as well where it does not say how they are to come.
 pub(super) async fn accept(
     request: &HttpRequest,
     caller: &Caller,
     wish: &Json<'_>,
+    embeds: bool,
     services: &Services,
 ) -> Result<Accepted, Problem> {
     let project = project_of(caller)?;
-    let handling = handling(request, caller, services.accounts.aliases(Some(project)))?;
+    let handling = Handling { embeds, ..handling(request, caller, services.accounts.aliases(Some(project)))? };
     let mut accepted = services.gateway.accept(project, wish, &handling).await?;
     permit(caller, &mut accepted)?;
     Ok(accepted)
@@ -267,7 +269,7 @@ pub(super) async fn accept(
 /// How a request wants to be read, with these aliases.
 fn handling(request: &HttpRequest, caller: &Caller, aliases: Aliases) -> Result<Handling, Problem> {
     let adapt = adapt(request.headers())?.unwrap_or(caller.adapt);
-    Ok(Handling { strictness: strictness(request.headers())?, adapt, aliases })
+    Ok(Handling { strictness: strictness(request.headers())?, adapt, aliases, embeds: false })
 }
 
 /// Who pays.

@@ -18,7 +18,7 @@ use super::price::Condition;
 use super::problem::{Code, Problem, Rejection};
 use super::rules::Kind;
 use super::shelf::{Catalogue, Handling};
-use super::switches::{Switch, Switches};
+use super::switches::{ResponseFormat, Switch, Switches};
 use super::value::Value;
 
 pub(super) use findings::Findings;
@@ -61,7 +61,10 @@ pub(super) fn order(
     reading.read_sides(&mut findings);
     reading.read_ratio(&mut findings);
     reading.apply(presets, &mut findings);
-    let usual = if presets.gpt_image { Switches::of_gpt_image() } else { Switches::of_model(model) };
+    let mut usual = if presets.gpt_image { Switches::of_gpt_image() } else { Switches::of_model(model) };
+    if handling.embeds {
+        usual.response_format = ResponseFormat::B64Json;
+    }
     let switches = switches::read(catalogue, &handling.aliases, usual, &reading.switches, &mut findings);
     let slots = reading.finish(&mut findings);
     if findings.has_problems() {
