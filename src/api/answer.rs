@@ -175,7 +175,6 @@ pub struct Meta {
     pub adapted: Vec<Adaptation>,
 }
 
-/// What a generation cost.
 impl Meta {
     fn new(price: Money, changes: Changes) -> Self {
         let Changes { ignored, adapted } = changes;
@@ -198,6 +197,7 @@ impl From<Changes> for GenerationMeta {
     }
 }
 
+/// What a generation cost.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct MetaUsage {
     /// In AIML's credits: 2,000,000 are one US dollar.
@@ -267,9 +267,9 @@ pub struct GenerationView {
     pub megapixels: String,
     /// What the project pays, in US dollars with nine places; while it is open, what is held.
     pub price_usd: String,
-    /// What was delivered, to the project it belongs to.
     /// What of the request counted for nothing, and what was adapted; empty once its content is erased.
     pub meta: GenerationMeta,
+    /// What was delivered, to the project it belongs to.
     #[serde(flatten)]
     #[schema(inline)]
     produced: Option<Produced>,
@@ -440,8 +440,8 @@ impl GenerationView {
             num_images: outcome.map_or(record.num_images, |outcome| outcome.images),
             megapixels: outcome.map_or(Fixed::ZERO, |outcome| outcome.megapixels).to_string(),
             price_usd: outcome.map_or(record.hold, |outcome| outcome.price).to_string(),
-            produced: None,
             meta: Changes::of_record(record).into(),
+            produced: None,
             error: error.and_then(|text| serde_json::from_str(text).ok()),
             operator: None,
         }

@@ -339,14 +339,14 @@ pub(super) fn resent(headers: &HeaderMap) -> Option<u32> {
     headers.get("x-stainless-retry-count")?.to_str().ok()?.trim().parse().ok()
 }
 
-/// A client that waits for a generation. Dropped before its answer is made, the client has hung up.
-pub(super) struct Waiting {
 /// How often a request of this caller was sent before, where its client tells; where the operator has set `join_retries`, any
 /// request may be one that comes again.
 pub(super) fn resent_by(caller: &Caller, headers: &HeaderMap) -> Option<u32> {
     resent(headers).or(caller.join_retries.then_some(1))
 }
 
+/// A client that waits for a generation. Dropped before its answer is made, the client has hung up.
+pub(super) struct Waiting {
     gateway: Arc<Gateway>,
     generation: GenerationId,
     may_cancel: bool,
@@ -486,8 +486,6 @@ pub(super) async fn join(services: &Services, id: GenerationId) -> Result<Arc<Fi
     }
 }
 
-async fn answer_finished(
-    services: &Services,
 /// With what was ignored and adapted of the request that it was made for.
 async fn with_stored_changes(services: &Services, finished: Arc<Finished>) -> Arc<Finished> {
     match services.gateway.books().generation(finished.id).await {
@@ -498,6 +496,8 @@ async fn with_stored_changes(services: &Services, finished: Arc<Finished>) -> Ar
     }
 }
 
+async fn answer_finished(
+    services: &Services,
     request: &HttpRequest,
     order: &Order,
     finished: &Finished,

@@ -35,8 +35,8 @@ REFUSALS = [
     # Classes of characters that an expression of a schema cannot name.
     (EVERY, 400, r"a name has 1 to [0-9]+ characters, none of them invisible"),
     (EVERY, 400, r"`reason`: is not blank"),
-    # Operators name models of the catalogue, which their own files may add to.
     (EVERY, 400, r"`prompt` must not be blank"),
+    # Operators name models of the catalogue, which their own files may add to.
     (EVERY, 400, r"there is no model `"),
     ("setModelAlias", 400, r"`target`: |the values do not fit the model|`(name|description)`:? is not blank"),
     # A seed has 64 bits; the document names no limit that most languages cannot hold.

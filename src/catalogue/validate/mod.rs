@@ -117,12 +117,12 @@ struct Reading<'j> {
     height: Option<&'j Json<'j>>,
     /// An aspect ratio for a model that takes sizes.
     ratio: Option<(&'j str, &'j Json<'j>)>,
+    /// The request, once it is read.
+    object: Option<&'j Object<'j>>,
     /// A parameter that is to be random, and the field that says so.
     random: Option<(usize, &'j str)>,
     /// The values of an alias that the client cannot change.
     fixed: &'j [Option<Value>],
-    /// The request, once it is read.
-    object: Option<&'j Object<'j>>,
     switches: Vec<(Switch, &'j str, &'j Json<'j>)>,
 }
 
@@ -135,20 +135,20 @@ impl<'j> Reading<'j> {
             width: None,
             height: None,
             ratio: None,
+            object: None,
             random: None,
             fixed: &[],
             switches: Vec::new(),
         }
-            object: None,
     }
 
     /// Sorts every field to where it belongs; parameters are checked at once.
     fn read(&mut self, object: &'j Object<'j>, findings: &mut Findings<'j>) {
+        self.object = Some(object);
         for (key, json) in object.distinct() {
             let field = switches::redirect(key, json).or_else(|| self.model.index.fields.get(key).copied());
             match field {
                 None => self.read_foreign(key, json, findings),
-        self.object = Some(object);
                 Some(Field::Model) => {}
                 // An empty list says that there are to be none, also not the model's own.
                 Some(Field::Switch(Switch::Fallbacks)) if matches!(json, Json::Array(_)) => {
@@ -173,10 +173,6 @@ impl<'j> Reading<'j> {
             if parameter.required && json.is_empty() && *json != Json::Null && !self.is_given(parameter) {
                 self.read_value(place, key, json, findings);
             }
-            return;
-        }
-        if findings.within(key, |findings| adapt::is_random_seed(Some(parameter), &parameter.name, json, findings)) {
-            self.random = Some((place, key));
             return;
         }
         self.read_value(place, key, json, findings);
@@ -311,8 +307,8 @@ impl<'j> Reading<'j> {
 
     /// Defaults for what was not given, problems for what should have been.
     fn finish(self, findings: &mut Findings<'j>) -> Vec<Option<Slot>> {
-        let keys: Vec<Option<&'j str>> = self.slots.iter().map(|slot| slot.as_ref().map(|(_, key)| *key)).collect();
         let given: Vec<bool> = self.slots.iter().map(Option::is_some).collect();
+        let keys: Vec<Option<&'j str>> = self.slots.iter().map(|slot| slot.as_ref().map(|(_, key)| *key)).collect();
         let model = self.model;
         let slots: Vec<Option<Slot>> = model
             .parameters
