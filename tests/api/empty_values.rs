@@ -61,11 +61,11 @@ fn least(model: &str, schema: &Value) -> Map<String, Value> {
     let mut body = Map::new();
     body.insert("model".to_owned(), json!(model));
     body.insert("prompt".to_owned(), json!("a quiet harbour"));
-    for name in schema["properties"].as_object().unwrap().keys().filter(|name| name.contains("image_url")) {
+    let images = schema["properties"].as_object().unwrap().keys().find(|name| name.contains("image_url"));
+    if let Some(name) = images {
         let is_list = schema["properties"][name]["type"].to_string().contains("array");
         let link = "https://example.com/a.png";
         body.insert(name.clone(), if is_list { json!([link]) } else { json!(link) });
-        break;
     }
     body
 }
