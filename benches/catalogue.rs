@@ -108,6 +108,7 @@ fn answers(criterion: &mut Criterion) {
         delivery: None,
         failure: None,
         price: Money::ZERO,
+        changes: None,
     };
     let request = parse(br#"{"model": "flux/dev", "prompt": "a"}"#).unwrap();
     let order = Catalogue::built_in().unwrap().order(&request, Strictness::Lenient).unwrap();

@@ -58,16 +58,11 @@ impl Accounts {
         self.inner.aliases(project)
     }
 
-    /// Whether any project has aliases of its own.
+    /// Whether models are shown otherwise to the holders of some keys: to projects with aliases of their own, and to whom not every
+    /// model is allowed.
     #[must_use]
-    pub fn projects_have_aliases(&self) -> bool {
-        self.inner.projects_have_aliases()
-    }
-
-    /// The id of an alias of this name, whoever's it is.
-    #[must_use]
-    pub fn alias_id(&self, name: &str) -> Option<String> {
-        self.inner.alias_id(name)
+    pub fn keys_see_own_models(&self) -> bool {
+        self.inner.keys_see_own_models()
     }
 
     /// All aliases, those of the settings file first. Where both have one of the same id and project, the file's counts.

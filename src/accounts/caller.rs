@@ -49,6 +49,13 @@ impl Caller {
         self.allowed_models.as_ref().is_none_or(|models| models.iter().any(is_listed))
     }
 
+    /// Whether the key or its project has a list of models that it may use, or may not.
+    #[must_use]
+    pub fn has_model_list(&self) -> bool {
+        let has_list = |policy: &Policy| policy.allowed_models.is_some() || policy.denied_models.is_some();
+        self.allowed_models.is_some() || self.policy.as_deref().is_some_and(has_list)
+    }
+
     /// Whether the key may be used from this address.
     #[must_use]
     pub fn may_come_from(&self, address: IpAddr) -> bool {

@@ -51,6 +51,8 @@ pub(super) struct Inner {
 struct Ring {
     number: i64,
     keys: HashMap<[u8; 32], Entry>,
+    /// Whether any key or project has a list of models that it may use, or may not.
+    keys_are_limited: bool,
     aliases: AliasTables,
 }
 
@@ -221,14 +223,9 @@ impl Inner {
         Aliases { project: project.and_then(|project| of(Some(project))), gateway: of(None).unwrap_or_default() }
     }
 
-    pub(super) fn projects_have_aliases(&self) -> bool {
-        self.ring.load().aliases.keys().any(Option::is_some)
-    }
-
-    pub(super) fn alias_id(&self, name: &str) -> Option<String> {
+    pub(super) fn keys_see_own_models(&self) -> bool {
         let ring = self.ring.load();
-        let name = name.to_ascii_lowercase();
-        ring.aliases.values().find_map(|table| table.get(&name)).map(|alias| alias.id.clone())
+        ring.keys_are_limited || ring.aliases.keys().any(Option::is_some)
     }
 
     pub(super) fn given_aliases(&self) -> Arc<Vec<AliasRecord>> {
@@ -251,7 +248,9 @@ impl Inner {
             let used = self.uses_of(key.record.id);
             (key.hash, Entry::new(key, used))
         };
-        let new = Arc::new(Ring { number, keys: keys.into_iter().map(entry).collect(), aliases });
+        let keys: HashMap<_, _> = keys.into_iter().map(entry).collect();
+        let keys_are_limited = keys.values().any(|entry: &Entry| entry.caller.has_model_list());
+        let new = Arc::new(Ring { number, keys, keys_are_limited, aliases });
         // Of two readers the one that saw less does not overwrite the other.
         self.ring.rcu(|old| if old.number > number { Arc::clone(old) } else { Arc::clone(&new) });
         Ok(())

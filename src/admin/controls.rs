@@ -258,7 +258,7 @@ pub async fn update_model_permissions(
 ) -> Result<HttpResponse, Problem> {
     let id = id_of(&path, "project")?;
     let mut update: ModelPermissionsUpdate = fixed_body(&request, &body)?;
-    listed_models(&services, &mut update.model_ids, "model_ids")?;
+    listed_models(&services, Some(id), &mut update.model_ids, "model_ids")?;
     let (allowed, denied) = match update.mode.as_str() {
         "allow_list" => (Some(update.model_ids), None),
         "deny_list" => (None, Some(update.model_ids).filter(|models| !models.is_empty())),

@@ -149,9 +149,10 @@ pub async fn update_key(
     let patch: KeyPatch = fixed_body(&request, &body)?;
     let id: ApiKeyId =
         id.parse().map_err(|_| Problem::new(Code::NotFound, format!("there is no key `{id}`")).param("id"))?;
+    let before = services.accounts.list_keys(None).await?.into_iter().find(|key| key.id == id);
     let mut allowed_models = patch.allowed_models;
-    if let Some(Some(models)) = &mut allowed_models {
-        listed_models(&services, models, "allowed_models")?;
+    if let (Some(Some(models)), Some(key)) = (&mut allowed_models, &before) {
+        listed_models(&services, key.project_id.or(key.generates_for), models, "allowed_models")?;
     }
     if patch.expires_at.flatten().is_some_and(|moment| !(0..=LAST_MOMENT).contains(&moment)) {
         return Err(invalid_field("expires_at", "must be a time in Unix seconds before the year 10000"));
@@ -174,7 +175,6 @@ pub async fn update_key(
         adapt: read_adapt(patch.adapt)?,
         join_retries: patch.join_retries,
     };
-    let before = services.accounts.list_keys(None).await?.into_iter().find(|key| key.id == id);
     if let Some(before) = before {
         owner_for_admin_keys(&caller, &before)?;
         if change.budget.is_some_and(|budget| budget != before.budget) {

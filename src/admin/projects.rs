@@ -304,13 +304,14 @@ pub async fn update_project(
             return Err(invalid_field(field, "is at most 9223372036854775807"));
         }
     }
+    let project = find(&services, &id).await?;
     let policy = match patch.policy {
         Some(Some(mut policy)) => {
             if let Some(models) = &mut policy.allowed_models {
-                listed_models(&services, models, "policy.allowed_models")?;
+                listed_models(&services, Some(project.id), models, "policy.allowed_models")?;
             }
             if let Some(models) = &mut policy.denied_models {
-                listed_models(&services, models, "policy.denied_models")?;
+                listed_models(&services, Some(project.id), models, "policy.denied_models")?;
             }
             if policy.max_price_usd.is_some_and(|most| most < Money::ZERO) {
                 return Err(invalid_field("policy.max_price_usd", "must not be negative"));
@@ -333,7 +334,6 @@ pub async fn update_project(
         join_retries: patch.join_retries,
         rate_limits: limits.rates.map(|rates| rate_limits(&services, rates)).transpose()?,
     };
-    let project = find(&services, &id).await?;
     if change.prepaid.is_some_and(|prepaid| prepaid != project.prepaid) {
         caller.may_change(AdminAction::Bill, "prepaid")?;
     }
@@ -509,10 +509,17 @@ pub fn known_models(services: &Services, models: &mut [String], field: &str) -> 
 }
 
 /// The same for a list of models that may be used, which may have the operator's aliases as well.
-pub fn listed_models(services: &Services, models: &mut [String], field: &str) -> Result<(), Problem> {
+/// Those of `project` and everybody's: another project's mean nothing to its callers.
+pub fn listed_models(
+    services: &Services,
+    project: Option<ProjectId>,
+    models: &mut [String],
+    field: &str,
+) -> Result<(), Problem> {
+    let aliases = services.accounts.aliases(project);
     for name in models {
-        match services.accounts.alias_id(name) {
-            Some(alias) => *name = alias,
+        match aliases.get(name) {
+            Some(alias) => name.clone_from(&alias.id),
             None => known_models(services, std::slice::from_mut(name), field)?,
         }
     }

@@ -14,7 +14,7 @@ use super::openai_facts::OpenAiFacts;
 use super::places::{Embedding, embed, project_of_request, public, public_base};
 use crate::catalogue::{Adaptation, AnswerForm, Order, ResponseFormat, Switches};
 use crate::domain::{ApiKeyId, Fixed, GenerationId, Money, ProjectId, Timestamp};
-use crate::gateway::{Finished, cost_drift};
+use crate::gateway::{Changes, Finished, cost_drift};
 use crate::http::Problem;
 use crate::ledger::{AttemptOutcome, AttemptRecord, CostSource, GenerationRecord, GenerationState};
 use crate::providers::{Delivery, Image, LogLine, Standing};
@@ -26,7 +26,8 @@ pub struct ImageView {
     /// Where the image can be fetched; a data URI if `sync_mode` was asked for.
     #[schema(example = "https://v3b.fal.media/files/b/0a84799e/1kYzoFE6V9Jx2Rfmmn_4M.jpg")]
     pub url: String,
-    /// The image itself in base64, if `response_format` is `b64_json`; that is the default for GPT image models.
+    /// The image itself in base64, if `response_format` is `b64_json`; that is the default for GPT image models and for edits by
+    /// form.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub b64_json: Option<String>,
@@ -139,11 +140,7 @@ impl ImageAnswer {
             model: finished.model.clone(),
             produced: Produced::of(images, delivery, order.prompt()),
             num_images: delivery.num_images,
-            meta: Meta {
-                usage: MetaUsage::of(finished.price),
-                ignored: order.ignored.clone(),
-                adapted: order.adapted.clone(),
-            },
+            meta: Meta::new(finished.price, finished.changes.clone().unwrap_or_else(|| Changes::of_order(order))),
         }
     }
 
@@ -176,6 +173,28 @@ pub struct Meta {
     pub ignored: Vec<String>,
     /// Fields that another value stands for, such as pixels of which only the ratio counts.
     pub adapted: Vec<Adaptation>,
+}
+
+impl Meta {
+    fn new(price: Money, changes: Changes) -> Self {
+        let Changes { ignored, adapted } = changes;
+        Self { usage: MetaUsage::of(price), ignored, adapted }
+    }
+}
+
+/// What of a request counted for nothing, and what was adapted.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct GenerationMeta {
+    /// Fields of the request that counted for nothing.
+    pub ignored: Vec<String>,
+    /// Fields that another value stands for, such as pixels of which only the ratio counts.
+    pub adapted: Vec<Adaptation>,
+}
+
+impl From<Changes> for GenerationMeta {
+    fn from(Changes { ignored, adapted }: Changes) -> Self {
+        Self { ignored, adapted }
+    }
 }
 
 /// What a generation cost.
@@ -248,6 +267,8 @@ pub struct GenerationView {
     pub megapixels: String,
     /// What the project pays, in US dollars with nine places; while it is open, what is held.
     pub price_usd: String,
+    /// What of the request counted for nothing, and what was adapted; empty once its content is erased.
+    pub meta: GenerationMeta,
     /// What was delivered, to the project it belongs to.
     #[serde(flatten)]
     #[schema(inline)]
@@ -419,6 +440,7 @@ impl GenerationView {
             num_images: outcome.map_or(record.num_images, |outcome| outcome.images),
             megapixels: outcome.map_or(Fixed::ZERO, |outcome| outcome.megapixels).to_string(),
             price_usd: outcome.map_or(record.hold, |outcome| outcome.price).to_string(),
+            meta: Changes::of_record(record).into(),
             produced: None,
             error: error.and_then(|text| serde_json::from_str(text).ok()),
             operator: None,

@@ -43,6 +43,9 @@ impl Form {
     fn add(&mut self, part: &Part) -> Result<(), Problem> {
         match plain_name(&part.name) {
             "" => return Err(Problem::new(Code::InvalidRequest, "a part of the form has no name")),
+            // A browser sends a file input without a file as a file without a name; a file that has one was to be sent.
+            _ if part.bytes.is_empty() && part.file_name.as_deref() == Some("") => {}
+            "image" | "images" | "mask" if part.bytes.is_empty() && part.file_name.is_none() => {}
             "image" | "images" => {
                 let image = self.image("image", part);
                 self.images.push(image);

@@ -87,8 +87,7 @@ async fn references<'j>(
 ) -> Result<Vec<Cow<'j, str>>, Problem> {
     let (items, is_list) = match json {
         Json::Array(array) => (array.items(), true),
-        Json::Null => (&[][..], false),
-        Json::String(text) if text.is_empty() => (&[][..], false),
+        one if one.is_empty() => (&[][..], false),
         one => (std::slice::from_ref(one), false),
     };
     if items.len() > MOST_IMAGES {
@@ -127,7 +126,7 @@ enum Reference<'j> {
 /// `"https://…"`, `{"image_url": "https://…"}`, `{"image_url": {"url": …}}`, `{"url": …}` or `{"file_id": "file-…"}`.
 fn reference<'j>(json: &'j Json<'_>) -> Reference<'j> {
     let Some(object) = json.as_object() else { return json.as_str().map_or(Reference::Wrong, borrowed) };
-    let given = |name: &str| object.get(name).filter(|value| **value != Json::Null);
+    let given = |name: &str| object.get(name).filter(|value| !value.is_empty());
     let url = given("image_url").or_else(|| given("url"));
     match (url, given("file_id")) {
         (Some(Json::Object(inner)), None) => inner.get("url").and_then(Json::as_str).map_or(Reference::Wrong, borrowed),

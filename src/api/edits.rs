@@ -66,7 +66,7 @@ pub struct EditForm {
     /// `1024x1024`, or `auto`.
     #[schema(nullable = false, pattern = "^([1-9][0-9]{1,3}x[1-9][0-9]{1,3}|auto)$")]
     size: Option<String>,
-    /// `url` or `b64_json`.
+    /// `url` or `b64_json`; without it each image has both.
     #[schema(value_type = Option<FormatText>, nullable = false)]
     response_format: Option<String>,
     /// For models that have it, such as `high`.
@@ -226,7 +226,9 @@ pub async fn create_image_edit(
     };
     let (caller, context) = (caller.into_inner(), context.into_inner());
     let project = project_of(&caller)?;
-    let handling = handling(&request, &caller, services.accounts.aliases(Some(project)))?;
+    // Clients of OpenAI's form, which is how its SDKs send every edit, read `b64_json` alone.
+    let embeds = matches!(body, EditBody::Form(_));
+    let handling = Handling { embeds, ..handling(&request, &caller, services.accounts.aliases(Some(project)))? };
     let is_large = body.length() >= LARGE_BODY;
     let edit = Edit { caller: caller.clone(), project, handling, services: services.clone(), is_large };
     let accepted = edit.accept(body).await?;

@@ -19,12 +19,14 @@ use super::input::expect_json;
 use super::permission::permit;
 use super::places::public_base;
 use super::rates::put_rate_headers;
-use super::stream::stream_events;
+use super::stream::{stream_events, stream_joined};
 use super::{GenerationView, Services};
 use crate::accounts::{Caller, CallerKind};
 use crate::catalogue::{self, Handling, Order, Strictness, Switches};
-use crate::domain::{Adapt, Aliases, GenerationId, ProjectId, Scope};
-use crate::gateway::{Accepted, ClientNews, Finished, FinishedError, Gateway, Job, Progress, Request, read_finished};
+use crate::domain::{Adapt, Aliases, ApiKeyId, GenerationId, ProjectId, Scope};
+use crate::gateway::{
+    Accepted, Changes, ClientNews, Finished, FinishedError, Gateway, Job, Progress, Request, read_finished,
+};
 use crate::http::{BodyMemory, Code, Problem, ProblemBody, RequestContext};
 use crate::ledger::{FinalState, ReserveError};
 use crate::meters::Served;
@@ -146,9 +148,8 @@ pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<Http
         ));
     }
     let idempotency_key = idempotency_key_of(&caller, request.headers())?;
-    let may_join = idempotency_key.is_none() && !in_background && !switches.stream;
-    // How often it was sent before, where the client tells; where the operator wants it, any request may be one that comes again.
-    let resent = resent(request.headers()).or(caller.join_retries.then_some(1)).filter(|_| may_join);
+    let may_join = idempotency_key.is_none() && !in_background;
+    let resent = may_join.then(|| resent_by(&caller, request.headers())).flatten();
     let ask = Request {
         project_id,
         api_key_id: caller.api_key_id,
@@ -159,14 +160,23 @@ pub(super) async fn make_images(asked: Asked, accepted: Accepted) -> Result<Http
         webhook,
     };
     let (has_key, may_resend) = (ask.idempotency.is_some(), ask.may_resend);
-    if resent.is_some_and(|count| count > 0)
-        && let Some(answer) = Box::pin(answer_resent(&services, &request, &caller, &accepted)).await
-    {
-        return answer;
-    }
+    let accepted = if resent.is_some_and(|count| count > 0) {
+        if switches.stream {
+            match Box::pin(stream_joined(&services, &request, &caller, accepted, events)).await {
+                Ok(answer) => return answer,
+                Err(accepted) => *accepted,
+            }
+        } else if let Some(answer) = Box::pin(answer_resent(&services, &request, &caller, &accepted)).await {
+            return answer;
+        } else {
+            accepted
+        }
+    } else {
+        accepted
+    };
     let job = services.gateway.generate(&accepted, ask, BodyMemory::of(&request))?;
     if in_background {
-        return Box::pin(answer_async(&services, &request, &accepted.order, &job)).await;
+        return Box::pin(answer_async(&services, &request, &job)).await;
     }
     let waiting = Waiting::of(&services, job.id, !has_key, may_resend);
     if accepted.order.switches.stream {
@@ -192,22 +202,33 @@ async fn answer_resent(
     caller: &Caller,
     accepted: &Accepted,
 ) -> Option<Result<HttpResponse, Problem>> {
-    let id = match services.gateway.join_resent(caller.api_key_id, &accepted.order).await {
-        Ok(found) => found?,
-        Err(fault) => return Some(Err(fault.into())),
+    let (waiting, ended) = match join_earlier(services, caller.api_key_id, &accepted.order).await {
+        Ok(joined) => joined?,
+        Err(problem) => return Some(Err(problem)),
     };
-    let waiting = Waiting::of(services, id, true, true);
-    let answer = match join(services, id).await {
-        // Its first client had left while it was queued, so it was given up and is free: this one begins anew.
-        Ok(finished) if finished.state == FinalState::Cancelled => {
-            waiting.ends(&Ok(HttpResponse::NoContent().finish())).await;
-            return None;
-        }
+    let answer = match ended {
         Ok(finished) => answer_finished(services, request, accepted.order_of(&finished.model), &finished, true).await,
         Err(problem) => Err(problem),
     };
     waiting.ends(&answer).await;
     Some(answer)
+}
+
+/// The request that a resend without a key repeats, and its end; `None` if there is none to be joined, or if it was given up,
+/// free, because its client had left while it was queued.
+pub(super) async fn join_earlier(
+    services: &Services,
+    key: ApiKeyId,
+    order: &Order,
+) -> Result<Option<(Waiting, Result<Arc<Finished>, Problem>)>, Problem> {
+    let Some(id) = services.gateway.join_resent(key, order).await? else { return Ok(None) };
+    let waiting = Waiting::of(services, id, true, true);
+    let ended = join(services, id).await;
+    if matches!(&ended, Ok(finished) if finished.state == FinalState::Cancelled) {
+        waiting.answered(false).await;
+        return Ok(None);
+    }
+    Ok(Some((waiting, ended)))
 }
 
 /// Checks the JSON of a body against the catalogue and the caller's permissions, and prices it.
@@ -232,7 +253,7 @@ pub(super) async fn accept_body(
 /// How a request wants to be read, with these aliases.
 pub(super) fn handling(request: &HttpRequest, caller: &Caller, aliases: Aliases) -> Result<Handling, Problem> {
     let adapt = adapt(request.headers())?.unwrap_or(caller.adapt);
-    Ok(Handling { strictness: strictness(request.headers())?, adapt, aliases })
+    Ok(Handling { strictness: strictness(request.headers())?, adapt, aliases, embeds: false })
 }
 
 /// Who pays.
@@ -302,6 +323,12 @@ pub(super) fn resent(headers: &HeaderMap) -> Option<u32> {
     headers.get("x-stainless-retry-count")?.to_str().ok()?.trim().parse().ok()
 }
 
+/// How often a request of this caller was sent before, where its client tells; where the operator has set `join_retries`, any
+/// request may be one that comes again.
+pub(super) fn resent_by(caller: &Caller, headers: &HeaderMap) -> Option<u32> {
+    resent(headers).or(caller.join_retries.then_some(1))
+}
+
 /// A client that waits for a generation. Dropped before its answer is made, the client has hung up.
 pub(super) struct Waiting {
     gateway: Arc<Gateway>,
@@ -322,13 +349,18 @@ impl Waiting {
     }
 
     /// The client gets this answer; after a 5xx it may come again.
-    async fn ends(mut self, answer: &Result<HttpResponse, Problem>) {
+    async fn ends(self, answer: &Result<HttpResponse, Problem>) {
+        let status = answer.as_ref().map_or_else(|problem| problem.code().status(), HttpResponse::status);
+        self.answered(status.is_server_error()).await;
+    }
+
+    /// The client gets its answer; after a server error it may come again.
+    pub(super) async fn answered(mut self, is_server_error: bool) {
         self.ended = true;
         if !self.may_resend {
             return;
         }
-        let status = answer.as_ref().map_or_else(|problem| problem.code().status(), HttpResponse::status);
-        if status.is_server_error() {
+        if is_server_error {
             self.gateway.note_client(self.generation, ClientNews::Left).await;
         } else {
             self.gateway.note_client_later(self.generation, ClientNews::Answered);
@@ -366,12 +398,7 @@ pub(super) async fn reserved(job: &Job) -> Result<(GenerationId, bool), Problem>
 }
 
 /// 202 as soon as the hold is written.
-async fn answer_async(
-    services: &Services,
-    request: &HttpRequest,
-    order: &Order,
-    job: &Job,
-) -> Result<HttpResponse, Problem> {
+async fn answer_async(services: &Services, request: &HttpRequest, job: &Job) -> Result<HttpResponse, Problem> {
     let (id, replayed) = reserved(job).await?;
     let record = services
         .gateway
@@ -383,7 +410,7 @@ async fn answer_async(
     response.insert_header((LOCATION, format!("/v1/images/generations/{id}")));
     response.insert_header(("x-imagegate-generation-id", id.to_string()));
     response.insert_header(("x-imagegate-upstream", services.upstream.name()));
-    put_ignored(&mut response, order);
+    put_changes(&mut response, &Changes::of_record(&record));
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }
@@ -423,7 +450,7 @@ pub(super) async fn join(services: &Services, id: GenerationId) -> Result<Arc<Fi
     loop {
         if let Some(job) = services.gateway.job(id) {
             match job.outcome().await {
-                Progress::Finished(finished) => return Ok(finished),
+                Progress::Finished(finished) => return Ok(with_stored_changes(services, finished).await),
                 Progress::Refused(_) => {}
                 _ => return Err(overdue_problem(id)),
             }
@@ -440,6 +467,16 @@ pub(super) async fn join(services: &Services, id: GenerationId) -> Result<Arc<Fi
             return Err(overdue_problem(id));
         }
         tokio::time::sleep(BOOKS_INTERVAL).await;
+    }
+}
+
+/// With what was ignored and adapted of the request that it was made for.
+async fn with_stored_changes(services: &Services, finished: Arc<Finished>) -> Arc<Finished> {
+    match services.gateway.books().generation(finished.id).await {
+        Ok(Some(record)) if finished.changes.is_none() => {
+            Arc::new(Finished { changes: Some(Changes::of_record(&record)), ..Finished::clone(&finished) })
+        }
+        _ => finished,
     }
 }
 
@@ -462,7 +499,7 @@ async fn answer_finished(
     let status = StatusCode::from_u16(services.http.success_status).unwrap_or(StatusCode::CREATED);
     let mut response = HttpResponseBuilder::new(status);
     put_cost_headers(&mut response, finished.id, finished.price);
-    put_ignored(&mut response, order);
+    put_changes(&mut response, &finished.changes.clone().unwrap_or_else(|| Changes::of_order(order)));
     response.insert_header(("x-imagegate-upstream", services.upstream.name()));
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
@@ -475,9 +512,16 @@ async fn answer_finished(
 }
 
 /// `x-imagegate-ignored` and `x-imagegate-adapted`, where there is something to name.
-pub(super) fn put_ignored(response: &mut HttpResponseBuilder, order: &Order) {
-    put_names(response, "x-imagegate-ignored", order.ignored.iter().map(String::as_str));
-    put_names(response, "x-imagegate-adapted", order.adapted.iter().map(|adaptation| adaptation.field.as_str()));
+pub(super) fn put_changes(response: &mut HttpResponseBuilder, changes: &Changes) {
+    put_names(response, "x-imagegate-ignored", changes.ignored.iter().map(String::as_str));
+    put_names(response, "x-imagegate-adapted", changes.adapted.iter().map(|adaptation| adaptation.field.as_str()));
+}
+
+/// What was ignored and adapted of a request: as it is stored where this answers an earlier one, which may have been written
+/// in other words.
+pub(super) async fn changes_of(services: &Services, id: GenerationId, replayed: bool, order: &Order) -> Changes {
+    let record = if replayed { services.gateway.books().generation(id).await.ok().flatten() } else { None };
+    record.map_or_else(|| Changes::of_order(order), |record| Changes::of_record(&record))
 }
 
 /// A header of names, with characters that it cannot carry replaced; none without names.

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::access::{Open, authenticate, permit};
 use super::{Services, query};
-use crate::accounts::{Alias, Aliases, CallerKind};
+use crate::accounts::{Alias, Aliases, Caller, CallerKind};
 use crate::catalogue::{Catalogue, Model, Rejection, Status};
 use crate::domain::Fixed;
 use crate::http::{Code, Problem, ProblemBody};
@@ -219,7 +219,7 @@ impl ModelTable {
 /// List models
 ///
 /// Every model on offer with its parameters and prices, and the operator's aliases. Open to all; with a project's key the
-/// aliases of that project too. `?type=image`, as AIML's clients ask, is every model.
+/// aliases of that project too, and only what the key and the project's policy allow. `?type=image`, as AIML's clients ask, is every model.
 #[utoipa::path(
     get,
     path = "/v1/models",
@@ -242,25 +242,41 @@ pub async fn list_models(
 ) -> Result<HttpResponse, Problem> {
     let published = services.published.load();
     let table = &published.models;
-    let aliases = aliases_of(&request, &services);
-    if aliases.is_empty() && request.query_string().is_empty() {
-        return Ok(answer(&request, &aliases, table.etag.clone(), table.list.clone()));
+    let caller = caller_of(&request, &services);
+    let aliases = aliases_of(caller.as_ref(), &services);
+    let is_project = |caller: &Caller| matches!(caller.kind, CallerKind::Project(_));
+    let limited = caller.filter(|caller| is_project(caller) && caller.has_model_list());
+    if aliases.is_empty() && limited.is_none() && request.query_string().is_empty() {
+        return Ok(answer(&request, false, table.etag.clone(), table.list.clone()));
     }
-    let views = table.with_aliases(&published.catalogue, &aliases);
+    let mut views = table.with_aliases(&published.catalogue, &aliases);
+    if let Some(caller) = &limited {
+        views.retain(|id, view| may_use(caller, view.alias_of.as_ref().unwrap_or(id), id));
+    }
     let body = filtered(&request, views)?;
-    let etag = if aliases.is_empty() { table.etag.clone() } else { etag_of(&body) };
-    Ok(answer(&request, &aliases, etag, body.into()))
+    let is_own = aliases.project.is_some() || limited.is_some();
+    let etag = if aliases.is_empty() && !is_own { table.etag.clone() } else { etag_of(&body) };
+    Ok(answer(&request, is_own, etag, body.into()))
 }
 
-/// The operator's aliases that the caller has: those of its project too, if it shows a valid key of one.
-fn aliases_of(request: &HttpRequest, services: &Services) -> Aliases {
-    let has_key = services.accounts.projects_have_aliases() && request.headers().contains_key(AUTHORIZATION);
-    let caller = if has_key { authenticate(request).and_then(|caller| permit(caller, &[])).ok() } else { None };
+/// Who asks, if anything is shown otherwise to holders of keys, and a valid one is shown.
+fn caller_of(request: &HttpRequest, services: &Services) -> Option<Caller> {
+    let has_key = services.accounts.keys_see_own_models() && request.headers().contains_key(AUTHORIZATION);
+    if has_key { authenticate(request).and_then(|caller| permit(caller, &[])).ok() } else { None }
+}
+
+/// The operator's aliases that the caller has: everybody's, and those of its project.
+fn aliases_of(caller: Option<&Caller>, services: &Services) -> Aliases {
     let project = caller.and_then(|caller| match caller.kind {
         CallerKind::Project(project) => Some(project),
         CallerKind::Admin => None,
     });
     services.accounts.aliases(project)
+}
+
+/// Whether the key and the project's policy allow a model under this name.
+fn may_use(caller: &Caller, model: &str, name: &str) -> bool {
+    caller.may_use(model, name) && caller.policy.as_ref().is_none_or(|policy| policy.may_use(model, name))
 }
 
 /// The tag of a body that is made for a request.
@@ -270,11 +286,11 @@ fn etag_of(body: &[u8]) -> HeaderValue {
 }
 
 /// The body, unless the client has it. What a project alone is shown is kept by no shared cache.
-fn answer(request: &HttpRequest, aliases: &Aliases, etag: HeaderValue, body: web::Bytes) -> HttpResponse {
+fn answer(request: &HttpRequest, is_own: bool, etag: HeaderValue, body: web::Bytes) -> HttpResponse {
     if is_fresh(request, &etag) {
         return HttpResponse::NotModified().insert_header((ETAG, etag)).finish();
     }
-    let cache = if aliases.project.is_some() { "private, max-age=60" } else { "max-age=60" };
+    let cache = if is_own { "private, max-age=60" } else { "max-age=60" };
     HttpResponse::Ok()
         .insert_header((ETAG, etag))
         .insert_header((CACHE_CONTROL, cache))
@@ -327,7 +343,7 @@ pub async fn retrieve_model(
 ) -> Result<HttpResponse, Problem> {
     let published = services.published.load();
     let table = &published.models;
-    let aliases = aliases_of(&request, &services);
+    let aliases = aliases_of(caller_of(&request, &services).as_ref(), &services);
     let alias = aliases.get(&id);
     let model = published.catalogue.named(&aliases, &id).ok_or_else(|| {
         Problem::new(
@@ -340,7 +356,7 @@ pub async fn retrieve_model(
     let named = alias.map(|alias| view.named(&published.catalogue, model, alias));
     let body = serde_json::to_vec(named.as_ref().unwrap_or(view)).unwrap_or_default();
     let etag = if aliases.is_empty() { table.etag.clone() } else { etag_of(&body) };
-    Ok(answer(&request, &aliases, etag, body.into()))
+    Ok(answer(&request, aliases.project.is_some(), etag, body.into()))
 }
 
 /// Known, but neither listed nor taken.

@@ -7,10 +7,10 @@ use utoipa::ToSchema;
 
 use super::Services;
 use super::access::{ProjectCaller, scope};
-use super::images::{ImageRequest, accept_body, project_of, put_ignored};
+use super::images::{ImageRequest, accept_body, project_of, put_changes};
 use super::input::expect_json;
 use crate::catalogue::Adaptation;
-use crate::gateway::{Accepted, change_data_uris};
+use crate::gateway::{Accepted, Changes, change_data_uris};
 use crate::http::{Problem, ProblemBody, shortened};
 use crate::providers::UPLOADED_ABOVE;
 
@@ -69,7 +69,7 @@ pub async fn quote_image_generation(
         adapted: order.adapted.clone(),
     };
     let mut response = HttpResponse::Ok();
-    put_ignored(&mut response, &order);
+    put_changes(&mut response, &Changes::of_order(&order));
     Ok(response.json(view))
 }
 

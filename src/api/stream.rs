@@ -14,12 +14,14 @@ use super::answer::{ImageAnswer, image_answer};
 use super::embedded::Embedded;
 use super::errors::{failure_problem, overdue_problem};
 use super::fetch;
-use super::images::{Waiting, join, put_ignored, reserved};
+use super::images::{Waiting, changes_of, join, put_changes, reserved};
 use super::openai_facts::{ImageUsage, background_of, choice_of, format_of, size_of};
+use crate::accounts::Caller;
 use crate::catalogue::{Order, ResponseFormat};
 use crate::domain::{GenerationId, ProjectId};
 use crate::gateway::{Accepted, Finished, Job, Preview, Progress};
 use crate::http::Problem;
+use crate::ledger::FinalState;
 
 /// How often a silent stream shows that it lives, so that proxies keep the line open.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -40,6 +42,59 @@ pub(super) async fn stream_events(
             return Err(problem);
         }
     };
+    let own = (!replayed).then_some(job);
+    Ok(answer_with_events(services, request, accepted, id, own, waiting, prefix).await)
+}
+
+/// The events of the request that a resend without a key repeats. `Err` gives the order back if there is none to be joined, or
+/// if it was given up, free, because its client had left while it was queued.
+pub(super) async fn stream_joined(
+    services: &web::Data<Services>,
+    request: &HttpRequest,
+    caller: &Caller,
+    accepted: Accepted,
+    prefix: &'static str,
+) -> Result<Result<HttpResponse, Problem>, Box<Accepted>> {
+    let id = match services.gateway.join_resent(caller.api_key_id, &accepted.order).await {
+        Ok(Some(id)) => id,
+        Ok(None) => return Err(Box::new(accepted)),
+        Err(fault) => return Ok(Err(fault.into())),
+    };
+    let waiting = Waiting::of(services, id, true, true);
+    if is_given_up(services, id).await {
+        waiting.answered(false).await;
+        return Err(Box::new(accepted));
+    }
+    let (services, request) = (services.clone(), request.clone());
+    Ok(Ok(answer_with_events(services, request, accepted, id, None, waiting, prefix).await))
+}
+
+/// Whether a generation ends as cancelled before it runs.
+async fn is_given_up(services: &Services, id: GenerationId) -> bool {
+    let ended = match services.gateway.job(id) {
+        Some(job) => {
+            let mut watcher = job.watch();
+            let left_queue = |progress: &Progress| !matches!(progress, Progress::Reserving | Progress::Queued(_));
+            match watcher.wait_for(left_queue).await.map(|progress| progress.clone()) {
+                Ok(Progress::Finished(finished)) => Ok(finished),
+                _ => return false,
+            }
+        }
+        None => join(services, id).await,
+    };
+    matches!(ended, Ok(finished) if finished.state == FinalState::Cancelled)
+}
+
+/// The events of a generation: of this request's own job, or of an earlier request's.
+async fn answer_with_events(
+    services: web::Data<Services>,
+    request: HttpRequest,
+    accepted: Accepted,
+    id: GenerationId,
+    own: Option<Arc<Job>>,
+    waiting: Waiting,
+    prefix: &'static str,
+) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     response.content_type("text/event-stream");
     response.insert_header(("cache-control", "no-cache"));
@@ -47,35 +102,42 @@ pub(super) async fn stream_events(
     response.insert_header(("x-accel-buffering", "no"));
     response.insert_header(("x-imagegate-generation-id", id.to_string()));
     response.insert_header(("x-imagegate-upstream", services.upstream.name()));
-    if replayed {
+    if own.is_none() {
         response.insert_header(("idempotent-replayed", "true"));
     }
-    put_ignored(&mut response, &accepted.order);
-    let watcher = job.watch();
+    put_changes(&mut response, &changes_of(&services, id, own.is_none(), &accepted.order).await);
     let events = async_stream::stream! {
-        if replayed {
-            let end = join(&services, id).await;
-            let (events, embedded) = end_events(&services, &request, &accepted, end, prefix).await;
-            for piece in events.into_iter().flat_map(|event| embedded.fill(event)) {
-                yield Ok::<_, Infallible>(piece);
+        if let Some(job) = own.clone().or_else(|| services.gateway.job(id)) {
+            for await event in progress_events(&services, job.project_id, &accepted.order, id, job.watch(), prefix) {
+                yield Ok::<_, Infallible>(event);
             }
-            return;
         }
-        for await event in progress_events(&services, job.project_id, &accepted.order, id, watcher, prefix) {
-            yield Ok(event);
-        }
-        let end = match job.outcome().await {
-            Progress::Finished(finished) => Ok(finished),
-            _ => Err(overdue_problem(id)),
+        let end = match own {
+            Some(job) => match job.outcome().await {
+                Progress::Finished(finished) => Ok(finished),
+                _ => Err(overdue_problem(id)),
+            },
+            None => join(&services, id).await,
         };
-        // Whatever it is, the client has seen the end of it.
-        waiting.seen();
-        let (events, embedded) = end_events(&services, &request, &accepted, end, prefix).await;
-        for piece in events.into_iter().flat_map(|event| embedded.fill(event)) {
-            yield Ok(piece);
+        let (events, embedded, is_server_error) = match end_events(&services, &request, &accepted, end, prefix).await {
+            Ok((events, embedded)) => (events, embedded, false),
+            Err(problem) => {
+                (vec![error_event(&problem)], Embedded::default(), problem.status_code().is_server_error())
+            }
+        };
+        let mut pieces = events.into_iter().flat_map(|event| embedded.fill(event)).peekable();
+        while let Some(piece) = pieces.next() {
+            if pieces.peek().is_some() {
+                yield Ok(piece);
+            } else {
+                // A client that leaves before this has no answer, and may come again.
+                waiting.answered(is_server_error).await;
+                yield Ok(piece);
+                return;
+            }
         }
     };
-    Ok(response.streaming(Box::pin(events)))
+    response.streaming(Box::pin(events))
 }
 
 /// How far it is, until it has come to an end.
@@ -170,17 +232,12 @@ async fn end_events(
     accepted: &Accepted,
     end: Result<Arc<Finished>, Problem>,
     prefix: &str,
-) -> (Vec<String>, Embedded) {
-    let finished = match end {
-        Ok(finished) => finished,
-        Err(problem) => return (vec![error_event(&problem)], Embedded::default()),
-    };
+) -> Result<(Vec<String>, Embedded), Problem> {
+    let finished = end?;
     // A fallback may have made the images.
     let order = accepted.order_of(&finished.model);
-    match finished_answer(services, request, order, &finished).await {
-        Ok((answer, embedded)) => (delivered_events(order, &answer, prefix), embedded),
-        Err(problem) => (vec![error_event(&problem)], Embedded::default()),
-    }
+    let (answer, embedded) = finished_answer(services, request, order, &finished).await?;
+    Ok((delivered_events(order, &answer, prefix), embedded))
 }
 
 /// The answer with the images embedded: that is where OpenAI's streaming clients look for them.

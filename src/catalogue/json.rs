@@ -154,6 +154,17 @@ impl<'a> Json<'a> {
         Json::Object(outer.into_iter().chain(inner).collect())
     }
 
+    /// Whether this says nothing: an empty text or list, or `null`.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Null => true,
+            Self::String(text) => text.is_empty(),
+            Self::Array(array) => array.items().is_empty(),
+            Self::Bool(_) | Self::Number(_) | Self::Object(_) => false,
+        }
+    }
+
     /// The text, if this is one.
     #[must_use]
     pub fn as_str(&self) -> Option<&str> {

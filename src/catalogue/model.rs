@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::price::Price;
+use super::price::{Condition, Price};
 use super::rules::Kind;
 use super::switches::Switch;
 use super::value::Value;
@@ -46,6 +46,8 @@ pub struct Model {
     pub price: Option<Price>,
     /// What its answer carries.
     pub output: Output,
+    /// Values that cannot stand together.
+    pub conflicts: Vec<Conflict>,
     /// In the file's order, which is the order they are sent in.
     pub parameters: Vec<Parameter>,
     /// Requests to try; every one is valid.
@@ -82,6 +84,15 @@ pub struct Several {
     pub provider_name: String,
     /// The parameter: a list. A single item is sent without the brackets, under the parameter's own name.
     pub(super) position: usize,
+}
+
+/// Values of several parameters that the provider refuses together, or makes something else of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Conflict {
+    /// All hold.
+    pub when: Vec<Condition>,
+    /// What to send instead, for the message.
+    pub remedy: String,
 }
 
 /// What an answer carries.

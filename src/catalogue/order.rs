@@ -33,7 +33,7 @@ pub struct Order {
 }
 
 /// A value of a request that another one stands for.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Adaptation {
     /// The field, as the client wrote it.
     #[schema(example = "size")]

@@ -155,9 +155,14 @@ impl Price {
 }
 
 fn all_hold(conditions: &[Condition], order: &Order) -> bool {
-    conditions.iter().all(|condition| {
-        order
-            .at(Some(condition.position))
-            .is_some_and(|value| condition.any_of.iter().any(|wanted| wanted.same_as(value)))
-    })
+    let holds = |condition: &Condition| order.at(Some(condition.position)).is_some_and(|value| condition.holds(value));
+    conditions.iter().all(holds)
+}
+
+impl Condition {
+    /// Whether the parameter may have this value.
+    #[must_use]
+    pub fn holds(&self, value: &Value) -> bool {
+        self.any_of.iter().any(|wanted| wanted.same_as(value))
+    }
 }

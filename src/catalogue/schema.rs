@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::model::{Field, Model, Parameter};
+use super::model::{Conflict, Field, Model, Parameter};
 use super::price::{Condition, Price, Rate, Unit};
 use super::rules::{
     AspectRatioRule, CustomSize, IntegerRule, Kind, ListRule, NumberRule, ObjectRule, Preset, SizeRule, TextFormat,
@@ -15,8 +15,8 @@ impl Model {
     ///
     /// It allows exactly what the validator allows, but for what a schema cannot say and the validator refuses: two
     /// names of one parameter must agree; a size that stands for an aspect ratio or for a named size must be exactly
-    /// that; limits of the pixels altogether; a text has no U+0000, a link has a host, and a whole number from 2^53 on has no point and no exponent. Two habits
-    /// of other clients are taken that it does not show: `output_format: "b64_json"`, and `style` and `quality` in
+    /// that; limits of the pixels altogether; a text has no U+0000, a prompt more than invisible characters, a link has a host, and a whole number from 2^53 on has no point and no exponent. Two habits
+    /// of other clients are taken that it does not show: `output_format: "b64_json"`, and `style` in
     /// `OpenAI`'s words where the model has others.
     #[must_use]
     pub fn json_schema(&self) -> Json {
@@ -48,10 +48,26 @@ impl Model {
             let needs = |one: &str, other: &str| json!({ "if": given(one), "then": given(other) });
             all.extend([needs("width", "height"), needs("height", "width")]);
         }
+        all.extend(self.conflicts.iter().map(|conflict| self.without(conflict)));
         if !all.is_empty() {
             schema["allOf"] = Json::Array(all);
         }
         schema
+    }
+
+    /// Not all of these values at once, under any of their names or by default.
+    fn without(&self, conflict: &Conflict) -> Json {
+        let holds = conflict.when.iter().filter_map(|condition| {
+            let parameter = self.parameters.get(condition.position)?;
+            let values: Vec<Json> = condition.any_of.iter().map(super::value::Value::to_json).collect();
+            let has = |name: &str| json!({ "required": [name], "properties": { name: { "enum": values } } });
+            let mut any: Vec<Json> = parameter.names().map(has).collect();
+            if parameter.default.as_ref().is_some_and(|default| condition.holds(default)) {
+                any.push(json!({ "not": { "anyOf": parameter.names().map(given).collect::<Vec<_>>() } }));
+            }
+            Some(json!({ "anyOf": any }))
+        });
+        json!({ "not": { "allOf": holds.collect::<Vec<_>>() } })
     }
 
     /// Whether `width` and `height` stand beside the parameters, and neither without the other.

@@ -48,6 +48,8 @@ pub struct Handling {
     pub adapt: Adapt,
     /// The operator's names for models.
     pub aliases: Aliases,
+    /// Whether images come embedded as well where the request does not say how they are to come.
+    pub embeds: bool,
 }
 
 impl From<Strictness> for Handling {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use clap::{Args, Subcommand, ValueEnum};
 use imagegate::accounts::{Accounts, Adapt, CallerKind, KeyChange, KeyKind, KeyRecord, NewKey, Role, Scope};
 use imagegate::config::Config;
-use imagegate::domain::{ApiKeyId, Money, Network, Timestamp};
+use imagegate::domain::{ApiKeyId, Money, Network, ProjectId, Timestamp};
 use imagegate::startup;
 use serde_json::{Value, json};
 
@@ -188,6 +188,10 @@ async fn create(config: &Config, accounts: &Accounts, new: Create, output: Outpu
         (Kind::Project, Some(project)) => CallerKind::Project(find_project(accounts, project).await?.id),
         (Kind::Project, None) => CallerKind::Project(accounts.default_project().await?.id),
     };
+    let project = match kind {
+        CallerKind::Project(project) => Some(project),
+        CallerKind::Admin => None,
+    };
     let (clock, _) = startup::clock_and_ids();
     let life = new.expires_in.as_deref().map(duration).transpose()?;
     let (record, secret) = accounts
@@ -197,7 +201,7 @@ async fn create(config: &Config, accounts: &Accounts, new: Create, output: Outpu
             expires_at: life.map(|life| clock.now().plus(life)),
             budget: new.budget,
             allowed_models: (!new.models.is_empty())
-                .then(|| known_models(config, accounts, &new.models))
+                .then(|| known_models(config, accounts, project, &new.models))
                 .transpose()?,
             scopes: (!new.scopes.is_empty()).then(|| new.scopes.into_iter().collect()),
             role: new.role,
@@ -226,7 +230,12 @@ async fn change(config: &Config, accounts: &Accounts, update: Update) -> Result<
     let allowed_models = match update.models.as_slice() {
         [] => None,
         [any] if any == "any" => Some(None),
-        models => Some(Some(known_models(config, accounts, models)?)),
+        models => {
+            let id: ApiKeyId = update.id.parse()?;
+            let key = accounts.list_keys(None).await?.into_iter().find(|key| key.id == id);
+            let project = key.and_then(|key| key.project_id.or(key.generates_for));
+            Some(Some(known_models(config, accounts, project, models)?))
+        }
     };
     let allowed_addresses = match update.addresses.as_slice() {
         [] => None,
@@ -280,11 +289,19 @@ fn addresses(key: &KeyRecord) -> Option<Vec<String>> {
 }
 
 /// Models by our own ids, or the operator's aliases, whatever their case was.
-fn known_models(config: &Config, accounts: &Accounts, models: &[String]) -> Result<Vec<String>, Failure> {
+/// The aliases are those of the key's project and everybody's.
+fn known_models(
+    config: &Config,
+    accounts: &Accounts,
+    project: Option<ProjectId>,
+    models: &[String],
+) -> Result<Vec<String>, Failure> {
     let catalogue = startup::load_catalogue(&config.sales)?;
+    let aliases = accounts.aliases(project);
     let known = |wanted: &String| {
         let found = catalogue.models().find(|model| model.id.eq_ignore_ascii_case(wanted));
-        let id = accounts.alias_id(wanted).or_else(|| found.map(|model| model.id.clone()));
+        let alias = aliases.get(wanted).map(|alias| alias.id.clone());
+        let id = alias.or_else(|| found.map(|model| model.id.clone()));
         id.ok_or_else(|| format!("there is no model `{wanted}`: `imagegate models` lists them").into())
     };
     models.iter().map(known).collect()

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
+use super::reservation::Changes;
 use crate::domain::{GenerationId, MEMORY_OF_BODY, MemoryShare, Money, ProjectId, Timestamp};
 use crate::ledger::{FinalState, RateLimits, ReserveError, Reserved};
 use crate::providers::{Delivery, Failure};
@@ -55,6 +56,8 @@ pub struct Finished {
     pub failure: Option<Failure>,
     /// What the project pays.
     pub price: Money,
+    /// What was ignored and adapted, where the books tell of it; whoever has just asked knows it from the order.
+    pub changes: Option<Changes>,
 }
 
 /// When a job's cancellation is to be tried.

@@ -46,7 +46,7 @@ pub use generation::{Cancellation, Finished, Job, Preview, Progress};
 pub use inputs::picture_type;
 pub use keep::Keeper;
 pub use resend::ClientNews;
-pub use reservation::{change_data_uris, wants_data_uris};
+pub use reservation::{Changes, change_data_uris, wants_data_uris};
 pub use settle::{FinishedError, cost_drift, read_finished};
 
 use jobs::Jobs;

@@ -1,11 +1,13 @@
 //! What is written of a request before any provider hears of it.
 
+use serde::Deserialize as _;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::Gateway;
 use super::generate::{Chain, Choice, Request};
 use super::generation::Job;
-use crate::catalogue::{Model, Order, Quote, Terms};
+use crate::catalogue::{Adaptation, Model, Order, Quote, Terms};
 use crate::domain::Timestamp;
 use crate::ledger::{GenerationRecord, Idempotency, Reservation};
 
@@ -14,6 +16,9 @@ use crate::ledger::{GenerationRecord, Idempotency, Reservation};
 const FALLBACKS: &str = "fallbacks";
 /// Likewise, whether the images are wanted as data URIs.
 const SYNC_MODE: &str = "sync_mode";
+/// Likewise, what of the request counted for nothing and what was adapted. No provider has parameters of these names.
+const IGNORED: &str = "x-imagegate-ignored";
+const ADAPTED: &str = "x-imagegate-adapted";
 
 impl Gateway {
     /// Until when a request for this model has everything that it gets, if it came at this time.
@@ -75,7 +80,45 @@ fn stored_parameters(order: &Order) -> Map<String, Value> {
         parameters.remove(parameter.name.as_ref());
     }
     change_data_uris(&mut parameters, &mut |uri| "data:,left-out".clone_into(uri));
+    if !order.ignored.is_empty() {
+        parameters.insert(IGNORED.to_owned(), json!(order.ignored));
+    }
+    if !order.adapted.is_empty() {
+        parameters.insert(ADAPTED.to_owned(), json!(order.adapted));
+    }
     parameters
+}
+
+/// What of a request counted for nothing, and what was adapted so that it fits.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Changes {
+    /// The fields that counted for nothing.
+    pub ignored: Vec<String>,
+    /// The fields that another value stands for.
+    pub adapted: Vec<Adaptation>,
+}
+
+impl Changes {
+    /// Those of an order.
+    #[must_use]
+    pub fn of_order(order: &Order) -> Self {
+        Self { ignored: order.ignored.clone(), adapted: order.adapted.clone() }
+    }
+
+    /// Those of a stored generation, by the model that it has come to. Empty once its content is erased.
+    #[must_use]
+    pub fn of_record(record: &GenerationRecord) -> Self {
+        let Ok(stored) = serde_json::from_str::<Map<String, Value>>(&record.parameters) else { return Self::default() };
+        let mut fallbacks = stored.get(FALLBACKS).and_then(Value::as_array).into_iter().flatten();
+        let fallback = fallbacks.find(|fallback| fallback["model"] == *record.model);
+        let stored = fallback.and_then(|fallback| fallback["parameters"].as_object()).unwrap_or(&stored);
+        Self { ignored: list(stored, IGNORED), adapted: list(stored, ADAPTED) }
+    }
+}
+
+/// A stored list; empty where there is none.
+fn list<T: DeserializeOwned>(stored: &Map<String, Value>, name: &str) -> Vec<T> {
+    stored.get(name).and_then(|value| Vec::deserialize(value).ok()).unwrap_or_default()
 }
 
 /// Changes every data URI in these fields, at any depth. They may have megabytes.

@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 
 use super::Gateway;
 use super::generation::{Finished, Job, Progress};
+use super::reservation::Changes;
 use super::wait::Outcome;
 use crate::accounts::Kept;
 use crate::catalogue::{Charge, Size, Terms};
@@ -155,6 +156,7 @@ impl Gateway {
             delivery: None,
             failure: Some(Failure::new(FailureKind::Lost, "the generation was settled elsewhere")),
             price: Money::ZERO,
+            changes: None,
         });
         job.tell(Progress::Finished(Arc::new(finished)));
     }
@@ -191,6 +193,7 @@ fn delivered(job: &Job, terms: &Terms, charge: &Charge, mut delivery: Delivery, 
         delivery: Some(delivery),
         failure: None,
         price: charge.price,
+        changes: None,
     };
     (finish, finished)
 }
@@ -231,6 +234,7 @@ pub(super) fn failed(
         delivery: None,
         failure: Some(failure),
         price: Money::ZERO,
+        changes: None,
     };
     (finish, finished)
 }
@@ -347,5 +351,6 @@ pub fn read_finished(record: &GenerationRecord) -> Result<Finished, FinishedErro
         delivery,
         failure,
         price: outcome.price,
+        changes: Some(Changes::of_record(record)),
     })
 }

@@ -1,9 +1,12 @@
 //! `x-imagegate-adapt` and the settings for it: what does not fit is changed by choice, and named.
 
+use std::time::Duration;
+
 use reqwest::multipart::{Form, Part};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
+use crate::receiver::Receiver;
 use crate::support::{Database, House, PROJECT_KEY, eventually, on_both_databases, read};
 
 on_both_databases!(
@@ -12,6 +15,7 @@ on_both_databases!(
     the_header_counts_before_the_key_and_the_key_before_the_project,
     a_key_replays_what_was_made_as_long_as_the_same_is_made,
     forms_and_fals_clients_adapt_too,
+    every_later_answer_names_what_was_ignored_and_adapted,
 );
 
 fn wish() -> Value {
@@ -205,4 +209,70 @@ async fn forms_and_fals_clients_adapt_too(kind: Database) {
     assert_eq!(made.headers()["x-imagegate-adapted"], "seed, image_size.width, image_size.height");
     let made = read(made, StatusCode::OK).await;
     assert_eq!(made["images"][0]["width"].as_u64(), made["images"][0]["height"].as_u64().map(|height| height * 2));
+}
+
+/// Waits for the first call that a receiver of webhooks has got.
+async fn first_call(receiver: &Receiver) -> Value {
+    let calls = eventually(Duration::from_secs(10), || async {
+        let calls = receiver.calls();
+        (!calls.is_empty()).then_some(calls)
+    });
+    serde_json::from_str(&calls.await.remove(0).body).unwrap()
+}
+
+async fn every_later_answer_names_what_was_ignored_and_adapted(kind: Database) {
+    let house = House::with(kind, Duration::ZERO, &[("IMAGEGATE_WEBHOOK_ALLOW_PRIVATE", "true")]).await;
+    let receiver = Receiver::new(&[]);
+    let mut body = json!({"model": "flux-realism", "prompt": "a", "size": "2000x1000", "x_vendor": 1});
+    let meta = json!({
+        "ignored": ["x_vendor"],
+        "adapted": [{"field": "size", "from": "2000x1000", "to": "1536x768"}],
+    });
+    body["background"] = json!(true);
+    body["webhook_url"] = json!(receiver.url);
+    let ask = |body: &Value| {
+        let request = house.gateway.generate(body).header("idempotency-key", "later");
+        request.header("x-imagegate-adapt", "size").send()
+    };
+    let taken = read(ask(&body).await.unwrap(), StatusCode::ACCEPTED).await;
+    assert_eq!(taken["meta"], meta);
+    let id = taken["id"].as_str().unwrap().to_owned();
+    assert_eq!(house.gateway.ended(&id).await["meta"], meta, "an operator sees it");
+    assert_eq!(first_call(&receiver).await["data"]["meta"], meta);
+    // A key replays what was made for the first request, also for one in other words.
+    let fits = json!({"model": "flux-realism", "prompt": "a", "size": "1536x768", "background": true,
+        "webhook_url": receiver.url});
+    for again in [ask(&body).await.unwrap(), ask(&fits).await.unwrap()] {
+        assert_eq!(again.headers()["idempotent-replayed"], "true");
+        assert_eq!(again.headers()["x-imagegate-adapted"], "size");
+        assert_eq!(read(again, StatusCode::ACCEPTED).await["meta"], meta);
+    }
+    // Another replica, or the next start, knows it from the books.
+    let other = house.another().await;
+    let path = format!("/v1/images/generations/{id}");
+    for gateway in [&house.gateway, &other] {
+        let shown = read(gateway.project(Method::GET, &path).send().await.unwrap(), StatusCode::OK).await;
+        assert_eq!(shown["meta"], meta);
+        let list = gateway.project(Method::GET, "/v1/images/generations").send().await.unwrap();
+        assert_eq!(read(list, StatusCode::OK).await["data"][0]["meta"], meta);
+    }
+    // Without an answer in the background: the replay of a synchronous one, here and at another replica.
+    let sync = json!({"model": "flux-realism", "prompt": "b", "size": "2000x1000"});
+    let fits = json!({"model": "flux-realism", "prompt": "b", "size": "1536x768"});
+    for (gateway, body) in [(&house.gateway, &sync), (&house.gateway, &fits), (&other, &fits)] {
+        let request = gateway.generate(body).header("idempotency-key", "sync").header("x-imagegate-adapt", "size");
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.headers()["x-imagegate-adapted"], "size");
+        assert_eq!(read(answer, StatusCode::CREATED).await["meta"]["adapted"], meta["adapted"]);
+    }
+    // fal's clients read it beside the result.
+    let fal = |method: Method, path: &str| {
+        house.gateway.request(method, path).header("authorization", format!("Key {PROJECT_KEY}"))
+    };
+    let queued = fal(Method::POST, "/fal/queue/fal-ai/flux/dev").header("x-imagegate-adapt", "seed");
+    let queued = read(queued.json(&json!({"prompt": "a", "seed": -1})).send().await.unwrap(), StatusCode::OK).await;
+    let id = queued["request_id"].as_str().unwrap();
+    house.gateway.ended(id).await;
+    let result = fal(Method::GET, &format!("/fal/queue/fal-ai/flux/requests/{id}")).send().await.unwrap();
+    assert_eq!(result.headers()["x-imagegate-adapted"], "seed");
 }

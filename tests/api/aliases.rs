@@ -15,6 +15,7 @@ on_both_databases!(
     a_projects_alias_counts_before_everybodys,
     the_list_of_models_names_aliases,
     who_may_use_an_alias_is_said_by_model_or_alias,
+    the_list_of_models_has_what_a_key_may_use,
     every_face_knows_an_alias,
     aliases_survive_a_restart_reach_replicas_and_are_audited,
     the_settings_file_gives_aliases_too,
@@ -264,9 +265,60 @@ async fn who_may_use_an_alias_is_said_by_model_or_alias(kind: Database) {
         assert!(!project["policy"].to_string().contains("\"house\""), "it is spelled as the alias is");
         assert_eq!((status("house").await, status("flux/dev").await), (by_alias, by_model), "{policy}");
     }
+    // A list has aliases of its own project: another's mean nothing to it.
+    let made = gateway.admin(Method::POST, "/v1/organization/projects").json(&json!({"name": "other"}));
+    let made = read(made.send().await.unwrap(), StatusCode::OK).await;
+    set(gateway, &json!({"id": "theirs", "target": "flux/dev", "project_id": made["id"]})).await;
+    let foreign = json!({"allowed_models": ["theirs"]});
+    let keys =
+        format!("/v1/organization/projects/{}/api_keys", gateway.set_project(&json!({})).await["id"].as_str().unwrap());
+    let keys = read(gateway.admin(Method::GET, &keys).send().await.unwrap(), StatusCode::OK).await;
+    let key = keys["data"][0]["id"].as_str().unwrap().to_owned();
+    for (path, body) in [
+        ("/admin/v1/projects/default".to_owned(), json!({"policy": foreign})),
+        ("/admin/v1/projects/default".to_owned(), json!({"policy": {"denied_models": ["theirs"]}})),
+        (format!("/admin/v1/keys/{key}"), foreign.clone()),
+    ] {
+        let refused = gateway.admin(Method::PATCH, &path).json(&body).send().await.unwrap();
+        let refused = read(refused, StatusCode::BAD_REQUEST).await;
+        assert!(refused["message"].as_str().unwrap().contains("there is no model `theirs`"), "{refused}");
+    }
+    let theirs = format!("/admin/v1/projects/{}", made["id"].as_str().unwrap());
+    let taken = gateway.admin(Method::PATCH, &theirs).json(&json!({"policy": foreign})).send().await.unwrap();
+    assert_eq!(taken.status(), StatusCode::OK);
     let wrong = json!({"policy": {"allowed_models": ["nobody"]}});
     let wrong = gateway.admin(Method::PATCH, "/admin/v1/projects/default").json(&wrong).send().await.unwrap();
     assert_eq!(wrong.status(), StatusCode::BAD_REQUEST);
+}
+
+async fn the_list_of_models_has_what_a_key_may_use(kind: Database) {
+    let house = House::new(kind).await;
+    let gateway = &house.gateway;
+    set(gateway, &json!({"id": "house", "target": "flux/dev"})).await;
+    let list = async |key: Option<&str>| {
+        let request = gateway.request(Method::GET, "/v1/models");
+        let answer = if let Some(key) = key { request.bearer_auth(key) } else { request }.send().await.unwrap();
+        let cache = answer.headers()["cache-control"].to_str().unwrap().to_owned();
+        let listed = read(answer, StatusCode::OK).await["data"].as_array().unwrap().clone();
+        (listed.iter().map(|model| model["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>(), cache)
+    };
+    let (all, cache) = list(Some(PROJECT_KEY)).await;
+    assert_eq!((all.len() > 50, cache.as_str()), (true, "max-age=60"));
+    for (policy, listed) in [
+        (json!({"allowed_models": ["flux-realism", "house"]}), vec!["flux-realism", "house"]),
+        (json!({"allowed_models": ["flux/dev"]}), vec!["flux/dev", "house"]),
+        (json!({"allowed_models": ["flux/dev"], "denied_models": ["house"]}), vec!["flux/dev"]),
+    ] {
+        gateway.set_project(&json!({"policy": policy})).await;
+        let (own, cache) = list(Some(PROJECT_KEY)).await;
+        assert_eq!((own, cache.as_str()), (listed.into_iter().map(str::to_owned).collect(), "private, max-age=60"));
+        // Nobody else sees less for that.
+        for key in [None, Some(ADMIN_KEY)] {
+            assert_eq!(list(key).await.0, all);
+        }
+    }
+    gateway.set_project(&json!({"policy": null})).await;
+    assert_eq!(list(Some(PROJECT_KEY)).await.0, all);
 }
 
 async fn every_face_knows_an_alias(kind: Database) {

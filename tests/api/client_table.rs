@@ -9,7 +9,6 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use crate::authority::authority;
-use crate::client_bodies::point;
 use crate::clients::node;
 use crate::support::tools::{client_file, last_line, tool};
 use crate::support::{ADMIN_KEY, Database, Gateway, PROJECT_KEY, Start, TestDatabase, client_that_trusts, free_port};
@@ -125,10 +124,6 @@ async fn gets_what_it_asks_for(row: Row) {
     } else {
         settings(&database).run().await
     };
-    // Its edits read `b64_json` alone and cannot ask for it, so they need a name whose answers have it unasked.
-    if row.provider == "openai" {
-        point(&gateway, "blackforestlabs/flux-2-edit").await;
-    }
     let picture = database.folder().join("picture.png");
     image::RgbImage::from_pixel(64, 64, image::Rgb([200, 120, 40])).save(&picture).unwrap();
     command

@@ -21,6 +21,7 @@ on_both_databases!(
     a_json_body_names_its_images_as_openai_does,
     a_json_body_that_names_no_good_image_is_refused_with_the_place,
     an_edit_without_an_image_is_refused_before_it_costs,
+    a_form_that_does_not_say_how_gets_each_image_as_link_and_embedded,
 );
 
 fn picture() -> Vec<u8> {
@@ -274,4 +275,27 @@ async fn an_edit_without_an_image_is_refused_before_it_costs(kind: Database) {
         assert!(refused["message"].as_str().unwrap().contains("/v1/images/generations"), "{refused}");
     }
     assert!(house.gateway.generations().await.is_empty());
+}
+
+/// `@ai-sdk/openai` reads `b64_json` alone and cannot ask an edit for it; clients of AI/ML API read `url`.
+async fn a_form_that_does_not_say_how_gets_each_image_as_link_and_embedded(kind: Database) {
+    let house = House::new(kind).await;
+    let edit = || form("blackforestlabs/flux-2-edit").part("image", file());
+    let images = async |form: Form| {
+        let answer = read(ask(&house, form).send().await.unwrap(), StatusCode::CREATED).await;
+        assert_eq!(answer["data"], answer["images"]);
+        answer["data"][0].clone()
+    };
+    for form in [edit(), edit().text("response_format", "")] {
+        let image = images(form).await;
+        let (link, embedded) = (image["url"].as_str().unwrap(), image["b64_json"].as_str().unwrap());
+        let linked = house.gateway.client.get(link).send().await.unwrap().bytes().await.unwrap();
+        assert_eq!(STANDARD.decode(embedded).unwrap(), linked);
+    }
+    let image = images(edit().text("response_format", "url")).await;
+    assert!(image["url"].is_string() && image.get("b64_json").is_none(), "{image}");
+    // A JSON body is answered as a generation is.
+    let body = json!({"model": "blackforestlabs/flux-2-edit", "prompt": "a", "image": "https://example.com/a.png"});
+    let answer = house.gateway.project(Method::POST, "/v1/images/edits").json(&body).send().await.unwrap();
+    assert!(read(answer, StatusCode::CREATED).await["data"][0].get("b64_json").is_none());
 }

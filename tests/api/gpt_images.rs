@@ -12,6 +12,7 @@ on_both_databases!(
     a_link_alone_is_answered_where_it_is_asked_for,
     a_stream_ends_with_the_same_facts,
     an_image_that_cannot_be_fetched_keeps_its_link_and_the_facts,
+    what_such_a_model_cannot_do_is_refused_with_what_to_send_instead,
     a_fallback_answers_in_the_form_of_the_model_that_was_asked_for,
     other_models_answer_with_links,
     an_alias_with_such_a_name_answers_in_this_form_whatever_model_it_leads_to,
@@ -139,4 +140,37 @@ async fn an_alias_with_such_a_name_answers_in_this_form_whatever_model_it_leads_
         assert_eq!(answer["data"][0]["b64_json"].is_string(), is_gpt_image, "{name}");
         assert_eq!(answer.get("usage").is_some(), is_gpt_image, "{name}");
     }
+}
+
+async fn what_such_a_model_cannot_do_is_refused_with_what_to_send_instead(kind: Database) {
+    let house = House::new(kind).await;
+    // The others have the same conflict in their files, and no price yet.
+    for model in ["gpt-image-1.5", "fal-ai/gpt-image-1.5"] {
+        let with = |fields: Value| {
+            let mut body = wish(model);
+            body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            house.gateway.generate(&body).header("x-imagegate-strict", "false").send()
+        };
+        // It would be made opaque, charged, and called transparent.
+        let refused = with(json!({"background": "transparent", "output_format": "jpeg"})).await.unwrap();
+        let refused = read(refused, StatusCode::BAD_REQUEST).await;
+        let message = "`output_format` cannot be `jpeg` together with `background` `transparent`: JPEG has no \
+                       transparency; send `png` or `webp`";
+        assert_eq!(refused["error"]["data"][0]["message"], message);
+        assert_eq!(refused["error"]["param"], "output_format");
+        // Ignored, it would be charged as the dearest.
+        let refused = with(json!({"quality": "standard"})).await.unwrap();
+        let refused = read(refused, StatusCode::BAD_REQUEST).await;
+        let problem = &refused["error"]["data"][0];
+        assert_eq!((&refused["error"]["param"], &problem["nearest"]), (&json!("quality"), &json!("medium")));
+        assert!(problem["options"].as_array().unwrap().contains(&json!("medium")), "{problem}");
+    }
+    assert!(house.gateway.generations().await.is_empty());
+    // By choice it is the nearest, and named.
+    let mut body = wish("gpt-image-1.5");
+    body["quality"] = json!("hd");
+    let adapted = house.gateway.generate(&body).header("x-imagegate-adapt", "all").send().await.unwrap();
+    let adapted = read(adapted, StatusCode::CREATED).await;
+    assert_eq!(adapted["meta"]["adapted"], json!([{"field": "quality", "from": "hd", "to": "high"}]));
+    assert_eq!(adapted["meta"]["usage"]["price_usd"], "0.200000000");
 }

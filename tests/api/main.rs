@@ -35,6 +35,7 @@ mod console;
 mod disk;
 mod document;
 mod edits;
+mod empty_values;
 mod events;
 mod examples;
 mod faces;

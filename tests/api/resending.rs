@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::json;
 
-use crate::support::{Database, Gateway, House, eventually, on_both_databases, read, t_rex};
+use crate::support::{Database, Gateway, House, PROJECT_KEY, eventually, on_both_databases, read, t_rex};
 
 on_both_databases!(
     a_resend_joins_the_first_request_whose_client_went_away_and_is_charged_once,
@@ -16,6 +16,8 @@ on_both_databases!(
     nobody_submits_again_what_fal_may_have_taken,
     a_resend_after_a_kill_joins_what_the_dead_process_had_begun,
     where_the_operator_wants_it_any_equal_request_joins,
+    streams_join_as_other_requests_do,
+    direct_runs_of_fals_clients_join_as_other_requests_do,
 );
 
 /// As OpenAI's SDK sends it for the time `count` + 1.
@@ -219,4 +221,55 @@ async fn where_the_operator_wants_it_any_equal_request_joins(kind: Database) {
     for row in gateway.generations().await {
         gateway.ended(row["id"].as_str().unwrap()).await;
     }
+}
+
+async fn streams_join_as_other_requests_do(kind: Database) {
+    let house = House::new(kind).await;
+    run_for(&house, 4000).await;
+    house.gateway.set_project(&json!({"join_retries": true})).await;
+    let mut body = t_rex();
+    body["stream"] = json!(true);
+    // It has its headers and some events, and goes away.
+    let begun = house.gateway.generate(&body).send().await.unwrap();
+    eventually(Duration::from_secs(10), || async {
+        house.gateway.generations().await[0]["fal_request_id"].is_string().then_some(())
+    })
+    .await;
+    drop(begun);
+    // Here, and at another replica.
+    let other = house.another().await;
+    let again = house.gateway.generate(&body).send().await.unwrap();
+    assert_eq!(again.headers()["idempotent-replayed"], "true");
+    drop(again);
+    let again = other.generate(&body).send().await.unwrap();
+    assert_eq!(again.headers()["idempotent-replayed"], "true");
+    let events = again.text().await.unwrap();
+    assert!(events.contains("event: image_generation.completed"), "{events}");
+    assert!(events.contains("event: image_generation.settled"), "{events}");
+    let row = house.gateway.generations().await.remove(0);
+    assert_eq!((&row["state"], &row["price_usd"]), (&json!("succeeded"), &json!("0.035000000")));
+    assert_eq!(house.gateway.generations().await.len(), 1);
+    assert_eq!(house.fal_state().await["accepted_submits"], 1);
+    // It has been answered: the next one is another image.
+    run_for(&house, 0).await;
+    let next = house.gateway.generate(&body).send().await.unwrap();
+    assert!(!next.headers().contains_key("idempotent-replayed"));
+    assert!(next.text().await.unwrap().contains("event: image_generation.settled"));
+    assert_eq!(house.gateway.generations().await.len(), 2);
+}
+
+async fn direct_runs_of_fals_clients_join_as_other_requests_do(kind: Database) {
+    let house = House::new(kind).await;
+    run_for(&house, 4000).await;
+    house.gateway.set_project(&json!({"join_retries": true})).await;
+    let run = || {
+        let request = house.gateway.request(Method::POST, "/fal/run/fal-ai/flux/dev");
+        request.header("authorization", format!("Key {PROJECT_KEY}")).json(&json!({"prompt": "a"}))
+    };
+    hang_up(&house, run()).await;
+    let again = run().send().await.unwrap();
+    assert_eq!(again.headers()["idempotent-replayed"], "true");
+    assert_eq!(read(again, StatusCode::OK).await["images"].as_array().unwrap().len(), 1);
+    assert_eq!(house.gateway.generations().await.len(), 1);
+    assert_eq!(house.fal_state().await["accepted_submits"], 1);
 }

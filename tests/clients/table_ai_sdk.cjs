@@ -15,8 +15,8 @@ const { PROVIDER } = process.env;
 const provider = providers[PROVIDER]();
 const isFal = PROVIDER === "fal";
 const flux = isFal ? "fal-ai/flux/dev" : "flux/dev";
-// `@ai-sdk/openai` reads `b64_json` alone and cannot ask an edit for it: a GPT image model's name, an alias here, has it unasked.
-const editor = { fal: "fal-ai/flux-2/edit", openai: "gpt-image-1" }[PROVIDER] ?? "blackforestlabs/flux-2-edit";
+// `@ai-sdk/openai` reads `b64_json` alone and cannot ask an edit for it: forms have it unasked.
+const editor = isFal ? "fal-ai/flux-2/edit" : "blackforestlabs/flux-2-edit";
 
 const image = async (id, wanted) => {
   const { image, warnings } = await generateImage({ model: provider.imageModel(id), prompt: PROMPT, ...wanted });

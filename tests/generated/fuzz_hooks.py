@@ -26,6 +26,7 @@ REFUSALS = [
     ("retrieveKeyUsage(Detail)?|listKeyLogs", 400, r"`(start|end)`: is required beside `(start|end)`"),
     ("retrieveKeyUsage(Detail)?|listKeyLogs", 400, r"`end`: must not (be earlier than `start`|make a window)"),
     ("listBillingTransactions", 400, r"`end`: must be later than the start"),
+    ("(create|quote)ImageGeneration", 400, r"cannot be .* together with "),
     # A cursor is what a page before has given.
     ("listBillingTransactions", 400, r"`cursor`: must be `next_cursor` of the page before"),
     ("createProjectCredit", 400, r"`amount_usd`: must be above zero for"),
@@ -34,6 +35,7 @@ REFUSALS = [
     # Classes of characters that an expression of a schema cannot name.
     (EVERY, 400, r"a name has 1 to [0-9]+ characters, none of them invisible"),
     (EVERY, 400, r"`reason`: is not blank"),
+    (EVERY, 400, r"`prompt` must not be blank"),
     # Operators name models of the catalogue, which their own files may add to.
     (EVERY, 400, r"there is no model `"),
     ("setModelAlias", 400, r"`target`: |the values do not fit the model|`(name|description)`:? is not blank"),

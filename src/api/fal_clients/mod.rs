@@ -68,6 +68,15 @@ pub(super) fn told_failure(finished: &crate::gateway::Finished) -> Option<(u16, 
     run::why_not(finished).map(Refusal::into_parts)
 }
 
+/// How a client waits for what it asks for.
+#[derive(Debug, Clone, Copy)]
+struct Client {
+    /// Whether on its connection.
+    waits: bool,
+    /// Whether it may send the same again without a key.
+    may_resend: bool,
+}
+
 /// One request of one of fal's clients.
 #[derive(Clone)]
 struct Visit {
@@ -131,15 +140,15 @@ impl Visit {
     }
 
     /// Begins to make it.
-    fn generate(&self, accepted: &Accepted, waits: bool, webhook: Option<Webhook>) -> Result<Arc<Job>, Refusal> {
+    fn generate(&self, accepted: &Accepted, client: Client, webhook: Option<Webhook>) -> Result<Arc<Job>, Refusal> {
         let key = idempotency_key_of(&self.caller, self.request.headers())?;
         let ask = Request {
             project_id: generations::project_of(&self.caller)?,
             api_key_id: self.caller.api_key_id,
             request_id: self.context.request_id,
             idempotency: key.map(|key| (key, self.services.clock.now().plus(IDEMPOTENCY_KEPT))),
-            waits,
-            may_resend: false,
+            waits: client.waits,
+            may_resend: client.may_resend,
             webhook,
         };
         let memory = BodyMemory::of(&self.request);

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use super::output::{Wanted, output};
 use super::refusal::Refusal;
 use super::run::why_not;
-use super::{Visit, is_on, links, one};
+use super::{Client, Visit, is_on, links, one};
 use crate::api::answer::put_cost_headers;
 use crate::api::generations;
-use crate::api::images::{put_ignored, reserved};
+use crate::api::images::{changes_of, put_changes, reserved};
 use crate::domain::GenerationId;
 use crate::gateway::{Finished, FinishedError, read_finished, wants_data_uris};
 use crate::http::{Code, Problem};
@@ -36,13 +36,13 @@ pub async fn submit(visit: &Visit, endpoint: &str, query: &str, body: web::Bytes
         .transpose()
         .map_err(|fault| Refusal::field(&["query", "fal_webhook"], "value_error", &fault.to_string()))?;
     let accepted = visit.accept(model, endpoint, body, Vec::new()).await?;
-    let job = visit.generate(&accepted, false, webhook)?;
+    let job = visit.generate(&accepted, Client { waits: false, may_resend: false }, webhook)?;
     let (id, replayed) = reserved(&job).await?;
     let mut told = links(&visit.queue_base, endpoint, &id.to_string());
     told["queue_position"] = json!(0);
     let mut response = HttpResponse::Ok();
     put_ids(&mut response, id);
-    put_ignored(&mut response, &accepted.order);
+    put_changes(&mut response, &changes_of(&visit.services, id, replayed, &accepted.order).await);
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }
@@ -167,6 +167,7 @@ pub async fn result(visit: &Visit, record: &GenerationRecord) -> Result<HttpResp
     let told = output(visit, record.deadline_at, &delivery, &wanted).await?;
     let mut response = HttpResponse::Ok();
     put_cost_headers(&mut response, record.id, finished.price);
+    put_changes(&mut response, &finished.changes.unwrap_or_default());
     put_ids(&mut response, record.id);
     Ok(response.content_type(ContentType::json()).body(told.write("", "")))
 }

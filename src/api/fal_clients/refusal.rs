@@ -92,6 +92,11 @@ impl Refusal {
         Self { about: Some(id), ..self }
     }
 
+    /// Whether it is no fault of the request, so that its client may send it again.
+    pub fn is_server_error(&self) -> bool {
+        self.status >= 500
+    }
+
     /// The status and the body.
     pub fn into_parts(self) -> (u16, Value) {
         (self.status, *self.body)

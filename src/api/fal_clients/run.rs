@@ -8,16 +8,16 @@ use actix_web::{HttpResponse, web};
 use futures_util::stream::Stream;
 use serde_json::Value;
 
-use super::Visit;
 use super::output::{Output, Wanted, output};
 use super::queue::put_ids;
 use super::refusal::Refusal;
+use super::{Client, Visit};
 use crate::api::answer::put_cost_headers;
 use crate::api::embedded::FilledText;
 use crate::api::errors::{overdue_problem, reserve_problem};
-use crate::api::images::{Waiting, idempotency_key, join, put_ignored, reserved};
+use crate::api::images::{Waiting, changes_of, idempotency_key, join, join_earlier, put_changes, resent_by, reserved};
 use crate::catalogue::Order;
-use crate::gateway::{Accepted, Finished, Job, Preview, Progress};
+use crate::gateway::{Accepted, Changes, Finished, Job, Preview, Progress};
 use crate::ledger::ReserveError;
 use crate::providers::Delivery;
 
@@ -26,17 +26,40 @@ const ALL_PREVIEWS: u32 = 3;
 
 /// `POST https://fal.run/{endpoint}`: the output, on the same connection.
 pub async fn run(visit: &Visit, endpoint: &str, body: web::Bytes) -> Result<HttpResponse, Refusal> {
-    let (accepted, job) = begin(visit, endpoint, body, Vec::new()).await?;
-    let waiting = Waiting::of(&visit.services, job.id, idempotency_key(visit.request.headers())?.is_none(), false);
-    let ended = end(visit, &job).await;
-    waiting.seen();
-    let (finished, replayed) = ended?;
+    let accepted = visit.accept(visit.model_of(endpoint)?, endpoint, body, Vec::new()).await?;
+    let has_key = idempotency_key(visit.request.headers())?.is_some();
+    let resent = resent_by(&visit.caller, visit.request.headers()).filter(|_| !has_key);
+    if resent.is_some_and(|count| count > 0)
+        && let Some((waiting, ended)) = join_earlier(&visit.services, visit.caller.api_key_id, &accepted.order).await?
+    {
+        let answer = answer(visit, &accepted, ended.map_err(Refusal::from), true).await;
+        waiting.answered(answer.as_ref().is_err_and(Refusal::is_server_error)).await;
+        return answer;
+    }
+    let job = visit.generate(&accepted, Client { waits: true, may_resend: resent.is_some() }, None)?;
+    let waiting = Waiting::of(&visit.services, job.id, !has_key, resent.is_some());
+    let (ended, replayed) = match end(visit, &job).await {
+        Ok((finished, replayed)) => (Ok(finished), replayed),
+        Err(refusal) => (Err(refusal), false),
+    };
+    let answer = answer(visit, &accepted, ended, replayed).await;
+    waiting.answered(answer.as_ref().is_err_and(Refusal::is_server_error)).await;
+    answer
+}
+
+async fn answer(
+    visit: &Visit,
+    accepted: &Accepted,
+    ended: Result<Arc<Finished>, Refusal>,
+    replayed: bool,
+) -> Result<HttpResponse, Refusal> {
+    let finished = ended?;
     let order = accepted.order_of(&finished.model);
     let told = tell(visit, order, &finished).await?;
     let mut response = HttpResponse::Ok();
     put_cost_headers(&mut response, finished.id, finished.price);
     put_ids(&mut response, finished.id);
-    put_ignored(&mut response, order);
+    put_changes(&mut response, &finished.changes.clone().unwrap_or_else(|| Changes::of_order(order)));
     if replayed {
         response.insert_header(("idempotent-replayed", "true"));
     }
@@ -49,7 +72,8 @@ pub async fn stream(visit: &Visit, endpoint: &str, body: web::Bytes) -> Result<H
         return Err(Refusal::unknown_path("/stream"));
     }
     let switches = vec![("stream", Value::Bool(true)), ("partial_images", ALL_PREVIEWS.into())];
-    let (accepted, job) = begin(visit, endpoint, body, switches).await?;
+    let accepted = visit.accept(visit.model_of(endpoint)?, endpoint, body, switches).await?;
+    let job = visit.generate(&accepted, Client { waits: true, may_resend: false }, None)?;
     let waiting = Waiting::of(&visit.services, job.id, false, false);
     let (id, replayed) = reserved(&job).await?;
     let mut watcher = job.watch();
@@ -74,7 +98,7 @@ pub async fn stream(visit: &Visit, endpoint: &str, body: web::Bytes) -> Result<H
     response.insert_header(("cache-control", "no-cache"));
     response.insert_header(("x-accel-buffering", "no"));
     put_ids(&mut response, id);
-    put_ignored(&mut response, &accepted.order);
+    put_changes(&mut response, &changes_of(&visit.services, id, replayed, &accepted.order).await);
     Ok(response.streaming(Box::pin(events(visit.clone(), accepted, job, waiting))))
 }
 
@@ -128,19 +152,6 @@ async fn preview_event(visit: &Visit, order: &Order, job: &Job, preview: &Previe
 
 fn event(output: &Output) -> FilledText {
     output.write("data: ", "\n\n")
-}
-
-/// A checked order on its way.
-async fn begin(
-    visit: &Visit,
-    endpoint: &str,
-    body: web::Bytes,
-    switches: Vec<(&'static str, Value)>,
-) -> Result<(Accepted, Arc<Job>), Refusal> {
-    let model = visit.model_of(endpoint)?;
-    let accepted = visit.accept(model, endpoint, body, switches).await?;
-    let job = visit.generate(&accepted, true, None)?;
-    Ok((accepted, job))
 }
 
 /// How it ended, and whether it was an earlier request with the same key.

@@ -36,6 +36,8 @@ pub(super) struct ModelForm {
     pub(super) notes: Vec<String>,
     pub(super) price: Option<Spanned<PriceForm>>,
     pub(super) output: OutputForm,
+    #[serde(default)]
+    pub(super) conflicts: Vec<Spanned<ConflictForm>>,
     pub(super) parameters: Vec<Spanned<ParameterForm>>,
     #[serde(default)]
     pub(super) examples: Vec<ExampleForm>,
@@ -59,6 +61,14 @@ pub(super) struct OutputForm {
     pub(super) content_types: Vec<String>,
     #[serde(default)]
     pub(super) gpt_image: bool,
+}
+
+/// `[[conflicts]]`
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConflictForm {
+    pub(super) when: Table,
+    pub(super) remedy: String,
 }
 
 /// `[[examples]]`

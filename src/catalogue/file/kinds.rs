@@ -100,7 +100,7 @@ fn kind(form: &ParameterForm) -> Result<Kind, Mistake> {
             let items = needed(form, form.items.as_ref(), "items")?.get_ref();
             Kind::List(ListRule {
                 items: Box::new(kind(items)?),
-                min_items: form.min_items.as_ref().map_or(0, |count| *count.get_ref()),
+                min_items: form.min_items.as_ref().map_or(0, |count| *count.get_ref()).max(form.required.into()),
                 max_items: *needed(form, form.max_items.as_ref(), "max_items")?.get_ref(),
                 accepts_single: form.accepts_single.as_ref().is_some_and(|single| *single.get_ref()),
             })

@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use self::form::{ModelForm, ParameterForm, SeveralForm};
+use self::form::{ConflictForm, ModelForm, ParameterForm, SeveralForm};
 use super::error::CatalogueError;
 use super::import::unfilled;
 use super::json::parse;
-use super::model::{Example, Field, Index, Model, Output, Parameter, Role, Several, Status};
+use super::model::{Conflict, Example, Field, Index, Model, Output, Parameter, Role, Several, Status};
+use super::price::Condition;
 use super::rules::Kind;
 use super::shelf::Strictness;
 use super::switches::Switch;
@@ -100,6 +101,11 @@ fn model(form: ModelForm) -> Result<Model, Mistake> {
             content_types: form.output.content_types,
             gpt_image: form.output.gpt_image,
         },
+        conflicts: form
+            .conflicts
+            .iter()
+            .map(|conflict| conflict_of(conflict, &parameters))
+            .collect::<Result<_, _>>()?,
         parameters,
         examples: Vec::new(),
         sources: form.sources,
@@ -137,6 +143,21 @@ fn several_of(form: &SeveralForm, span: Range<usize>, parameters: &[Parameter]) 
     }
     let endpoint = form.endpoint.get_ref().clone();
     Ok(Several { endpoint, provider_name: form.provider_name.clone(), position })
+}
+
+fn conflict_of(form: &Spanned<ConflictForm>, parameters: &[Parameter]) -> Result<Conflict, Mistake> {
+    let when = prices::conditions(&form.get_ref().when, &form.span(), parameters)?;
+    if when.len() < 2 {
+        return Err(Mistake::new(form.span(), "a conflict is between two or more parameters"));
+    }
+    let is_default = |condition: &Condition| {
+        let default = parameters.get(condition.position).and_then(|parameter| parameter.default.as_ref());
+        default.is_some_and(|default| condition.holds(default))
+    };
+    if when.iter().all(is_default) {
+        return Err(Mistake::new(form.span(), "the parameters' defaults must not be in conflict"));
+    }
+    Ok(Conflict { when, remedy: form.get_ref().remedy.clone() })
 }
 
 /// Ids are paths of letters, digits and `-_.`; nothing that would need escaping in a URL.

@@ -102,7 +102,11 @@ fn may_lack_size(parameters: &[Parameter]) -> bool {
 }
 
 /// `{ style = ["vector_illustration", "icon/*"] }`
-fn conditions(when: &Table, span: &Range<usize>, parameters: &[Parameter]) -> Result<Vec<Condition>, Mistake> {
+pub(super) fn conditions(
+    when: &Table,
+    span: &Range<usize>,
+    parameters: &[Parameter],
+) -> Result<Vec<Condition>, Mistake> {
     let mistake = |message: String| Mistake::new(span.clone(), message);
     if when.is_empty() {
         return Err(mistake("`when` must name a parameter".to_owned()));

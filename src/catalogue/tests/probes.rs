@@ -81,7 +81,7 @@ pub(super) fn probes(kind: &Kind) -> Vec<Probe> {
             fits(false),
             breaks("true", Code::InvalidType),
             breaks(1, Code::InvalidType),
-            breaks(json!([]), Code::InvalidType),
+            breaks(json!([1]), Code::InvalidType),
         ],
         Kind::Choice(rule) => {
             let mut probes: Vec<_> = rule.options.iter().map(|option| fits(option.as_ref())).collect();
@@ -251,7 +251,7 @@ fn lists(rule: &ListRule) -> Vec<Probe> {
 }
 
 fn objects(kind: &Kind, rule: &ObjectRule) -> Vec<Probe> {
-    let mut probes = vec![breaks("text", Code::InvalidType), breaks(json!([]), Code::InvalidType)];
+    let mut probes = vec![breaks("text", Code::InvalidType), breaks(json!([1]), Code::InvalidType)];
     for field in &rule.fields {
         let object = |value| {
             let mut object = valid(kind);

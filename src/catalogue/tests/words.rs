@@ -3,7 +3,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::super::{Code, Model, Size};
+use super::super::{Code, Kind, Model, Size};
 use super::{catalogue, offered, order, problems};
 use crate::providers::fal::translate;
 
@@ -112,6 +112,29 @@ fn what_a_model_cannot_do_is_refused_with_a_way_out() {
     ] {
         let request = dev(&fields);
         assert_eq!(order(&request).expect("it is taken").ignored, ignored, "{request}");
+    }
+}
+
+/// Ignored, it would be charged as the default, which is the dearest.
+#[test]
+fn a_quality_that_a_model_with_qualities_does_not_have_is_refused_with_those_that_it_has() {
+    for model in offered(catalogue()) {
+        let quality = model.parameters.iter().find(|parameter| &*parameter.name == "quality");
+        for (word, near) in [("standard", "medium"), ("hd", "high")] {
+            let request = with(model, &json!({ "quality": word }));
+            let Some(Kind::Choice(rule)) = quality.map(|parameter| &parameter.kind) else {
+                assert_eq!(order(&request).expect("it is harmless").ignored, ["quality"], "{request}");
+                continue;
+            };
+            if rule.options.iter().any(|option| **option == *word) {
+                continue;
+            }
+            let [problem] = <[_; 1]>::try_from(problems(&request)).expect("one problem");
+            let options: Vec<&str> = rule.options.iter().map(AsRef::as_ref).collect();
+            assert_eq!((problem.code, problem.dotted_path()), (Code::InvalidEnumValue, "quality".to_owned()));
+            assert_eq!(problem.options.expect("options"), options, "{request}");
+            assert_eq!(problem.nearest, Some(json!(near)), "{request}");
+        }
     }
 }
 

@@ -56,35 +56,29 @@ pub(super) fn is_random_seed(
     is_random
 }
 
-/// The option that is nearest to an output format or a quality that the parameter does not have.
-pub(super) fn nearest_option<'p>(
-    parameter: &'p Parameter,
-    text: &str,
-    findings: &mut Findings<'_>,
-) -> Option<&'p Arc<str>> {
-    if !findings.adapts(Adaptable::OutputFormat) && !findings.adapts(Adaptable::Quality) {
-        return None;
-    }
+/// The option that is nearest to an output format or a quality that the parameter does not have, and which of the two it is.
+pub(super) fn nearest_option<'p>(parameter: &'p Parameter, text: &str) -> Option<(Adaptable, &'p Arc<str>)> {
     let Kind::Choice(rule) = &parameter.kind else { return None };
     let meaning = parameter.names().find_map(words::meaning_of)?;
     let options = || rule.options.iter();
     if options().any(|option| **option == *text) {
         return None;
     }
-    let near = match meaning {
-        Meaning::OutputFormat if findings.adapts(Adaptable::OutputFormat) => {
-            nearest_format(text)?.iter().find_map(|format| options().find(|option| format_of(option) == *format))
+    match meaning {
+        Meaning::OutputFormat => {
+            let mut formats = nearest_format(text)?.iter();
+            let near = formats.find_map(|format| options().find(|option| format_of(option) == *format))?;
+            Some((Adaptable::OutputFormat, near))
         }
-        Meaning::Quality if findings.adapts(Adaptable::Quality) => {
+        Meaning::Quality => {
             let wanted = quality_rank(text)?;
             let ranked = options().filter_map(|option| Some((quality_rank(option)?, option)));
             // Of two that are as near, the lower one, which costs no more.
-            ranked.min_by_key(|(rank, _)| (rank.abs_diff(wanted), *rank)).map(|(_, option)| option)
+            let (_, near) = ranked.min_by_key(|(rank, _)| (rank.abs_diff(wanted), *rank))?;
+            Some((Adaptable::Quality, near))
         }
         _ => None,
-    }?;
-    findings.adapt(text, near.as_ref());
-    Some(near)
+    }
 }
 
 /// Whether the format of all that a model makes, without a parameter for it, stands for the one that was asked for.
@@ -147,62 +141,99 @@ pub(super) fn known_size(name: &str) -> Option<Size> {
     KNOWN_SIZES.iter().find(|(known, _)| *known == name).map(|(_, size)| *size)
 }
 
-/// How far a size is from what was asked for: first by its ratio, then by its area, then by its price.
+/// How far one ratio is from another: the larger over the smaller, as a fraction. 1 where they are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Distance {
-    /// The larger ratio over the smaller one, as a fraction: 1 where they are the same.
-    ratio: (u128, u128),
-    area: u64,
-    pixels: u64,
-}
+struct Stretch(u128, u128);
 
-impl Distance {
-    fn new(size: Size, (across, down): (u32, u32), area: u64) -> Self {
-        let one = u128::from(size.width) * u128::from(down);
-        let other = u128::from(size.height) * u128::from(across);
-        Self { ratio: (one.max(other), one.min(other)), area: size.pixels().abs_diff(area), pixels: size.pixels() }
+impl Stretch {
+    fn new((width, height): (u32, u32), (across, down): (u32, u32)) -> Self {
+        let one = u128::from(width) * u128::from(down);
+        let other = u128::from(height) * u128::from(across);
+        Self(one.max(other), one.min(other))
+    }
+
+    /// The same and one part in [`TOLERANCE`] more.
+    fn and_tolerance(self) -> Self {
+        let more = u128::from(TOLERANCE) + 1;
+        Self(self.0.saturating_mul(more), self.1.saturating_mul(TOLERANCE.into()))
     }
 }
 
-impl Ord for Distance {
+impl Ord for Stretch {
     fn cmp(&self, other: &Self) -> Ordering {
-        let ratio = (self.ratio.0 * other.ratio.1).cmp(&(other.ratio.0 * self.ratio.1));
-        ratio.then(self.area.cmp(&other.area)).then(self.pixels.cmp(&other.pixels))
+        self.0.saturating_mul(other.1).cmp(&other.0.saturating_mul(self.1))
     }
 }
 
-impl PartialOrd for Distance {
+impl PartialOrd for Stretch {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-/// The size that the rule allows whose ratio is nearest to this one, and of those the one whose area is.
+/// Ratios that differ by at most one part in 32 count as the same: rounding a side of 512 or more pixels to a multiple of 32,
+/// the coarsest rule that models have, changes a ratio by so much. A finer comparison would take 520x513 for a multiple of
+/// nine times its area, since that has its ratio more exactly.
+const TOLERANCE: u32 = 32;
+
+/// The size that the rule allows which comes nearest. Of those whose ratio is the best, but for [`TOLERANCE`], the one whose
+/// area is nearest; of those with at most so much less area than that, the one with the best ratio. So a size is never larger,
+/// and dearer, for its ratio's sake.
 pub(super) fn nearest_size(rule: &SizeRule, ratio: (u32, u32), area: u64) -> Option<OrderedSize> {
-    let named =
-        |preset: &Preset| Some(OrderedSize { preset: Some(Arc::clone(&preset.name)), size: Some(preset.size?) });
-    let presets = rule.presets.iter().filter_map(named);
-    let custom = rule.custom.iter().flat_map(|custom| sizes_near(custom, ratio));
-    let custom = custom.map(|size| OrderedSize { preset: None, size: Some(size) });
-    let distance = |ordered: &OrderedSize| ordered.size.map(|size| Distance::new(size, ratio, area));
+    let stretch = |size: Size| Stretch::new((size.width, size.height), ratio);
+    let sized = |preset: &Preset| preset.size;
+    let exact = |width: u32| pixels_of(u128::from(width) * u128::from(ratio.1) / u128::from(ratio.0.max(1)));
+    let presets = || rule.presets.iter().filter_map(sized);
+    let customs = || rule.custom.iter();
+
+    let by_ratio = customs().flat_map(|custom| sizes_near(custom, exact));
+    let worst = by_ratio.chain(presets()).map(stretch).min()?.and_tolerance();
+    let by_area = customs().flat_map(|custom| {
+        sizes_near(custom, move |width| {
+            // Between the heights that are as flat and as tall as the tolerance allows.
+            let product = u128::from(width) * u128::from(ratio.1);
+            let least =
+                product.saturating_mul(worst.1).div_ceil(u128::from(ratio.0.max(1)).saturating_mul(worst.0).max(1));
+            let most = product.saturating_mul(worst.0) / u128::from(ratio.0.max(1)).saturating_mul(worst.1).max(1);
+            let wanted = u128::from(area / u64::from(width.max(1)));
+            pixels_of(wanted.clamp(least.min(most), most))
+        })
+    });
+    let by_area = by_area.chain(presets()).filter(|size| stretch(*size) <= worst);
+    let by_area = by_area.min_by_key(|size| (size.pixels().abs_diff(area), size.pixels()))?;
+
+    let most = by_area.pixels();
+    let least = most - most / u64::from(TOLERANCE);
+    let about = customs().flat_map(|custom| {
+        let minimum_pixels = Some(custom.minimum_pixels.unwrap_or(0).max(least));
+        let maximum_pixels = Some(custom.maximum_pixels.unwrap_or(u64::MAX).min(most));
+        sizes_near(&CustomSize { minimum_pixels, maximum_pixels, ..custom.clone() }, exact).collect::<Vec<_>>()
+    });
+    let about = about.chain(presets()).chain([by_area]).filter(|size| (least..=most).contains(&size.pixels()));
+    let size = about.min_by_key(|size| (stretch(*size), size.pixels().abs_diff(area)))?;
     // In pixels, where a name has the same ones.
-    custom.chain(presets).min_by_key(distance)
+    let is_custom = customs().any(|custom| is_allowed(custom, size));
+    let preset = rule.presets.iter().find(|preset| !is_custom && preset.size == Some(size));
+    Some(OrderedSize { preset: preset.map(|preset| Arc::clone(&preset.name)), size: Some(size) })
 }
 
-/// For each width within the limits, the heights whose ratio is nearest.
-fn sizes_near(custom: &CustomSize, (across, down): (u32, u32)) -> impl Iterator<Item = Size> {
+fn pixels_of(pixels: u128) -> u32 {
+    u32::try_from(pixels).unwrap_or(u32::MAX)
+}
+
+/// For each width within the limits, the allowed heights next to the wanted one.
+fn sizes_near(custom: &CustomSize, wanted: impl Fn(u32) -> u32) -> impl Iterator<Item = Size> {
     let step = custom.multiple_of.max(1);
     let first = custom.minimum.max(1).div_ceil(step);
     (first..=custom.maximum / step)
         .flat_map(move |times| {
             let width = times * step;
-            let exact = u64::from(width) * u64::from(down) / u64::from(across.max(1));
             let within = |pixels: u64| u32::try_from(pixels).unwrap_or(u32::MAX);
             let least = custom.minimum_pixels.map_or(0, |least| within(least.div_ceil(u64::from(width))));
             let most = custom.maximum_pixels.map_or(u32::MAX, |most| within(most / u64::from(width)));
             let least = least.max(custom.minimum).max(1).div_ceil(step);
             let most = most.min(custom.maximum) / step;
-            let below = within(exact) / step;
+            let below = wanted(width) / step;
             let heights =
                 (least <= most).then(|| [below.clamp(least, most), below.saturating_add(1).clamp(least, most)]);
             heights.into_iter().flatten().map(move |times| Size { width, height: times * step })
@@ -211,11 +242,9 @@ fn sizes_near(custom: &CustomSize, (across, down): (u32, u32)) -> impl Iterator<
 }
 
 /// The option whose ratio is nearest; the first of several.
-pub(super) fn nearest_ratio(options: &[AspectRatio], (across, down): (u32, u32)) -> Option<&AspectRatio> {
-    let distance = |ratio: (u32, u32)| Distance::new(Size { width: ratio.0, height: ratio.1 }, (across, down), 0).ratio;
-    let ratios = options.iter().filter_map(|option| Some((distance(option.ratio?), option)));
-    let nearer = |one: &(u128, u128), other: &(u128, u128)| (one.0 * other.1).cmp(&(other.0 * one.1));
-    ratios.min_by(|(one, _), (other, _)| nearer(one, other)).map(|(_, option)| option)
+pub(super) fn nearest_ratio(options: &[AspectRatio], wanted: (u32, u32)) -> Option<&AspectRatio> {
+    let ratios = options.iter().filter_map(|option| Some((Stretch::new(option.ratio?, wanted), option)));
+    ratios.min_by_key(|(stretch, _)| *stretch).map(|(_, option)| option)
 }
 
 /// A JSON number as text or number of the client's, for what was changed.

@@ -249,6 +249,17 @@ impl<'j> Findings<'j> {
         also: &str,
     ) {
         let near = nearest(received, options.clone());
+        self.not_an_option_but(received, options, also, near);
+    }
+
+    /// As [`Self::not_an_option`]; `near` is the option that is perhaps meant.
+    pub(super) fn not_an_option_but<'o>(
+        &mut self,
+        received: &str,
+        options: impl Iterator<Item = &'o str>,
+        also: &str,
+        near: Option<&str>,
+    ) {
         let received = shorten(received);
         let guess = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
         let listed: Vec<String> = options.map(str::to_owned).collect();

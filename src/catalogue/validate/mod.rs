@@ -12,12 +12,13 @@ mod words;
 use std::sync::Arc;
 
 use super::json::{Json, Object};
-use super::model::{Field, Model, Parameter};
+use super::model::{Conflict, Field, Model, Parameter};
 use super::order::{Order, Slot};
+use super::price::Condition;
 use super::problem::{Code, Problem, Rejection};
 use super::rules::Kind;
 use super::shelf::{Catalogue, Handling};
-use super::switches::{Switch, Switches};
+use super::switches::{ResponseFormat, Switch, Switches};
 use super::value::Value;
 
 pub(super) use findings::Findings;
@@ -60,7 +61,10 @@ pub(super) fn order(
     reading.read_sides(&mut findings);
     reading.read_ratio(&mut findings);
     reading.apply(presets, &mut findings);
-    let usual = if presets.gpt_image { Switches::of_gpt_image() } else { Switches::of_model(model) };
+    let mut usual = if presets.gpt_image { Switches::of_gpt_image() } else { Switches::of_model(model) };
+    if handling.embeds {
+        usual.response_format = ResponseFormat::B64Json;
+    }
     let switches = switches::read(catalogue, &handling.aliases, usual, &reading.switches, &mut findings);
     let slots = reading.finish(&mut findings);
     if findings.has_problems() {
@@ -113,6 +117,8 @@ struct Reading<'j> {
     height: Option<&'j Json<'j>>,
     /// An aspect ratio for a model that takes sizes.
     ratio: Option<(&'j str, &'j Json<'j>)>,
+    /// The request, once it is read.
+    object: Option<&'j Object<'j>>,
     /// A parameter that is to be random, and the field that says so.
     random: Option<(usize, &'j str)>,
     /// The values of an alias that the client cannot change.
@@ -129,6 +135,7 @@ impl<'j> Reading<'j> {
             width: None,
             height: None,
             ratio: None,
+            object: None,
             random: None,
             fixed: &[],
             switches: Vec::new(),
@@ -137,39 +144,62 @@ impl<'j> Reading<'j> {
 
     /// Sorts every field to where it belongs; parameters are checked at once.
     fn read(&mut self, object: &'j Object<'j>, findings: &mut Findings<'j>) {
+        self.object = Some(object);
         for (key, json) in object.distinct() {
             let field = switches::redirect(key, json).or_else(|| self.model.index.fields.get(key).copied());
             match field {
                 None => self.read_foreign(key, json, findings),
                 Some(Field::Model) => {}
-                _ if *json == Json::Null => {}
+                // An empty list says that there are to be none, also not the model's own.
+                Some(Field::Switch(Switch::Fallbacks)) if matches!(json, Json::Array(_)) => {
+                    self.switches.push((Switch::Fallbacks, key, json));
+                }
+                Some(Field::Parameter(place)) => self.read_parameter(place, key, json, findings),
+                Some(_) if json.is_empty() => {}
                 Some(Field::Width) => self.width = Some(json),
                 Some(Field::Height) => self.height = Some(json),
                 Some(Field::Switch(switch)) if switches::is_colour(switch, json) => {
                     self.read_foreign(key, json, findings);
                 }
-                Some(Field::Switch(Switch::Fallbacks)) => self.switches.push((Switch::Fallbacks, key, json)),
-                Some(Field::Switch(_)) if words::is_empty(json) => {}
                 Some(Field::Switch(switch)) => self.switches.push((switch, key, json)),
-                Some(Field::Parameter(place)) => self.read_parameter(place, key, json, findings),
             }
         }
     }
 
     fn read_parameter(&mut self, place: usize, key: &'j str, json: &'j Json<'j>, findings: &mut Findings<'j>) {
         let Some(parameter) = self.model.parameters.get(place) else { return };
-        if is_no_wish(parameter, key, json) {
+        if leaves_default(parameter, key, json) {
+            // The limits of a required one say better what is missing, if no other field gives it.
+            if parameter.required && json.is_empty() && *json != Json::Null && !self.is_given(parameter) {
+                self.read_value(place, key, json, findings);
+            }
             return;
         }
+        self.read_value(place, key, json, findings);
+    }
+
+    /// Whether a field gives a parameter under its name or another one.
+    fn is_given(&self, parameter: &Parameter) -> bool {
+        let gives = |name: &str| self.object.and_then(|object| object.get(name)).is_some_and(|json| !json.is_empty());
+        parameter.names().any(gives)
+    }
+
+    fn read_value(&mut self, place: usize, key: &'j str, json: &'j Json<'j>, findings: &mut Findings<'j>) {
+        let Some(parameter) = self.model.parameters.get(place) else { return };
         if findings.within(key, |findings| adapt::is_random_seed(Some(parameter), &parameter.name, json, findings)) {
             self.random = Some((place, key));
             return;
         }
-        let near = json
-            .as_str()
-            .and_then(|text| findings.within(key, |findings| adapt::nearest_option(parameter, text, findings)));
-        if let Some(near) = near {
-            self.fill(place, key, Value::Choice(Arc::clone(near)), findings);
+        if let (Kind::Choice(rule), Some(text)) = (&parameter.kind, json.as_str())
+            && let Some((what, near)) = adapt::nearest_option(parameter, text)
+        {
+            if findings.adapts(what) {
+                findings.within(key, |findings| findings.adapt(text, near.as_ref()));
+                self.fill(place, key, Value::Choice(Arc::clone(near)), findings);
+            } else {
+                let options = rule.options.iter().map(AsRef::as_ref);
+                findings.within(key, |findings| findings.not_an_option_but(text, options, "", Some(near)));
+            }
             return;
         }
         if !findings.is_strict() && is_openai_word(key, &parameter.kind, json) {
@@ -178,7 +208,7 @@ impl<'j> Reading<'j> {
         }
         let value = findings.within(key, |findings| {
             let value = check(&parameter.kind, json, findings)?;
-            let is_blank = matches!(&value, Value::Text(text) if text.trim().is_empty());
+            let is_blank = matches!(&value, Value::Text(text) if text.chars().all(scalars::shows_nothing));
             if is_blank && parameter.is_never_blank() {
                 findings.note(Code::InvalidString, format!("{} must not be blank", findings.here()));
                 return None;
@@ -203,7 +233,7 @@ impl<'j> Reading<'j> {
             findings.unknown(key, self.model.index.fields.keys().map(AsRef::as_ref));
             return;
         }
-        if words::is_empty(json) || json.as_str() == Some("auto") {
+        if json.is_empty() || json.as_str() == Some("auto") {
             return;
         }
         let place = meaning.and_then(|meaning| words::parameter_meaning(self.model, meaning));
@@ -278,8 +308,9 @@ impl<'j> Reading<'j> {
     /// Defaults for what was not given, problems for what should have been.
     fn finish(self, findings: &mut Findings<'j>) -> Vec<Option<Slot>> {
         let given: Vec<bool> = self.slots.iter().map(Option::is_some).collect();
+        let keys: Vec<Option<&'j str>> = self.slots.iter().map(|slot| slot.as_ref().map(|(_, key)| *key)).collect();
         let model = self.model;
-        model
+        let slots: Vec<Option<Slot>> = model
             .parameters
             .iter()
             .zip(self.slots)
@@ -292,7 +323,11 @@ impl<'j> Reading<'j> {
                 }
                 Self::default(model, parameter, &given).map(|value| Slot { value, given: false })
             })
-            .collect()
+            .collect();
+        for conflict in &model.conflicts {
+            note_conflict(conflict, &slots, &keys, findings);
+        }
+        slots
     }
 
     fn default(model: &Model, parameter: &Parameter, given: &[bool]) -> Option<Value> {
@@ -306,9 +341,36 @@ impl<'j> Reading<'j> {
     }
 }
 
-/// Whether the model has a choice of this name but not this value of `OpenAI`'s.
+/// Notes values that cannot stand together at the last of them that was given.
+fn note_conflict<'j>(
+    conflict: &Conflict,
+    slots: &[Option<Slot>],
+    keys: &[Option<&'j str>],
+    findings: &mut Findings<'j>,
+) {
+    let value_of = |condition: &Condition| slots.get(condition.position)?.as_ref().map(|slot| &slot.value);
+    if !conflict.when.iter().all(|condition| value_of(condition).is_some_and(|value| condition.holds(value))) {
+        return;
+    }
+    let key_of = |condition: &Condition| keys.get(condition.position).copied().flatten();
+    let Some((last, key)) = conflict.when.iter().rev().find_map(|last| Some((last, key_of(last)?))) else { return };
+    let shown = |condition: &Condition| match value_of(condition).map(Value::to_json) {
+        Some(serde_json::Value::String(text)) => format!("`{text}`"),
+        other => format!("`{}`", other.unwrap_or_default()),
+    };
+    let others = conflict.when.iter().filter(|other| other.position != last.position);
+    let others: Vec<String> = others.map(|other| format!("`{}` {}", other.parameter, shown(other))).collect();
+    findings.within(key, |findings| {
+        let (here, with) = (findings.here(), others.join(" and "));
+        let message = format!("{here} cannot be {} together with {with}: {}", shown(last), conflict.remedy);
+        findings.note(Code::Custom, message);
+    });
+}
+
+/// Whether the model has a choice of this name but not this value of `OpenAI`'s. A model's quality decides its price, so that
+/// a word for one that it does not have is refused.
 fn is_openai_word(key: &str, kind: &Kind, json: &Json<'_>) -> bool {
-    words::is_openai_word(key, json) && !is_option(kind, json)
+    key != "quality" && words::is_openai_word(key, json) && !is_option(kind, json)
 }
 
 fn is_option(kind: &Kind, json: &Json<'_>) -> bool {
@@ -318,18 +380,11 @@ fn is_option(kind: &Kind, json: &Json<'_>) -> bool {
     }
 }
 
-/// Whether a field leaves its parameter to the default: `auto`, where that is no value of its own, or an empty text or list
-/// where that cannot be one.
-fn is_no_wish(parameter: &Parameter, key: &str, json: &Json<'_>) -> bool {
-    let is_empty = match (&parameter.kind, json) {
-        (Kind::List(rule), Json::Array(array)) => array.items().is_empty() && rule.min_items > 0 && !parameter.required,
-        (Kind::Choice(_) | Kind::Size(_) | Kind::AspectRatio(_), Json::String(text)) => text.is_empty(),
-        (Kind::Image, Json::String(text)) => text.is_empty() && !parameter.required,
-        _ => false,
-    };
+/// Whether a field leaves its parameter to the default: it is empty, or `auto` where that is no value of its own.
+fn leaves_default(parameter: &Parameter, key: &str, json: &Json<'_>) -> bool {
     let is_auto =
         matches!(key, "quality" | "background") && json.as_str() == Some("auto") && !is_option(&parameter.kind, json);
-    is_empty || is_auto || sizes::is_auto(&parameter.kind, json)
+    json.is_empty() || is_auto || sizes::is_auto(&parameter.kind, json)
 }
 
 /// What a kind is called in JSON's words.

@@ -8,6 +8,7 @@ use super::super::problem::Code;
 use super::super::rules::{Kind, ListRule, ObjectRule};
 use super::super::value::Value;
 use super::findings::Findings;
+use super::words::is_absent;
 use super::{check, scalars, type_name};
 
 pub(super) fn list<'j>(rule: &'j ListRule, json: &'j Json<'_>, findings: &mut Findings<'j>) -> Option<Value> {
@@ -84,7 +85,7 @@ pub(super) fn object<'j>(rule: &'j ObjectRule, json: &'j Json<'_>, findings: &mu
         else {
             continue;
         };
-        if *json == Json::Null {
+        if is_absent(field, json) {
             continue;
         }
         if *given {

@@ -6,7 +6,7 @@ use super::super::problem::{Code, PathPart, Problem};
 use super::super::shelf::{Catalogue, Strictness};
 use super::super::value::Value;
 use super::findings::Findings;
-use super::{Reading, switches, words};
+use super::{Reading, switches};
 use crate::domain::Alias;
 
 /// An alias's values, one place for each parameter of a model.
@@ -78,7 +78,7 @@ fn values(catalogue: Option<&Catalogue>, model: &Model, text: &str) -> Result<Ve
                 let message = format!("{} is no parameter of the model: an alias cannot set it", findings.here());
                 findings.note(Code::UnrecognizedKeys, message);
             });
-        } else if words::is_empty(value) {
+        } else if value.is_empty() {
             findings.within(key, |findings| {
                 let message = format!("{} must have a value", findings.here());
                 findings.note(Code::Custom, message);

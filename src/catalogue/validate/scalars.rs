@@ -55,6 +55,18 @@ pub(super) fn plain_text<'j>(json: &'j Json<'_>, findings: &mut Findings<'_>) ->
     Some(text)
 }
 
+/// Whether a character shows nothing: white space, a control, one of Unicode's `Default_Ignorable_Code_Point`, or the blank
+/// pattern of Braille.
+pub(super) fn shows_nothing(letter: char) -> bool {
+    letter.is_whitespace()
+        || letter.is_control()
+        || matches!(letter,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
 pub(super) fn boolean(json: &Json<'_>, findings: &mut Findings<'_>) -> Option<bool> {
     if let Json::Bool(value) = json {
         return Some(*value);

@@ -180,8 +180,10 @@ fn both_sides(
     height: Option<&Json<'_>>,
     findings: &mut Findings<'_>,
 ) -> Option<Size> {
-    let mut side = |name: &'static str, json: Option<&Json<'_>>, missing: Option<u32>| match json {
-        None | Some(Json::Null) => {
+    let mut side = |name: &'static str, json: Option<&Json<'_>>, missing: Option<u32>| match json
+        .filter(|json| !json.is_empty())
+    {
+        None => {
             if missing.is_none() {
                 findings.missing(name, "integer");
             }

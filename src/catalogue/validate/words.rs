@@ -106,14 +106,10 @@ pub(super) fn snake_case(key: &str) -> String {
     name
 }
 
-/// Whether a value says nothing: an empty text or list, or `null`.
-pub(super) fn is_empty(json: &Json<'_>) -> bool {
-    match json {
-        Json::Null => true,
-        Json::String(text) => text.is_empty(),
-        Json::Array(array) => array.items().is_empty(),
-        _ => false,
-    }
+/// Whether a value leaves its parameter as if the field were absent: it is empty. That of a required parameter is checked,
+/// since its limits say better what is missing.
+pub(super) fn is_absent(parameter: &Parameter, json: &Json<'_>) -> bool {
+    *json == Json::Null || json.is_empty() && !parameter.required
 }
 
 /// The parameter of the model that means this, by its name or by another client's name for it.
@@ -133,7 +129,7 @@ pub(super) fn parameter_meaning(model: &Model, meaning: Meaning) -> Option<usize
 }
 
 /// Values of OpenAI's `style`, `quality` and `background` that its clients send to every model. Where a model has no such
-/// parameter or not that value, they change nothing.
+/// parameter they change nothing, nor does a `style` or `background` where it has not that value.
 const OPENAI_WORDS: [(&str, &[&str]); 3] = [
     ("style", &["vivid", "natural"]),
     ("quality", &["standard", "hd", "low", "medium", "high"]),
