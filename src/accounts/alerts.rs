@@ -145,7 +145,7 @@ impl Accounts {
 
     async fn fire(&self, alert: &SpendAlertRecord, month: Timestamp, spent: Money) -> Result<bool, AccountsError> {
         self.in_time(Box::pin(async {
-            let mut transaction = self.inner.store.begin().await?;
+            let mut transaction = self.inner.store.begin_as_is().await?;
             if !transaction.fire_alert(alert.id, month).await? {
                 return Ok(false);
             }

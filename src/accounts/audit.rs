@@ -84,7 +84,7 @@ impl Accounts {
         details: &Value,
     ) -> Result<(), AccountsError> {
         self.in_time(Box::pin(async {
-            let mut transaction = self.inner.store.begin().await?;
+            let mut transaction = self.inner.store.begin_as_is().await?;
             self.record(&mut transaction, Change { event, project_id, resource_id, before: None, after: details })
                 .await?;
             Ok(transaction.commit().await?)

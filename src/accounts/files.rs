@@ -71,7 +71,7 @@ impl Accounts {
     /// [`Accounts::withdraw_file`] is to follow.
     pub async fn announce_file(&self, new: NewFile) -> Result<FileRecord, AccountsError> {
         self.in_time(Box::pin(async {
-            let mut transaction = self.inner.store.begin().await?;
+            let mut transaction = self.inner.store.begin_as_is().await?;
             let now = self.inner.clock.now();
             let day = Timestamp::from_micros(now.micros() - now.micros().rem_euclid(DAY));
             let usage = transaction.upload_usage(new.project_id, day).await?;
@@ -112,7 +112,7 @@ impl Accounts {
     /// Records where an announced file lies.
     pub async fn place_file(&self, file: FileRecord, url: &str) -> Result<FileRecord, AccountsError> {
         self.in_time(Box::pin(async {
-            let mut transaction = self.inner.store.begin().await?;
+            let mut transaction = self.inner.store.begin_as_is().await?;
             transaction.place_file(file.id, url).await?;
             let after = state(&file);
             self.record(&mut transaction, change(AuditEvent::FileCreated, &file, None, &after)).await?;
@@ -150,7 +150,7 @@ impl Accounts {
     /// Deletes a file of a project here. The provider keeps what it has for as long as it keeps uploads.
     pub async fn delete_file(&self, project: ProjectId, id: FileId) -> Result<(), AccountsError> {
         self.in_time(Box::pin(async {
-            let mut transaction = self.inner.store.begin().await?;
+            let mut transaction = self.inner.store.begin_as_is().await?;
             let file = transaction.file(project, id).await?.ok_or(AccountsError::UnknownFile)?;
             transaction.delete_file(id, self.inner.clock.now()).await?;
             let before = state(&file);

@@ -355,7 +355,7 @@ impl Accounts {
 
     /// Begins a change of the accounts; one at a time, over all replicas.
     pub(super) async fn begin(&self) -> Result<WriteTransaction, AccountsError> {
-        let mut transaction = self.inner.store.begin().await?;
+        let mut transaction = self.inner.store.begin_as_is().await?;
         transaction.lock_accounts().await?;
         Ok(transaction)
     }

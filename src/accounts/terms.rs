@@ -79,7 +79,7 @@ impl Accounts {
     /// How long the organization keeps prompts, where a project has not chosen.
     pub async fn organization_retention(&self) -> Result<Retention, AccountsError> {
         self.in_time(Box::pin(async {
-            let mut transaction = self.inner.store.begin().await?;
+            let mut transaction = self.inner.store.begin_as_is().await?;
             Ok(transaction.organization_retention().await?)
         }))
         .await
@@ -105,7 +105,7 @@ impl Accounts {
     /// to it.
     pub async fn project_retention(&self, id: ProjectId) -> Result<Retention, AccountsError> {
         self.in_time(Box::pin(async {
-            let mut transaction = self.inner.store.begin().await?;
+            let mut transaction = self.inner.store.begin_as_is().await?;
             let project = transaction.project(id).await?.ok_or(AccountsError::UnknownProject)?;
             let chosen = transaction.project_retention(id).await?;
             let follows = match chosen {

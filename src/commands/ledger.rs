@@ -1,4 +1,4 @@
-//! `imagegate ledger verify|holds`: whether the books add up, and what money is set aside.
+//! `imagegate ledger verify|rebuild|holds`: whether the books add up, their projections made again, and what money is set aside.
 
 use clap::Subcommand;
 use imagegate::config::Config;
@@ -15,10 +15,13 @@ const MOST_HOLDS: u32 = 1000;
 #[derive(Debug, Subcommand)]
 #[command(after_help = "Examples:
   imagegate ledger verify
+  imagegate ledger rebuild
   imagegate ledger holds --json")]
 pub enum Action {
     /// Recompute everything that is kept beside the ledger; fails with a table if something differs
     Verify,
+    /// Make generations, charges and the sums of days again from the ledger's events; requests go on meanwhile
+    Rebuild,
     /// List the open holds, oldest first
     Holds,
 }
@@ -40,6 +43,13 @@ pub async fn run(config: &Config, action: Action, output: Output) -> Result<(), 
                 return Ok(());
             }
             Err(format!("the books do not add up: {count} differences").into())
+        }
+        Action::Rebuild => {
+            let rebuilt = store.rebuild().await?;
+            let view = json!({"streams": rebuilt.streams, "missing": rebuilt.missing, "changed": rebuilt.changed});
+            let rows =
+                vec![vec![rebuilt.streams.to_string(), rebuilt.missing.to_string(), rebuilt.changed.to_string()]];
+            output.table(&view, &["STREAMS", "MISSING", "CHANGED"], &rows, &[0, 1, 2], "There is nothing to rebuild.")
         }
         Action::Holds => {
             let (clock, _) = startup::clock_and_ids();

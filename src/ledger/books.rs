@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -16,6 +16,7 @@ use super::error::{LedgerError, ReserveError};
 use super::journal::{Journal, Line};
 use super::limits::RateLimits;
 use super::month::Month;
+use super::projector;
 use super::resend::{self, Found, Resend};
 use super::writer::{Command, Writer};
 use crate::domain::{FairSemaphore, GenerationId, ProjectId, Timestamp};
@@ -99,14 +100,17 @@ impl Books {
         let (sender, receiver) = mpsc::channel(LONGEST_QUEUE);
         let closing = CancellationToken::new();
         let down = Arc::new(AtomicBool::new(false));
+        let (appended, news) = watch::channel(());
         let writer = Writer {
             store: store.clone(),
             commands: receiver,
             closing: closing.clone(),
             down: Arc::clone(&down),
             meters: meters.clone(),
+            appended,
         };
         run(writer, tracker, runtime);
+        tracker.spawn_on(projector::run(store.clone(), news), runtime);
         let line = FairSemaphore::new(LONGEST_LINE, LONGEST_LINE_EACH);
         Self { store, commands: sender, closing, down, line, journal: None, meters }
     }

@@ -9,7 +9,7 @@ use super::error::LedgerError;
 use super::month::Month;
 use crate::domain::{GenerationId, Money, ProjectId, Timestamp};
 use crate::store::{
-    AuditRecord, BalanceChange, Batch, Entries, MonthlyCharge, NewTransaction, Store, StoreError, SumChanges,
+    AuditRecord, BalanceChange, Entries, KeyChange, MonthlyCharge, NewTransaction, Store, StoreError, SumChanges,
     TransactionKind, WriteTransaction, within,
 };
 
@@ -159,7 +159,7 @@ async fn credit_once(store: &Store, credit: &Credit) -> Decided {
     };
     let balances = vec![(project, BalanceChange { posted: amount, ..BalanceChange::default() })];
     let sums = SumChanges { balances, ..SumChanges::default() };
-    transaction.write_batch(&Batch { transactions: vec![booked], sums, ..Batch::default() }).await?;
+    transaction.book(booked, None, sums).await?;
     if let Some(entry) = &credit.audit {
         transaction.insert_audit(entry).await?;
     }
@@ -214,8 +214,8 @@ async fn payer(
     if transaction.is_dropped(generation).await? {
         return Ok(transaction.charged_project(generation).await?.map(|project| (project, None)));
     }
-    let found = transaction.lock_generations(&[generation.uuid()]).await?;
-    Ok(found.first().map(|row| (row.project_id, Some(row.api_key_id))))
+    let found = transaction.streams(&[generation.uuid()]).await?;
+    Ok(found.first().map(|stream| (stream.project_id, Some(stream.api_key_id))))
 }
 
 async fn give_back(
@@ -239,12 +239,9 @@ async fn give_back(
     let charge = MonthlyCharge { project_id, starts_at: month.start(), ends_at: month.next().start(), spent: -amount };
     let sums = SumChanges {
         balances: vec![(project_id, BalanceChange { posted: amount, ..BalanceChange::default() })],
-        keys: api_key_id
-            .map(|key| (key, BalanceChange { posted: -amount, ..BalanceChange::default() }))
-            .into_iter()
-            .collect(),
+        keys: api_key_id.map(|key| (key, KeyChange { spent: -amount, ..KeyChange::default() })).into_iter().collect(),
         months: vec![charge],
         counts: Vec::new(),
     };
-    transaction.write_batch(&Batch { transactions: vec![booked], sums, ..Batch::default() }).await
+    transaction.book(booked, api_key_id, sums).await
 }

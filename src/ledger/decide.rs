@@ -11,11 +11,11 @@ use super::limits::{LimitReached, RateLimits, Rates, check_concurrency};
 use super::month::Month;
 use crate::domain::{GenerationId, Money, Timestamp};
 use crate::store::{
-    BalanceRow, Entries, Existing, FinalState, Finish, GenerationState, KeyTerms, Late, LimitRows, NewTransaction,
-    OpenRow, ProjectTerms, Reservation, Submitted, TransactionKind,
+    BalanceRow, Existing, FinalState, Finish, GenerationState, KeyTerms, Late, LimitRows, ProjectTerms, Reservation,
+    Stream, Submitted,
 };
 
-/// What is known of those who want to reserve, kept up to date from one decision of a batch to the next.
+/// What is known of those who want to reserve, kept up to date from one decision to the next.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
     pub(super) balances: HashMap<Uuid, BalanceRow>,
@@ -64,7 +64,7 @@ impl Standing {
     /// Takes in the keys and what was read under limits; `organization` is what all projects together may spend in a month.
     pub(super) fn add_limits(&mut self, rows: LimitRows, organization: Option<i64>) {
         self.organization = organization.map(|limit| Organization::of(limit, &rows));
-        self.keys = rows.keys.into_iter().map(|row| (row.id, row)).collect();
+        self.keys.extend(rows.keys.into_iter().map(|row| (row.id, row)));
         self.months.extend(rows.months.into_iter().map(|row| ((row.project_id, row.starts_at), row.spent)));
         self.rates = Rates::new(rows.rates, rows.counts);
     }
@@ -182,7 +182,7 @@ impl Standing {
     }
 
     /// Takes a finish into account that was allowed.
-    pub(super) fn settle(&mut self, row: &OpenRow, finish: &Finish) {
+    pub(super) fn settle(&mut self, row: &Stream, finish: &Finish) {
         let price = finish.price.nanos();
         if let Some(balance) = self.balances.get_mut(&row.project_id) {
             balance.held = balance.held.saturating_sub(row.hold);
@@ -198,14 +198,10 @@ impl Standing {
             organization.held = organization.held.saturating_sub(row.hold);
             *organization.months.entry(month).or_default() += price;
         }
-        let spent = self.months.entry((row.project_id, month)).or_default();
-        *spent = spent.saturating_add(price);
+        if let Some(spent) = self.months.get_mut(&(row.project_id, month)) {
+            *spent = spent.saturating_add(price);
+        }
     }
-}
-
-/// Whether a generation is open, by its stored state.
-fn is_open(row: &OpenRow) -> bool {
-    row.state.parse().is_ok_and(GenerationState::is_open)
 }
 
 /// What is to be done about a submit.
@@ -219,10 +215,10 @@ pub(super) enum Submit {
 
 /// Whether a submit is to be recorded; if so it is taken into account from now on. Whoever brings it, and whether or not
 /// the generation has ended: the provider's id is what its cost is found by.
-pub(super) fn submit(row: Option<&mut OpenRow>, s: &Submitted) -> Result<(Submit, Recorded), LedgerError> {
+pub(super) fn submit(row: Option<&mut Stream>, s: &Submitted) -> Result<(Submit, Recorded), LedgerError> {
     let row = row.ok_or(LedgerError::UnknownGeneration(s.generation))?;
-    let recorded = if is_open(row) { Recorded::Open } else { Recorded::Ended };
-    let latest = row.attempt.unwrap_or(0);
+    let recorded = if row.state.is_open() { Recorded::Open } else { Recorded::Ended };
+    let latest = row.attempt;
     let attempt = i64::from(s.attempt);
     if attempt == latest && row.provider_request_id.as_ref() == Some(&s.provider_request_id) {
         return Ok((Submit::Recorded, recorded));
@@ -230,29 +226,28 @@ pub(super) fn submit(row: Option<&mut OpenRow>, s: &Submitted) -> Result<(Submit
     if attempt <= latest {
         return Err(LedgerError::Invalid(format!("attempt {attempt} after attempt {latest}")));
     }
-    row.attempt = Some(attempt);
+    row.attempt = attempt;
     row.provider_request_id = Some(s.provider_request_id.clone());
     Ok((Submit::Record, recorded))
 }
 
 /// Whether a generation is to be marked as running: not if it is already.
-pub(super) fn start(row: Option<&mut OpenRow>, id: GenerationId) -> Result<bool, LedgerError> {
+pub(super) fn start(row: Option<&mut Stream>, id: GenerationId) -> Result<bool, LedgerError> {
     let row = row.ok_or(LedgerError::UnknownGeneration(id))?;
-    if !is_open(row) {
+    if !row.state.is_open() {
         return Err(LedgerError::NotOpen);
     }
-    let queued = row.state == GenerationState::Queued.as_str();
-    GenerationState::Running.as_str().clone_into(&mut row.state);
-    Ok(queued)
+    row.state = GenerationState::Running;
+    Ok(!std::mem::replace(&mut row.started, true))
 }
 
 /// Whether a finish applies; if so the generation is closed from now on.
-pub(super) fn finish(row: Option<&mut OpenRow>, f: &Finish) -> Result<Applied, LedgerError> {
+pub(super) fn finish(row: Option<&mut Stream>, f: &Finish) -> Result<Applied, LedgerError> {
     let row = row.ok_or(LedgerError::UnknownGeneration(f.generation))?;
-    if !is_open(row) {
+    if !row.state.is_open() {
         return Ok(Applied::Already);
     }
-    if row.attempt.unwrap_or(0) > i64::from(f.attempt) {
+    if row.attempt > i64::from(f.attempt) {
         return Err(LedgerError::NewerAttempt);
     }
     let hold = Money::from_nanos(row.hold);
@@ -265,58 +260,25 @@ pub(super) fn finish(row: Option<&mut OpenRow>, f: &Finish) -> Result<Applied, L
     if f.price > hold {
         return Err(LedgerError::AboveHold { price: f.price, hold });
     }
-    f.state.as_str().clone_into(&mut row.state);
+    row.state = f.state.into();
     row.booked = f.price != Money::ZERO || f.cost != Money::ZERO;
     Ok(Applied::Now)
 }
 
 /// Whether evidence that comes after the end is booked: once, and only where the end booked nothing. If so it is taken
 /// into account from now on.
-pub(super) fn late(row: Option<&mut OpenRow>, l: &Late) -> Result<Applied, LedgerError> {
+pub(super) fn late(row: Option<&mut Stream>, l: &Late) -> Result<Applied, LedgerError> {
     let row = row.ok_or(LedgerError::UnknownGeneration(l.generation))?;
-    if is_open(row) {
+    if row.state.is_open() {
         return Err(LedgerError::StillOpen);
     }
-    if row.booked || row.late_at.is_some() || row.state == GenerationState::Succeeded.as_str() {
+    if row.booked || row.late || row.state == GenerationState::Succeeded {
         return Ok(Applied::Already);
     }
     if l.cost < Money::ZERO {
         return Err(LedgerError::Invalid(format!("a cost of `{}`", l.cost)));
     }
     row.booked = l.cost != Money::ZERO;
-    row.late_at = Some(l.at.micros());
+    row.late = true;
     Ok(Applied::Now)
-}
-
-/// What late evidence books: our cost, where there is one. It has the generation's id, as a settlement has, so that there
-/// can be only one.
-pub(super) fn late_settlement(row: &OpenRow, l: &Late) -> Option<NewTransaction> {
-    let cost = l.cost.nanos();
-    (cost != 0).then(|| NewTransaction {
-        id: row.id,
-        kind: TransactionKind::Settlement,
-        project_id: row.project_id,
-        generation_id: Some(row.id),
-        reason: "the provider finished it after its end".to_owned(),
-        author: None,
-        created_at: l.at,
-        entries: Entries { cost_of_sales: cost, provider: -cost, ..Entries::default() },
-    })
-}
-
-/// What a finish books: nothing where neither price nor cost is above zero.
-pub(super) fn settlement(row: &OpenRow, f: &Finish) -> Option<NewTransaction> {
-    let (price, cost) = (f.price.nanos(), f.cost.nanos());
-    let entries =
-        Entries { project: -price, revenue: price, cost_of_sales: cost, provider: -cost, ..Entries::default() };
-    (price != 0 || cost != 0).then(|| NewTransaction {
-        id: row.id,
-        kind: TransactionKind::Settlement,
-        project_id: row.project_id,
-        generation_id: Some(row.id),
-        reason: f.reason.clone(),
-        author: None,
-        created_at: f.settled_at,
-        entries,
-    })
 }

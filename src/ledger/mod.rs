@@ -19,7 +19,9 @@ mod decide;
 mod error;
 mod journal;
 mod limits;
+mod memory;
 mod month;
+mod projector;
 mod resend;
 mod retention;
 #[cfg(test)]

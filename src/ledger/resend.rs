@@ -58,7 +58,7 @@ pub(super) async fn join(store: &Store, resend: &Resend) -> Result<Found, Ledger
 
 /// `claimed` is the request that an earlier try has joined perhaps, and then this one.
 async fn join_once(store: &Store, resend: &Resend, claimed: &mut Option<GenerationId>) -> Result<Found, StoreError> {
-    let mut transaction = store.begin().await?;
+    let mut transaction = store.begin_as_is().await?;
     let rows = transaction.lock_unanswered(resend.api_key_id, &resend.digest).await?;
     let found = find(&rows, resend, *claimed);
     if let Found::Joined(id) = found {

@@ -36,7 +36,7 @@ impl Store {
         month: Timestamp,
     ) -> Result<Option<AdmissionRow>, StoreError> {
         within(self.options().read_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             Ok(on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, AdmissionRow>(
                     "SELECT p.prepaid, p.spend_limit, p.concurrency_limit, b.posted, b.held, b.open_generations,

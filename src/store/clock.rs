@@ -27,7 +27,7 @@ impl Store {
     /// Nothing on SQLite, whose clock is the machine's own.
     pub async fn time(&self) -> Result<Option<(Timestamp, Duration)>, StoreError> {
         within(self.options().read_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             let Either::Postgres(connection) = reader.connection() else { return Ok(None) };
             let asked = Instant::now();
             let told = sqlx::query_scalar::<_, i64>(concat!("SELECT ", postgres_now!())).fetch_one(connection).await?;

@@ -6,7 +6,8 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Database, Sqlite, SqliteConnection};
 
 use super::open::Lent;
-use super::session::PgSession;
+use super::session::{BEGIN_IN_LANE, PgSession};
+use super::writing::{Append, append_postgres};
 use super::{Outage, Store, StoreError};
 use crate::domain::{FairPermit, ProjectId};
 
@@ -152,8 +153,14 @@ impl WriteTransaction {
 pub(crate) struct Lane(Option<PgSession>);
 
 impl Store {
-    /// A connection for reading.
+    /// A connection for reading all that is committed now, projections too.
     pub(super) async fn reader(&self) -> Result<Reader, StoreError> {
+        self.catch_up().await?;
+        self.reader_as_is().await
+    }
+
+    /// A connection for reading tables that are no projections; those may be some milliseconds behind.
+    pub(super) async fn reader_as_is(&self) -> Result<Reader, StoreError> {
         self.inner.file_is_there()?;
         let connection = match &self.inner.pools {
             Either::Postgres(pools) => {
@@ -181,14 +188,27 @@ impl Store {
         Ok(Reader { _permit: Some(permit), ..self.reader().await? })
     }
 
-    /// Begins a transaction that may write.
+    /// Begins a transaction that may write, and reads all that is committed now, projections too.
     pub(crate) async fn begin(&self) -> Result<WriteTransaction, StoreError> {
+        self.catch_up().await?;
+        self.begin_as_is().await
+    }
+
+    /// Begins a transaction that may write, on tables that are no projections; those may be some milliseconds behind.
+    pub(crate) async fn begin_as_is(&self) -> Result<WriteTransaction, StoreError> {
         self.inner.file_is_there()?;
         self.begin_on(Lent::Writer, ["BEGIN", "BEGIN IMMEDIATE"]).await
     }
 
+    /// Begins a transaction of statements that all look for keyed rows, like a lane's.
+    pub(super) async fn begin_by_key(&self) -> Result<WriteTransaction, StoreError> {
+        self.inner.file_is_there()?;
+        self.begin_on(Lent::Writer, [BEGIN_IN_LANE, "BEGIN IMMEDIATE"]).await
+    }
+
     /// Begins a transaction that reads one moment, for as long as a report may take.
     pub(super) async fn snapshot(&self) -> Result<WriteTransaction, StoreError> {
+        self.catch_up().await?;
         let begin = ["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "BEGIN"];
         self.begin_on(Lent::Reader, begin).await
     }
@@ -224,7 +244,7 @@ impl Store {
 
     /// Begins a transaction on the lane's own connection; on SQLite, which has one writer, like [`Self::begin`].
     pub(crate) async fn begin_in(&self, lane: &mut Lane) -> Result<WriteTransaction, StoreError> {
-        let Either::Postgres(pools) = &self.inner.pools else { return self.begin().await };
+        let Either::Postgres(pools) = &self.inner.pools else { return self.begin_as_is().await };
         let begin = pools.connect.in_lane(self.inner.options.write_timeout);
         if let Some(mut session) = lane.0.take().filter(|_| !pools.writers.is_closed())
             && sqlx::raw_sql(AssertSqlSafe(begin.clone())).execute(&mut session).await.is_ok()
@@ -243,10 +263,29 @@ impl Store {
         .await
     }
 
+    /// Appends a batch in the lane's own connection without a transaction around it: its one statement is one. `None` where
+    /// there is no such way: on SQLite, through a transaction pooler, and while the lane has no connection.
+    pub(crate) async fn append_at_once(
+        &self,
+        lane: &mut Lane,
+        append: &Append<'_>,
+    ) -> Option<Result<Vec<(uuid::Uuid, i64)>, StoreError>> {
+        let Either::Postgres(pools) = &self.inner.pools else { return None };
+        if !pools.connect.lane_is_direct() || pools.writers.is_closed() {
+            return None;
+        }
+        let mut session = lane.0.take()?;
+        let appended = append_postgres(&mut session, append).await;
+        if matches!(appended, Ok(_) | Err(StoreError::Conflict(_) | StoreError::Refused(_))) {
+            lane.0 = Some(session);
+        }
+        Some(appended)
+    }
+
     /// Asks the database for a sign of life, within the time that a connection may take.
     pub async fn ping(&self) -> Result<(), StoreError> {
         within(self.inner.options.acquire_timeout.mul_f32(1.1), async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             on_both!(reader.connection(), connection =>
                 sqlx::query_scalar::<_, i64>("SELECT CAST(1 AS BIGINT)").fetch_one(connection).await)?;
             Ok(())
@@ -262,7 +301,7 @@ impl Store {
             return Err(error);
         }
         let written = within(self.inner.options.write_timeout, async {
-            let mut transaction = self.begin().await?;
+            let mut transaction = self.begin_as_is().await?;
             on_both!(transaction.connection(), connection =>
                 sqlx::query("UPDATE changes SET number = number").execute(connection).await.map(drop))?;
             transaction.commit().await

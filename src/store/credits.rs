@@ -31,6 +31,13 @@ pub(crate) struct Entries {
     pub(crate) funding: i64,
 }
 
+impl Entries {
+    /// Whether nothing is added to any account.
+    pub(super) fn is_empty(&self) -> bool {
+        (self.project | self.revenue | self.cost_of_sales | self.provider | self.funding) == 0
+    }
+}
+
 #[derive(FromRow)]
 struct TransactionRow {
     id: Uuid,
@@ -101,7 +108,7 @@ impl Store {
     /// A project's balance; `month` is the first moment of the present month. `None` for an unknown project.
     pub async fn balance(&self, project: ProjectId, month: Timestamp) -> Result<Option<Balance>, StoreError> {
         within(self.options().read_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             let row = on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, StandingRow>(
                     "SELECT b.posted, b.held, p.prepaid, p.spend_limit, COALESCE(m.spent, 0) AS spent

@@ -166,7 +166,8 @@ impl From<sqlx::Error> for StoreError {
 /// Classes as in appendix A of PostgreSQL's manual.
 fn from_postgres(code: &str, message: String) -> StoreError {
     match code {
-        "40001" | "40P01" => StoreError::Conflict(message),
+        // A division by zero is how the statement of a batch undoes itself (`writing::Statement::check`).
+        "40001" | "40P01" | "22012" => StoreError::Conflict(message),
         "25006" => unreachable(Outage::ReadOnly, message),
         "53100" => unreachable(Outage::DiskFull, message),
         "53300" => unreachable(Outage::NoConnectionLeft, message),

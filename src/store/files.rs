@@ -148,7 +148,7 @@ impl Store {
     /// Takes back a file that was about to be uploaded.
     pub(crate) async fn withdraw_file(&self, id: FileId) -> Result<(), StoreError> {
         within(self.options().write_timeout, async {
-            let mut transaction = self.begin().await?;
+            let mut transaction = self.begin_as_is().await?;
             on_both!(transaction.connection(), connection =>
                 sqlx::query("DELETE FROM files WHERE id = $1 AND url IS NULL AND deleted_at IS NULL")
                     .bind(id.uuid()).execute(connection).await.map(drop))?;
@@ -166,7 +166,7 @@ impl Store {
         cursor: Cursor,
     ) -> Result<Page<FileRecord>, StoreError> {
         let rows = within(self.options().read_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             on_both!(reader.connection(), connection => {
                 let mut query =
                     QueryBuilder::new(select_files!("WHERE deleted_at IS NULL AND url IS NOT NULL AND project_id = "));

@@ -1,70 +1,17 @@
-//! The statements of a generation's way to its end: submits, start, outcome, ledger; on PostgreSQL most of it is
-//! [`super::writing`]'s.
+//! The statements by which the projections follow a generation to its end: submits, start, outcome, ledger; on PostgreSQL
+//! most of it is [`super::writing`]'s.
 
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::StoreError;
-use super::connection::{Either, WriteTransaction, json_list, on_both};
+use super::connection::{Either, WriteTransaction, on_both};
 use super::credits::NewTransaction;
 use super::error::must_touch;
 use super::reserving::{column, without_nul};
 use super::rows::{Finish, Late, Submitted};
 use crate::domain::{Fixed, GenerationId, Timestamp};
 
-/// What must be known of a generation to decide what may happen to it.
-#[derive(Debug, Clone, FromRow)]
-pub(crate) struct OpenRow {
-    pub(crate) id: Uuid,
-    pub(crate) project_id: Uuid,
-    pub(crate) api_key_id: Uuid,
-    pub(crate) state: String,
-    pub(crate) hold: i64,
-    /// The number of its latest attempt and the provider's id of it.
-    pub(crate) attempt: Option<i64>,
-    pub(crate) provider_request_id: Option<String>,
-    /// Whether its end has booked a price or a cost.
-    pub(crate) booked: bool,
-    /// When something came to light after its end.
-    pub(crate) late_at: Option<i64>,
-}
-
 impl WriteTransaction {
-    /// Reads generations and keeps every other writer from changing them. To be called before the balances are locked,
-    /// since all writers must lock in one order. The bounds of the ids let PostgreSQL look into their partitions only.
-    pub(crate) async fn lock_generations(&mut self, ids: &[Uuid]) -> Result<Vec<OpenRow>, StoreError> {
-        let (first, last) = bounds(ids.iter().copied());
-        Ok(match self.connection() {
-            Either::Postgres(connection) => {
-                sqlx::query_as(
-                    "SELECT g.id, g.project_id, g.api_key_id, g.state, g.hold, a.n AS attempt,
-                         a.provider_request_id, COALESCE(g.price + g.cost + g.late_cost, 0) <> 0 AS booked, g.late_at
-                     FROM generations g LEFT JOIN LATERAL (
-                         SELECT n, provider_request_id FROM attempts WHERE generation_id = g.id ORDER BY n DESC LIMIT 1) a
-                         ON TRUE
-                     WHERE g.id = ANY($1) AND g.id >= $2 AND g.id <= $3 ORDER BY g.id FOR UPDATE OF g",
-                )
-                .bind(ids)
-                .bind(first)
-                .bind(last)
-                .fetch_all(connection)
-                .await?
-            }
-            Either::Sqlite(connection) => {
-                sqlx::query_as(
-                    "SELECT g.id, g.project_id, g.api_key_id, g.state, g.hold, a.n AS attempt,
-                         a.provider_request_id, COALESCE(g.price + g.cost + g.late_cost, 0) <> 0 AS booked, g.late_at
-                     FROM generations g LEFT JOIN attempts a ON a.generation_id = g.id
-                         AND a.n = (SELECT MAX(n) FROM attempts WHERE generation_id = g.id)
-                     WHERE g.id IN (SELECT unhex(value) FROM json_each($1)) ORDER BY g.id",
-                )
-                .bind(json_list(ids))
-                .fetch_all(connection)
-                .await?
-            }
-        })
-    }
-
     /// Marks the attempts that these replace, which are written already: one batch may have both.
     pub(crate) async fn replace_attempts(&mut self, rows: &[&Submitted]) -> Result<(), StoreError> {
         for row in rows.iter().filter(|row| row.attempt > 1) {
@@ -122,7 +69,8 @@ impl WriteTransaction {
                 touched
             }
         };
-        must_touch("generations", touched, rows.len())
+        // One that has ended already is passed over.
+        if touched > rows.len() as u64 { must_touch("generations", touched, rows.len()) } else { Ok(()) }
     }
 }
 
@@ -213,6 +161,6 @@ pub(super) async fn finish_sqlite(connection: &mut sqlx::SqliteConnection, rows:
 }
 
 /// The smallest and the largest of some ids; of none, such that nothing lies between them.
-fn bounds(ids: impl Iterator<Item = Uuid>) -> (Uuid, Uuid) {
+pub(super) fn bounds(ids: impl Iterator<Item = Uuid>) -> (Uuid, Uuid) {
     ids.fold((Uuid::max(), Uuid::nil()), |(first, last), id| (first.min(id), last.max(id)))
 }

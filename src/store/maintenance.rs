@@ -33,6 +33,8 @@ pub struct Purged {
     pub counts: u64,
     /// Requests that nobody resent.
     pub requests: u64,
+    /// Names under which replicas appended that have long been silent.
+    pub writers: u64,
     /// Replicas that have long been gone.
     pub replicas: u64,
     /// Deleted files whose day is over, and files that were announced and never uploaded.
@@ -53,7 +55,7 @@ impl Store {
     /// The change number of `name`: it is greater than before whenever what it names has changed.
     pub(crate) async fn change_number(&self, name: &str) -> Result<i64, StoreError> {
         within(self.options().read_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             Ok(on_both!(reader.connection(), connection =>
                 sqlx::query_scalar::<_, i64>("SELECT number FROM changes WHERE name = $1")
                     .bind(name).fetch_one(connection).await)?)
@@ -73,7 +75,7 @@ impl Store {
             };
         }
         let written = within(self.options().write_timeout, async {
-            let mut transaction = self.begin().await?;
+            let mut transaction = self.begin_as_is().await?;
             match transaction.connection() {
                 Either::Postgres(connection) => {
                     sqlx::query(beat!(postgres_now!())).bind(replica).execute(connection).await.map(drop)
@@ -96,7 +98,7 @@ impl Store {
     /// may join it.
     pub(crate) async fn retire(&self, replica: Uuid, at: Timestamp) -> Result<(), StoreError> {
         within(self.options().write_timeout, async {
-            let mut transaction = self.begin().await?;
+            let mut transaction = self.begin_as_is().await?;
             on_both!(transaction.connection(), connection => {
                 sqlx::query("UPDATE unanswered_requests SET left_at = $2 WHERE replica = $1 AND left_at IS NULL")
                     .bind(replica).bind(at.micros()).execute(&mut *connection).await?;
@@ -116,7 +118,7 @@ impl Store {
         };
         let gone = before(REPLICA_MEMORY);
         within(self.options().write_timeout, async {
-            let mut transaction = self.begin().await?;
+            let mut transaction = self.begin_as_is().await?;
             let purged = on_both!(transaction.connection(), connection => Purged {
                 idempotency_keys: sqlx::query(
                     "DELETE FROM idempotency_keys WHERE (project_id, key) IN (
@@ -127,6 +129,11 @@ impl Store {
                     .bind(now.seconds() - COUNTS_MEMORY_SECONDS)
                     .execute(&mut *connection).await?.rows_affected(),
                 requests: sqlx::query("DELETE FROM unanswered_requests WHERE created_at < $1")
+                    .bind(gone.micros()).execute(&mut *connection).await?.rows_affected(),
+                writers: sqlx::query(
+                    "DELETE FROM event_projections WHERE projected_at < $1 AND projected_at > 0 AND NOT EXISTS (
+                         SELECT 1 FROM ledger_events e
+                         WHERE e.writer = event_projections.writer AND e.seq > event_projections.projected_seq)")
                     .bind(gone.micros()).execute(&mut *connection).await?.rows_affected(),
                 replicas: sqlx::query("DELETE FROM replicas WHERE heartbeat_at < $1")
                     .bind(gone.micros()).execute(&mut *connection).await?.rows_affected(),
@@ -162,7 +169,7 @@ impl Store {
 
     async fn make_month(&self, name: &str, from: Timestamp, before: Timestamp) -> Result<(), StoreError> {
         within(self.options().write_timeout, async {
-            let mut transaction = self.begin().await?;
+            let mut transaction = self.begin_as_is().await?;
             make_month(transaction.connection(), name, from, before).await?;
             transaction.commit().await
         })
@@ -188,26 +195,28 @@ async fn make_month(
         return Ok(());
     };
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(PARTITIONS_LOCK).execute(&mut *connection).await?;
-    let table = format!("generations_{name}");
-    let there: bool = sqlx::query_scalar(
-        "SELECT to_regclass($1) IS NOT NULL
-             OR EXISTS (SELECT FROM generations_default WHERE id >= $2 AND id < $3)",
-    )
-    .bind(&table)
-    .bind(smallest_id(from))
-    .bind(smallest_id(before))
-    .fetch_one(&mut *connection)
-    .await?;
-    if there {
-        return Ok(());
+    for (parent, id) in [("generations", "id"), ("ledger_events", "stream_id")] {
+        let table = format!("{parent}_{name}");
+        // Names and bounds are made here from a month, never from what somebody sent.
+        let there: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+            "SELECT to_regclass($1) IS NOT NULL
+                 OR EXISTS (SELECT FROM {parent}_default WHERE {id} >= $2 AND {id} < $3)"
+        )))
+        .bind(&table)
+        .bind(smallest_id(from))
+        .bind(smallest_id(before))
+        .fetch_one(&mut *connection)
+        .await?;
+        if there {
+            continue;
+        }
+        let statements = format!(
+            "CREATE TABLE {table} (LIKE {parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
+             ALTER TABLE {parent} ATTACH PARTITION {table} FOR VALUES FROM ('{}') TO ('{}')",
+            smallest_id(from),
+            smallest_id(before),
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&mut *connection).await?;
     }
-    // Names and bounds are made here from a month, never from what somebody sent.
-    let statements = format!(
-        "CREATE TABLE {table} (LIKE generations INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
-         ALTER TABLE generations ATTACH PARTITION {table} FOR VALUES FROM ('{}') TO ('{}')",
-        smallest_id(from),
-        smallest_id(before),
-    );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(connection).await?;
     Ok(())
 }

@@ -66,7 +66,7 @@ impl Store {
     /// make tables.
     async fn is_current(&self) -> bool {
         const APPLIED: &str = "SELECT version, checksum FROM _sqlx_migrations WHERE success ORDER BY version";
-        let Ok(mut reader) = self.reader().await else { return false };
+        let Ok(mut reader) = self.reader_as_is().await else { return false };
         let applied = on_both!(reader.connection(), connection =>
             sqlx::query_as::<_, (i64, Vec<u8>)>(APPLIED).fetch_all(connection).await);
         let migrator = if self.is_postgres() { &POSTGRES } else { &SQLITE };

@@ -14,6 +14,7 @@ mod clock;
 mod connection;
 mod credits;
 mod error;
+mod events;
 mod files;
 mod finishing;
 mod generations;
@@ -25,9 +26,12 @@ mod migrate;
 mod model_aliases;
 mod months;
 mod open;
+mod payloads;
 mod privacy;
+mod projecting;
 mod projects;
 mod provider_erasures;
+mod rebuilding;
 mod resends;
 mod reserving;
 mod rows;
@@ -37,6 +41,7 @@ mod sessions;
 mod standby;
 #[cfg(test)]
 mod statements;
+mod streams;
 mod sums;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -65,6 +70,7 @@ pub use open::{StoreOptions, without_password};
 pub use privacy::ProjectErasure;
 pub use projects::{ANY_MODEL, ProjectChange, ProjectRecord, RateLimit};
 pub use provider_erasures::{DueErasure, ProviderErasure};
+pub use rebuilding::Rebuilt;
 pub use rows::{
     AttemptRecord, Balance, Cursor, Discrepancy, Finish, GenerationFilter, GenerationRecord, Idempotency, Late,
     LedgerEntry, OpenHold, Outcome, Page, Reservation, Submitted,
@@ -83,7 +89,7 @@ pub use words::{
 pub(crate) use admission::AdmissionRow;
 pub(crate) use connection::{Lane, WriteTransaction, within};
 pub(crate) use credits::{Entries, NewTransaction};
-pub(crate) use finishing::OpenRow;
+pub(crate) use events::NewEvent;
 pub(crate) use keys::{ACCOUNTS, NewKeyRow, StoredKey};
 pub(crate) use limits::{Asked, CountRow, KeyTerms, LimitRows, RateRow};
 pub use months::MonthContent;
@@ -91,10 +97,11 @@ pub(crate) use months::MonthRange;
 pub(crate) use privacy::Remains;
 pub(crate) use resends::UnansweredRow;
 pub(crate) use reserving::{BalanceRow, Existing, ProjectTerms};
-pub(crate) use sums::{BalanceChange, MonthlyCharge, SumChanges};
+pub(crate) use streams::Stream;
+pub(crate) use sums::{BalanceChange, KeyChange, MonthlyCharge, SumChanges};
 pub(crate) use webhook_endpoints::Breaker;
 pub(crate) use webhooks::{WebhookNext, WebhookShare};
-pub(crate) use writing::Batch;
+pub(crate) use writing::Append;
 
 /// The database. Cheap to clone; all clones share the connections.
 ///

@@ -97,7 +97,7 @@ impl Store {
     /// All aliases, by their ids.
     pub(crate) async fn stored_aliases(&self) -> Result<Vec<AliasRecord>, StoreError> {
         within(self.options().report_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             let rows = on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, AliasRow>(SELECT).fetch_all(connection).await)?;
             rows.into_iter().map(AliasRecord::try_from).collect()

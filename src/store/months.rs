@@ -281,7 +281,7 @@ impl Store {
 }
 
 /// Lets the statements of this transaction take longer than a request's.
-async fn allow(connection: AnyConnection<'_>, longest: Duration) -> Result<(), StoreError> {
+pub(super) async fn allow(connection: AnyConnection<'_>, longest: Duration) -> Result<(), StoreError> {
     if let Either::Postgres(connection) = connection {
         let millis = longest.as_millis();
         let limits = format!("SET LOCAL statement_timeout = {millis}; SET LOCAL lock_timeout = {millis}");

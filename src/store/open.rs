@@ -66,6 +66,8 @@ pub(super) struct Inner {
     pub(super) standby: Option<Standby>,
     /// Who may read a report now.
     pub(super) reports: FairSemaphore<Option<ProjectId>>,
+    /// Held by whoever has the projections follow.
+    pub(super) projecting: tokio::sync::Mutex<()>,
     /// SQLite's file.
     file: Option<DatabaseFile>,
 }
@@ -171,7 +173,18 @@ impl Store {
         let readers = options.readers as usize;
         let reports = FairSemaphore::new(readers * 3 / 4, readers / 2);
         let standby = options.read.as_deref().map(|address| Standby::new(address, &options)).transpose()?;
-        let store = Self { inner: Arc::new(Inner { pools, options, runtime, outage, standby, reports, file }) };
+        let store = Self {
+            inner: Arc::new(Inner {
+                pools,
+                options,
+                runtime,
+                outage,
+                standby,
+                reports,
+                projecting: tokio::sync::Mutex::new(()),
+                file,
+            }),
+        };
         if let Err(error) = store.ping().await {
             return Err(store.reason(error).await);
         }

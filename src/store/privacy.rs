@@ -3,9 +3,9 @@
 use sqlx::{ConnectOptions, Connection, FromRow};
 use uuid::Uuid;
 
-use super::connection::{Either, WriteTransaction, on_both, within};
+use super::connection::{Either, WriteTransaction, json_list, on_both, within};
 use super::error::must_touch;
-use super::{Store, StoreError};
+use super::{Store, StoreError, payloads};
 use crate::domain::{GenerationId, ProjectId, Timestamp};
 
 /// A project whose kept prompts may outlive its retention.
@@ -57,6 +57,10 @@ impl WriteTransaction {
     /// Asks for the erasure of all that a project has made so far, and forgets at once the prompts of what is still open.
     pub(crate) async fn ask_project_erasure(&mut self, project: ProjectId, now: Timestamp) -> Result<(), StoreError> {
         let touched = on_both!(self.connection(), connection => {
+            sqlx::query("UPDATE ledger_events SET prompt = NULL WHERE n = 1 AND prompt IS NOT NULL AND stream_id IN (
+                             SELECT id FROM generations WHERE project_id = $1 AND state IN ('queued', 'running')
+                                 AND prompt_expires_at IS NOT NULL)")
+                .bind(project.uuid()).execute(&mut *connection).await?;
             sqlx::query("UPDATE generations SET prompt = NULL, prompt_expires_at = NULL
                          WHERE project_id = $1 AND state IN ('queued', 'running') AND prompt_expires_at IS NOT NULL")
                 .bind(project.uuid()).execute(&mut *connection).await?;
@@ -82,11 +86,50 @@ impl WriteTransaction {
                     .bind(row.reason.as_str()).bind(now.micros())
                     .execute(connection).await.map(|done| done.rows_affected()))?;
             if touched > 0 {
+                self.erase_events(row).await?;
                 self.ask_providers_to_erase(row.id, now).await?;
             }
             erased += touched;
         }
         Ok(erased)
+    }
+
+    /// Erases the content of a generation's events: what its end keeps is what the generation keeps.
+    async fn erase_events(&mut self, row: &Remains) -> Result<(), StoreError> {
+        let end = payloads::erased_end(row.answer.as_deref(), row.error.as_deref(), &row.reason)?;
+        on_both!(self.connection(), connection => {
+            sqlx::query("UPDATE ledger_events SET prompt = NULL, content = NULL WHERE stream_id = $1 AND opened <> -1")
+                .bind(row.id.uuid()).execute(&mut *connection).await?;
+            sqlx::query("UPDATE ledger_events SET content = $2 WHERE stream_id = $1 AND opened = -1")
+                .bind(row.id.uuid()).bind(end).execute(connection).await?;
+        });
+        Ok(())
+    }
+
+    /// Forgets in the events the prompts that these generations do not have any more.
+    async fn forget_prompts_of_events(&mut self, generations: &[Uuid]) -> Result<(), StoreError> {
+        match self.connection() {
+            Either::Postgres(connection) => {
+                sqlx::query(
+                    "UPDATE ledger_events e SET prompt = NULL FROM generations g
+                     WHERE e.stream_id = ANY($1) AND e.n = 1 AND g.id = e.stream_id AND g.prompt IS NULL",
+                )
+                .bind(generations)
+                .execute(connection)
+                .await?;
+            }
+            Either::Sqlite(connection) => {
+                sqlx::query(
+                    "UPDATE ledger_events SET prompt = NULL
+                     WHERE stream_id IN (SELECT unhex(value) FROM json_each($1)) AND n = 1
+                         AND EXISTS (SELECT 1 FROM generations WHERE id = stream_id AND prompt IS NULL)",
+                )
+                .bind(json_list(generations))
+                .execute(connection)
+                .await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -153,6 +196,7 @@ impl Store {
                         .await?
                 }
             };
+            transaction.forget_prompts_of_events(&ids).await?;
             transaction.commit().await?;
             Ok(ids.into_iter().max().map(GenerationId::from_uuid))
         })
@@ -176,12 +220,13 @@ impl Store {
         within(self.options().write_timeout, async {
             let mut transaction = self.begin().await?;
             let forgotten = on_both!(transaction.connection(), connection =>
-                sqlx::query("UPDATE generations SET prompt = NULL, prompt_expires_at = NULL WHERE id IN (
-                                 SELECT id FROM generations WHERE prompt_expires_at <= $1 LIMIT $2)")
-                    .bind(now.micros()).bind(i64::from(limit)).execute(connection).await
-                    .map(|done| done.rows_affected()))?;
+                sqlx::query_scalar::<_, Uuid>(
+                    "UPDATE generations SET prompt = NULL, prompt_expires_at = NULL WHERE id IN (
+                         SELECT id FROM generations WHERE prompt_expires_at <= $1 LIMIT $2) RETURNING id")
+                    .bind(now.micros()).bind(i64::from(limit)).fetch_all(connection).await)?;
+            transaction.forget_prompts_of_events(&forgotten).await?;
             transaction.commit().await?;
-            Ok(forgotten)
+            Ok(forgotten.len() as u64)
         })
         .await
     }

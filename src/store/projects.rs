@@ -249,7 +249,7 @@ impl Store {
     /// The most that a month of all projects together may cost.
     pub(crate) async fn organization_limit(&self) -> Result<Option<Money>, StoreError> {
         within(self.options().read_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             let limit = on_both!(reader.connection(), connection =>
                 sqlx::query_scalar::<_, Option<i64>>("SELECT spend_limit FROM organization")
                     .fetch_one(connection).await)?;
@@ -261,7 +261,7 @@ impl Store {
     /// One project.
     pub(crate) async fn project(&self, id: ProjectId) -> Result<Option<ProjectRecord>, StoreError> {
         within(self.options().read_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             let row = on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, ProjectRow>(select_projects!("WHERE id = $1"))
                     .bind(id.uuid()).fetch_optional(connection).await)?;
@@ -281,7 +281,7 @@ impl Store {
         cursor: Cursor,
     ) -> Result<Page<ProjectRecord>, StoreError> {
         let rows = within(self.options().report_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             on_both!(reader.connection(), connection => {
                 let mut query = QueryBuilder::new(select_projects!("WHERE TRUE"));
                 if !archived {
@@ -298,7 +298,7 @@ impl Store {
     /// All projects, oldest first.
     pub(crate) async fn projects(&self) -> Result<Vec<ProjectRecord>, StoreError> {
         within(self.options().report_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             let rows = on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, ProjectRow>(select_projects!("ORDER BY id")).fetch_all(connection).await)?;
             let rates = on_both!(reader.connection(), connection =>

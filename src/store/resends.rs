@@ -123,7 +123,7 @@ impl Store {
     /// Whether nothing of a key and hash waits for its answer: then there is nothing that a resend could join.
     pub(crate) async fn nothing_unanswered(&self, key: ApiKeyId, digest: &[u8; 32]) -> Result<bool, StoreError> {
         super::within(self.options().read_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             let count = on_both!(reader.connection(), connection =>
                 sqlx::query_scalar::<_, i64>(
                     "SELECT COUNT(*) FROM unanswered_requests WHERE api_key_id = $1 AND digest = $2")

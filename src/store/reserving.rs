@@ -5,11 +5,10 @@ use std::borrow::Cow;
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use super::StoreError;
 use super::connection::{Either, WriteTransaction, json_list, select_by_ids};
-use super::error::must_touch;
 use super::rows::{Idempotency, Reservation};
-use super::{StoreError, resends};
-use crate::domain::{GenerationId, Timestamp};
+use crate::domain::Timestamp;
 
 /// A project's kept sums.
 #[derive(Debug, Clone, FromRow)]
@@ -19,6 +18,10 @@ pub(crate) struct BalanceRow {
     pub(crate) held: i64,
     /// How many of its generations are open.
     pub(crate) open_generations: i64,
+    /// Grows with each change of these sums.
+    pub(crate) version: i64,
+    /// Grows with each change of what the project and its keys may do.
+    pub(crate) terms_version: i64,
 }
 
 /// What a project may do.
@@ -62,7 +65,7 @@ impl WriteTransaction {
         Ok(select_by_ids!(
             self.connection(),
             BalanceRow,
-            "SELECT project_id, posted, held, open_generations FROM balances WHERE project_id",
+            "SELECT project_id, posted, held, open_generations, version, terms_version FROM balances WHERE project_id",
             projects,
             "ORDER BY project_id",
             " FOR UPDATE"
@@ -77,7 +80,7 @@ impl WriteTransaction {
             Either::Postgres(connection) => {
                 sqlx::query_as(
                     "WITH o AS (SELECT spend_limit FROM organization WHERE id = 1 AND spend_limit IS NOT NULL FOR UPDATE)
-                     SELECT b.project_id, b.posted, b.held, b.open_generations, p.id, p.archived_at, p.prepaid, p.spend_limit,
+                     SELECT b.project_id, b.posted, b.held, b.open_generations, b.version, b.terms_version, p.id, p.archived_at, p.prepaid, p.spend_limit,
                          p.prompt_retention, p.concurrency_limit,
                          EXISTS (SELECT 1 FROM rate_limits WHERE project_id = p.id) AS rated,
                          (SELECT spend_limit FROM o) AS organization_limit
@@ -90,7 +93,7 @@ impl WriteTransaction {
             }
             Either::Sqlite(connection) => {
                 sqlx::query_as(
-                    "SELECT b.project_id, b.posted, b.held, b.open_generations, p.id, p.archived_at, p.prepaid, p.spend_limit,
+                    "SELECT b.project_id, b.posted, b.held, b.open_generations, b.version, b.terms_version, p.id, p.archived_at, p.prepaid, p.spend_limit,
                          p.prompt_retention, p.concurrency_limit,
                          EXISTS (SELECT 1 FROM rate_limits WHERE project_id = p.id) AS rated,
                          (SELECT spend_limit FROM organization WHERE id = 1) AS organization_limit
@@ -139,30 +142,33 @@ impl WriteTransaction {
         }
     }
 
-    /// Frees the idempotency keys that lead to these generations, and has no resend join them.
+    /// Frees the idempotency keys that lead to these generations.
     pub(crate) async fn release_idempotency(&mut self, generations: &[Uuid]) -> Result<(), StoreError> {
         match self.connection() {
             Either::Postgres(connection) => {
-                sqlx::query(
-                    "WITH resends AS (DELETE FROM unanswered_requests WHERE generation_id = ANY($1))
-                     DELETE FROM idempotency_keys WHERE generation_id = ANY($1)",
-                )
-                .bind(generations)
-                .execute(connection)
-                .await?;
+                sqlx::query("DELETE FROM idempotency_keys WHERE generation_id = ANY($1)")
+                    .bind(generations)
+                    .execute(connection)
+                    .await?;
+                Ok(())
             }
-            Either::Sqlite(connection) => {
-                for generation in generations {
-                    sqlx::query("DELETE FROM idempotency_keys WHERE generation_id = $1")
-                        .bind(generation)
-                        .execute(&mut *connection)
-                        .await?;
-                    resends::answer_sqlite(connection, &[GenerationId::from_uuid(*generation)]).await?;
-                }
-            }
+            Either::Sqlite(connection) => release_idempotency_sqlite(connection, generations).await,
         }
-        Ok(())
     }
+}
+
+/// Frees the idempotency keys that lead to these generations.
+pub(super) async fn release_idempotency_sqlite(
+    connection: &mut sqlx::SqliteConnection,
+    generations: &[Uuid],
+) -> Result<(), StoreError> {
+    for generation in generations {
+        sqlx::query("DELETE FROM idempotency_keys WHERE generation_id = $1")
+            .bind(generation)
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
 }
 
 /// One column of a batch, as PostgreSQL's `UNNEST` takes it.
@@ -237,7 +243,8 @@ pub(super) async fn put_idempotency_sqlite(
              VALUES ($1, $2, $3, $4, $5, $6)
              ON CONFLICT (project_id, key) DO UPDATE SET digest = excluded.digest,
                  generation_id = excluded.generation_id, created_at = excluded.created_at,
-                 expires_at = excluded.expires_at",
+                 expires_at = excluded.expires_at
+             WHERE idempotency_keys.expires_at <= excluded.created_at",
         )
         .bind(reservation.project_id.uuid())
         .bind(idempotency.key.as_str())
@@ -247,7 +254,9 @@ pub(super) async fn put_idempotency_sqlite(
         .bind(idempotency.expires_at.micros())
         .execute(&mut *connection)
         .await?;
-        must_touch("idempotency_keys", done.rows_affected(), 1)?;
+        if done.rows_affected() != 1 {
+            return Err(StoreError::Conflict("an idempotency key was used meanwhile".to_owned()));
+        }
     }
     Ok(())
 }

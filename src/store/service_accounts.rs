@@ -100,7 +100,7 @@ impl Store {
         cursor: Cursor,
     ) -> Result<Page<ServiceAccountRecord>, StoreError> {
         let rows = within(self.options().report_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             on_both!(reader.connection(), connection => {
                 let mut query = QueryBuilder::new(select_accounts!("WHERE deleted_at IS NULL AND project_id = "));
                 query.push_bind(project.uuid());
@@ -123,7 +123,7 @@ impl Store {
     ) -> Result<Vec<ServiceAccountRecord>, StoreError> {
         let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
         let rows = within(self.options().report_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             Ok(super::connection::select_by_ids!(reader.connection(), Row, select_accounts!("WHERE id"), &ids, "", "")?)
         })
         .await?;

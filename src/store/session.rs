@@ -156,10 +156,26 @@ impl<'c> Executor<'c> for &'c mut PgSession {
 }
 
 /// All statements of a lane look for keyed rows: they are planned once, by index, also while the tables are so young
-/// that their statistics would advise to read them whole. For this transaction only, since a pooler may give the
-/// connection to somebody else after it.
-pub(super) const BEGIN_IN_LANE: &str = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off; \
-     SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off";
+/// that their statistics would advise to read them whole.
+macro_rules! lane_plans {
+    ($set:literal) => {
+        concat!(
+            $set,
+            " plan_cache_mode = force_generic_plan; ",
+            $set,
+            " enable_seqscan = off; ",
+            $set,
+            " enable_hashjoin = off; ",
+            $set,
+            " enable_mergejoin = off; ",
+            $set,
+            " jit = off"
+        )
+    };
+}
+
+/// Begins such a transaction on a connection that somebody else may have after it.
+pub(super) const BEGIN_IN_LANE: &str = concat!("BEGIN; ", lane_plans!("SET LOCAL"));
 
 impl Route {
     /// A connection of a pool for reading.
@@ -188,7 +204,8 @@ impl Route {
         let connection = kept.connect().await?;
         let mut session = PgSession { held: Held::Own(Box::new(connection)), named };
         if named {
-            sqlx::raw_sql(AssertSqlSafe(session_limits(longest))).execute(&mut session).await?;
+            let settings = format!("{}; {}", lane_plans!("SET"), session_limits(longest));
+            sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut session).await?;
         }
         Ok(session)
     }
@@ -196,7 +213,7 @@ impl Route {
     /// What begins a transaction in a lane.
     pub(super) fn in_lane(&self, longest: Duration) -> String {
         if self.lane_is_direct() {
-            return BEGIN_IN_LANE.to_owned();
+            return "BEGIN".to_owned();
         }
         format!("{BEGIN_IN_LANE}; {}", limits("SET LOCAL", longest))
     }
@@ -219,7 +236,8 @@ impl Route {
         Ok(is_another)
     }
 
-    fn lane_is_direct(&self) -> bool {
+    /// Whether a lane has a session of its own.
+    pub(super) fn lane_is_direct(&self) -> bool {
         !self.pooled || self.direct.is_some()
     }
 }

@@ -16,7 +16,7 @@ impl Store {
         expires_at: Timestamp,
     ) -> Result<(), StoreError> {
         within(self.options().write_timeout, async {
-            let mut transaction = self.begin().await?;
+            let mut transaction = self.begin_as_is().await?;
             on_both!(transaction.connection(), connection =>
                 sqlx::query("DELETE FROM console_sessions WHERE expires_at <= $1")
                     .bind(now.micros()).execute(connection).await.map(drop))?;
@@ -33,7 +33,7 @@ impl Store {
     /// The key that a session was had for, if it has not ended.
     pub async fn session(&self, hash: &[u8; 32], now: Timestamp) -> Result<Option<ApiKeyId>, StoreError> {
         let row = within(self.options().read_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             Ok(on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, (Uuid,)>(
                     "SELECT api_key_id FROM console_sessions WHERE token_hash = $1 AND expires_at > $2")
@@ -46,7 +46,7 @@ impl Store {
     /// Ends a session; one that has ended already is fine.
     pub async fn delete_session(&self, hash: &[u8; 32]) -> Result<(), StoreError> {
         within(self.options().write_timeout, async {
-            let mut transaction = self.begin().await?;
+            let mut transaction = self.begin_as_is().await?;
             on_both!(transaction.connection(), connection =>
                 sqlx::query("DELETE FROM console_sessions WHERE token_hash = $1")
                     .bind(hash.as_slice()).execute(connection).await.map(drop))?;

@@ -60,7 +60,7 @@ fn statements() -> Vec<(String, bool, bool)> {
             let quote = at + source[at..].find('"')?;
             literal(&source[quote..]).map(|(head, _)| head.to_owned())
         };
-        for name in ["select_generations", "select_keys", "select_projects"] {
+        for name in ["select_generations", "select_keys", "select_projects", "select_events"] {
             let Some(head) = head(name) else { continue };
             let call = format!("{name}!(");
             for (at, _) in source.match_indices(&call) {
@@ -68,11 +68,12 @@ fn statements() -> Vec<(String, bool, bool)> {
                     source[at + call.len()..].trim_start().split_at_checked(0).and_then(|(_, text)| literal(text))
                 {
                     let whole = format!("{head}{tail}");
-                    if tail.ends_with(" WHERE g.id") {
+                    if tail.ends_with(" WHERE g.id") || tail.ends_with(" WHERE stream_id") {
                         found.insert((format!("{whole} = ANY($1)"), true, false));
                         found.insert((format!("{whole} IN (SELECT unhex(value) FROM json_each($1))"), false, true));
                     } else {
-                        found.insert((whole, true, true));
+                        let sqlite = !whole.contains("ANY(");
+                        found.insert((whole, true, sqlite));
                     }
                 }
             }
@@ -108,6 +109,7 @@ fn statements() -> Vec<(String, bool, bool)> {
             // Parts of a statement stand in `concat!`, or before the list of `select_by_ids!`.
             let part = called.ends_with("concat!(")
                 || text.trim_end().ends_with(',')
+                || text.contains('{')
                 || text.matches('(').count() != text.matches(')').count()
                 || source[..at]
                     .rfind("select_by_ids!")
@@ -122,7 +124,7 @@ fn statements() -> Vec<(String, bool, bool)> {
         }
     }
     // Put together from parts, of which a batch has some or all.
-    found.insert((super::writing::whole_statement(), true, false));
+    found.extend(super::writing::whole_statements().map(|statement| (statement, true, false)));
     found.into_iter().collect()
 }
 
@@ -146,7 +148,8 @@ async fn plan(store: &Store, sql: &str) -> Vec<String> {
             let run = async |connection: &mut PgSession, sql: String| {
                 sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.unwrap();
             };
-            let begin = if sql.contains("UNNEST") { BEGIN_IN_LANE } else { "BEGIN" };
+            let in_lane = sql.contains("UNNEST") || sql.contains("FROM ledger_events");
+            let begin = if in_lane { BEGIN_IN_LANE } else { "BEGIN" };
             run(connection, begin.to_owned()).await;
             run(connection, format!("SET LOCAL plan_cache_mode = force_generic_plan; PREPARE looked_at AS {sql}"))
                 .await;
@@ -164,7 +167,7 @@ async fn plan(store: &Store, sql: &str) -> Vec<String> {
 }
 
 /// Tables that keep a row of every request. `unanswered_requests` holds only those that wait.
-const LARGE: &[&str] = &["generations", "attempts", "ledger_transactions", "idempotency_keys"];
+const LARGE: &[&str] = &["generations", "attempts", "ledger_transactions", "idempotency_keys", "ledger_events"];
 
 /// Whether a line of a plan reads a whole large table.
 fn reads_a_whole_table(line: &str, aliases: &[(&str, &str)]) -> bool {
@@ -203,6 +206,13 @@ async fn seed(store: &Store) {
          SELECT id, 1, 'e', 'c', CAST(created_at AS TEXT), 's', 'r', 'c', 1 FROM generations".to_owned(),
         "INSERT INTO ledger_transactions (id, kind, project_id, generation_id, reason, created_at, cost_of_sales, provider)
          SELECT id, 'settlement', project_id, id, '', created_at, 1, -1 FROM generations".to_owned(),
+        format!(
+            "INSERT INTO ledger_events (stream_id, n, writer, seq, kind, project_id, api_key_id, at, held, opened, project,
+                 revenue, cost_of_sales, provider, funding, payload)
+             SELECT id, 1, {}, created_at, 'reserved', project_id, api_key_id, created_at, 0, 1, 0, 0, 0, 0, 0, '{{}}'
+             FROM generations",
+            if store.is_postgres() { "gen_random_uuid()" } else { "randomblob(16)" }
+        ),
         format!(
             "INSERT INTO idempotency_keys (project_id, key, digest, generation_id, created_at, expires_at)
              SELECT project_id, CAST(created_at AS TEXT), {}, id, 1, created_at + 2 FROM generations",
@@ -244,6 +254,7 @@ on_both_databases! {
         seed(&store).await;
         let aliases = [
             ("g", "generations"), ("a", "attempts"), ("t", "ledger_transactions"), ("i", "idempotency_keys"), ("u", "unanswered_requests"),
+            ("e", "ledger_events"),
         ];
         let mut looked_at = 0;
         for (sql, postgres, sqlite) in statements() {

@@ -7,14 +7,24 @@ use super::error::must_touch;
 use super::limits::CountRow;
 use crate::domain::Timestamp;
 
-/// By how much the kept sums of a project or a key change.
+/// By how much the kept sums of a project change, and what they must be for that.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct BalanceChange {
-    /// A project's posted sum, or what a key has spent.
     pub(crate) posted: i64,
     pub(crate) held: i64,
-    /// How many of a project's generations are open; not kept for keys.
+    /// How many of its generations are open.
     pub(crate) open: i64,
+    /// The version of the sums that was decided on, where the decision depends on them.
+    pub(crate) version: Option<i64>,
+    /// The version of the terms that was decided on, where the decision depends on them.
+    pub(crate) terms_version: Option<i64>,
+}
+
+/// By how much the kept sums of a key change.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct KeyChange {
+    pub(crate) spent: i64,
+    pub(crate) held: i64,
 }
 
 /// What a project is charged in a month, less refunds.
@@ -30,7 +40,7 @@ pub(crate) struct MonthlyCharge {
 #[derive(Debug, Default)]
 pub(crate) struct SumChanges {
     pub(crate) balances: Vec<(Uuid, BalanceChange)>,
-    pub(crate) keys: Vec<(Uuid, BalanceChange)>,
+    pub(crate) keys: Vec<(Uuid, KeyChange)>,
     pub(crate) months: Vec<MonthlyCharge>,
     /// What was reserved under rate limits.
     pub(crate) counts: Vec<CountRow>,
@@ -42,28 +52,33 @@ impl SumChanges {
     }
 }
 
-/// Changes the kept sums.
+/// Changes the kept sums; the new versions of the projects' ones.
 pub(super) async fn change_sqlite(
     connection: &mut sqlx::SqliteConnection,
     changes: &SumChanges,
-) -> Result<(), StoreError> {
+) -> Result<Vec<(Uuid, i64)>, StoreError> {
+    let mut versions = Vec::with_capacity(changes.balances.len());
     for (id, change) in &changes.balances {
-        let done = sqlx::query(
-            "UPDATE balances SET posted = posted + $2, held = held + $3, open_generations = open_generations + $4
-             WHERE project_id = $1",
+        let version = sqlx::query_scalar::<_, i64>(
+            "UPDATE balances SET posted = posted + $2, held = held + $3, open_generations = open_generations + $4,
+                 version = version + 1
+             WHERE project_id = $1 AND version = COALESCE($5, version) AND terms_version = COALESCE($6, terms_version)
+             RETURNING version",
         )
         .bind(id)
         .bind(change.posted)
         .bind(change.held)
         .bind(change.open)
-        .execute(&mut *connection)
+        .bind(change.version)
+        .bind(change.terms_version)
+        .fetch_optional(&mut *connection)
         .await?;
-        must_touch("balances", done.rows_affected(), 1)?;
+        versions.push((*id, version.ok_or_else(|| StoreError::Conflict("a balance has changed".to_owned()))?));
     }
     for (id, change) in &changes.keys {
         let done = sqlx::query("UPDATE key_balances SET spent = spent + $2, held = held + $3 WHERE api_key_id = $1")
             .bind(id)
-            .bind(change.posted)
+            .bind(change.spent)
             .bind(change.held)
             .execute(&mut *connection)
             .await?;
@@ -98,5 +113,5 @@ pub(super) async fn change_sqlite(
         .await?;
         must_touch("request_counts", done.rows_affected(), 1)?;
     }
-    Ok(())
+    Ok(versions)
 }

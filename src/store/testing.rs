@@ -101,7 +101,7 @@ impl Store {
 
     /// Runs many statements in one transaction, as a migration does.
     pub(crate) async fn run(&self, sql: &str) {
-        let mut transaction: WriteTransaction = self.begin().await.unwrap();
+        let mut transaction: WriteTransaction = self.begin_as_is().await.unwrap();
         let sql = sql.to_owned();
         on_both!(transaction.connection(), connection =>
             sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(connection).await.map(drop))

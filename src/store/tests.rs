@@ -40,7 +40,7 @@ fn top_up(project: ProjectId, entries: Entries) -> NewTransaction {
 
 async fn book(store: &Store, row: NewTransaction) -> Result<(), StoreError> {
     let mut transaction = store.begin().await?;
-    transaction.write_batch(&Batch { transactions: vec![row], ..Batch::default() }).await?;
+    transaction.book(row, None, SumChanges::default()).await?;
     transaction.commit().await
 }
 
@@ -69,6 +69,10 @@ on_both_databases! {
             "UPDATE ledger_transactions SET project = project + 1, funding = funding - 1",
             "UPDATE ledger_transactions SET reason = 'another'",
             "DELETE FROM ledger_transactions",
+            "UPDATE ledger_events SET project = project + 1, funding = funding - 1",
+            "UPDATE ledger_events SET payload = '{}'",
+            "UPDATE ledger_events SET at = at + 1",
+            "DELETE FROM ledger_events",
         ] {
             refused(&store, sql, "append-only").await;
         }
@@ -88,8 +92,8 @@ on_both_databases! {
         let store = database.store().await;
         let (project, _) = store.add_project(NOW).await;
         for (entries, constraint) in [
-            (Entries { project: 5, funding: -4, ..Entries::default() }, "ledger_transactions_balanced"),
-            (Entries { project: 5, ..Entries::default() }, "ledger_transactions_balanced"),
+            (Entries { project: 5, funding: -4, ..Entries::default() }, "ledger_events_balanced"),
+            (Entries { project: 5, ..Entries::default() }, "ledger_events_balanced"),
             (Entries::default(), "ledger_transactions_not_empty"),
         ] {
             let result = book(&store, top_up(project, entries)).await;
@@ -406,5 +410,8 @@ async fn both_databases_have_the_same_constraints_and_indexes() {
     let named = words.windows(2).filter(|pair| matches!(pair[0], "CONSTRAINT" | "INDEX"));
     let sqlite: BTreeSet<String> = named.map(|pair| pair[1].to_owned()).collect();
     assert!(sqlite.len() > 80, "{}", sqlite.len());
-    assert_eq!(postgres, sqlite);
+    // On PostgreSQL each of these would be a query a row, for rows of projections.
+    let only_on_sqlite: Vec<_> = sqlite.difference(&postgres).map(String::as_str).collect();
+    assert_eq!(only_on_sqlite, ["generations_api_key_fk", "generations_project_fk", "ledger_transactions_project_fk"]);
+    assert!(postgres.is_subset(&sqlite), "{:?}", postgres.difference(&sqlite));
 }

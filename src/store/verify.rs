@@ -27,11 +27,15 @@ impl Difference {
 
 /// The generations of months that were not dropped: the sums of the others are in `dropped_usage_days`, also while some of
 /// their rows are still there.
-const KEPT: &str = "(SELECT * FROM generations k WHERE NOT EXISTS (
+pub(super) const KEPT: &str = "(SELECT * FROM generations k WHERE NOT EXISTS (
     SELECT 1 FROM dropped_months d WHERE k.id >= d.first_id AND k.id < d.before_id))";
 
+/// The events that the projections show.
+const PROJECTED: &str = "(SELECT l.* FROM ledger_events l LEFT JOIN event_projections s ON s.writer = l.writer
+    WHERE s.writer IS NULL OR l.seq <= s.projected_seq) shown";
+
 /// What must be equal, and the query for the rows where it is not.
-const CHECKS: [(&str, &str); 15] = [
+const CHECKS: [(&str, &str); 19] = [
     (
         "the sum of the entries of a ledger transaction",
         "SELECT transaction_id AS subject, CAST(SUM(amount) AS BIGINT) AS found, CAST(0 AS BIGINT) AS expected
@@ -47,7 +51,7 @@ const CHECKS: [(&str, &str); 15] = [
         "the posted balance of a project",
         "SELECT b.project_id AS subject, b.posted AS found, COALESCE(s.sum, 0) AS expected
          FROM balances b LEFT JOIN (
-             SELECT project_id, CAST(SUM(project) AS BIGINT) AS sum FROM ledger_transactions
+             SELECT project_id, CAST(SUM(project) AS BIGINT) AS sum FROM ledger_events
              GROUP BY project_id) s ON s.project_id = b.project_id
          WHERE b.posted <> COALESCE(s.sum, 0)",
     ),
@@ -55,7 +59,7 @@ const CHECKS: [(&str, &str); 15] = [
         "the held balance of a project",
         "SELECT b.project_id AS subject, b.held AS found, COALESCE(s.sum, 0) AS expected
          FROM balances b LEFT JOIN (
-             SELECT project_id, CAST(SUM(hold) AS BIGINT) AS sum FROM generations WHERE state IN ('queued', 'running')
+             SELECT project_id, CAST(SUM(held) AS BIGINT) AS sum FROM ledger_events
              GROUP BY project_id) s ON s.project_id = b.project_id
          WHERE b.held <> COALESCE(s.sum, 0)",
     ),
@@ -63,41 +67,35 @@ const CHECKS: [(&str, &str); 15] = [
         "the number of open generations of a project",
         "SELECT b.project_id AS subject, b.open_generations AS found, COALESCE(s.count, 0) AS expected
          FROM balances b LEFT JOIN (
-             SELECT project_id, COUNT(*) AS count FROM generations WHERE state IN ('queued', 'running')
+             SELECT project_id, CAST(SUM(opened) AS BIGINT) AS count FROM ledger_events
              GROUP BY project_id) s ON s.project_id = b.project_id
          WHERE b.open_generations <> COALESCE(s.count, 0)",
     ),
     (
         "what a key has spent",
-        "SELECT b.api_key_id AS subject, b.spent AS found, COALESCE(s.sum, 0) + COALESCE(d.sum, 0) AS expected
+        "SELECT b.api_key_id AS subject, b.spent AS found, COALESCE(s.sum, 0) AS expected
          FROM key_balances b LEFT JOIN (
-             SELECT g.api_key_id, CAST(SUM(t.revenue) AS BIGINT) AS sum
-             FROM ledger_transactions t JOIN {generations} g ON g.id = t.generation_id
-             GROUP BY g.api_key_id) s ON s.api_key_id = b.api_key_id
-         LEFT JOIN (
-             SELECT api_key_id, CAST(SUM(price - refunded) AS BIGINT) AS sum FROM dropped_usage_days
-             GROUP BY api_key_id) d ON d.api_key_id = b.api_key_id
-         WHERE b.spent <> COALESCE(s.sum, 0) + COALESCE(d.sum, 0)",
+             SELECT api_key_id, CAST(SUM(revenue) AS BIGINT) AS sum FROM ledger_events
+             GROUP BY api_key_id) s ON s.api_key_id = b.api_key_id
+         WHERE b.spent <> COALESCE(s.sum, 0)",
     ),
     (
         "what is held for a key",
         "SELECT b.api_key_id AS subject, b.held AS found, COALESCE(s.sum, 0) AS expected
          FROM key_balances b LEFT JOIN (
-             SELECT api_key_id, CAST(SUM(hold) AS BIGINT) AS sum FROM generations WHERE state IN ('queued', 'running')
+             SELECT api_key_id, CAST(SUM(held) AS BIGINT) AS sum FROM ledger_events
              GROUP BY api_key_id) s ON s.api_key_id = b.api_key_id
          WHERE b.held <> COALESCE(s.sum, 0)",
     ),
     (
         "what a project was charged in a month",
         "SELECT m.project_id AS subject, m.spent AS found, COALESCE((
-             SELECT CAST(SUM(t.revenue) AS BIGINT) FROM ledger_transactions t
-             WHERE t.project_id = m.project_id
-                 AND t.created_at >= m.starts_at AND t.created_at < m.ends_at), 0) AS expected
+             SELECT CAST(SUM(e.revenue) AS BIGINT) FROM ledger_events e
+             WHERE e.project_id = m.project_id AND e.at >= m.starts_at AND e.at < m.ends_at), 0) AS expected
          FROM monthly_spend m
          WHERE m.spent <> COALESCE((
-             SELECT CAST(SUM(t.revenue) AS BIGINT) FROM ledger_transactions t
-             WHERE t.project_id = m.project_id
-                 AND t.created_at >= m.starts_at AND t.created_at < m.ends_at), 0)",
+             SELECT CAST(SUM(e.revenue) AS BIGINT) FROM ledger_events e
+             WHERE e.project_id = m.project_id AND e.at >= m.starts_at AND e.at < m.ends_at), 0)",
     ),
     (
         "what all months of a project were charged",
@@ -106,9 +104,44 @@ const CHECKS: [(&str, &str); 15] = [
              SELECT project_id, CAST(SUM(spent) AS BIGINT) AS sum FROM monthly_spend GROUP BY project_id) m
              ON m.project_id = p.id
          LEFT JOIN (
-             SELECT project_id, CAST(SUM(revenue) AS BIGINT) AS sum FROM ledger_transactions
+             SELECT project_id, CAST(SUM(revenue) AS BIGINT) AS sum FROM ledger_events
              GROUP BY project_id) s ON s.project_id = p.id
          WHERE COALESCE(m.sum, 0) <> COALESCE(s.sum, 0)",
+    ),
+    (
+        "the number of ends of a generation (at most one)",
+        "SELECT stream_id AS subject, COUNT(*) AS found, CAST(1 AS BIGINT) AS expected
+         FROM ledger_events WHERE opened = -1 GROUP BY stream_id HAVING COUNT(*) > 1",
+    ),
+    (
+        "what a project's transactions add up to",
+        "SELECT p.id AS subject, COALESCE(t.sum, 0) AS found, COALESCE(e.sum, 0) AS expected
+         FROM projects p
+         LEFT JOIN (SELECT project_id, CAST(SUM(project) AS BIGINT) AS sum FROM ledger_transactions GROUP BY project_id) t
+             ON t.project_id = p.id
+         LEFT JOIN (SELECT project_id, CAST(SUM(project) AS BIGINT) AS sum FROM {projected} GROUP BY project_id) e
+             ON e.project_id = p.id
+         WHERE COALESCE(t.sum, 0) <> COALESCE(e.sum, 0)",
+    ),
+    (
+        "what a project's transactions have cost us",
+        "SELECT p.id AS subject, COALESCE(t.sum, 0) AS found, COALESCE(e.sum, 0) AS expected
+         FROM projects p
+         LEFT JOIN (SELECT project_id, CAST(SUM(cost_of_sales) AS BIGINT) AS sum FROM ledger_transactions
+                    GROUP BY project_id) t ON t.project_id = p.id
+         LEFT JOIN (SELECT project_id, CAST(SUM(cost_of_sales) AS BIGINT) AS sum FROM {projected} GROUP BY project_id) e
+             ON e.project_id = p.id
+         WHERE COALESCE(t.sum, 0) <> COALESCE(e.sum, 0)",
+    ),
+    (
+        "the holds of a project's open generations",
+        "SELECT p.id AS subject, COALESCE(g.sum, 0) AS found, COALESCE(e.sum, 0) AS expected
+         FROM projects p
+         LEFT JOIN (SELECT project_id, CAST(SUM(hold) AS BIGINT) AS sum FROM generations WHERE state IN ('queued', 'running')
+                    GROUP BY project_id) g ON g.project_id = p.id
+         LEFT JOIN (SELECT project_id, CAST(SUM(held) AS BIGINT) AS sum FROM {projected} GROUP BY project_id) e
+             ON e.project_id = p.id
+         WHERE COALESCE(g.sum, 0) <> COALESCE(e.sum, 0)",
     ),
     (
         "the price in the ledger of a generation",
@@ -205,19 +238,20 @@ const CHECKS: [(&str, &str); 15] = [
 ];
 
 impl Store {
+    /// The id of no key, as SQL.
+    pub(super) fn nobody(&self) -> &'static str {
+        if self.is_postgres() { "CAST('00000000-0000-0000-0000-000000000000' AS UUID)" } else { "zeroblob(16)" }
+    }
+
     /// Recomputes all that is kept beside the ledger, in one snapshot; empty when everything adds up.
     pub async fn verify(&self) -> Result<Vec<Discrepancy>, StoreError> {
         within(self.options().report_timeout, async {
             let mut discrepancies = Vec::new();
-            let nobody = if self.is_postgres() {
-                "CAST('00000000-0000-0000-0000-000000000000' AS UUID)"
-            } else {
-                "zeroblob(16)"
-            };
+            let nobody = self.nobody();
             let mut snapshot = self.snapshot().await?;
             on_both!(snapshot.connection(), connection => {
                 for (what, sql) in CHECKS {
-                    let sql = AssertSqlSafe(sql.replace("{generations}", KEPT).replace("{nobody}", nobody));
+                    let sql = AssertSqlSafe(sql.replace("{generations}", KEPT).replace("{projected}", PROJECTED).replace("{nobody}", nobody));
                     let rows = sqlx::query_as::<_, Difference>(sql).fetch_all(&mut *connection).await?;
                     discrepancies.extend(rows.into_iter().map(|row| row.discrepancy(what)));
                 }

@@ -249,7 +249,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<DueWebhook>, StoreError> {
         let rows = within(self.options().read_timeout, async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.reader_as_is().await?;
             Ok(on_both!(reader.connection(), connection =>
                 sqlx::query_as::<_, DueRow>(
                     "SELECT id, project_id, host, has_failed, is_disabled FROM (

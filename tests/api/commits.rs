@@ -37,7 +37,7 @@ async fn a_reservation_whose_answer_is_lost_with_the_database_ends_free_and_its_
     let answer = ask().await;
     assert!(answer.headers().contains_key("retry-after"));
     read(answer, StatusCode::SERVICE_UNAVAILABLE).await;
-    assert_eq!(database.texts("SELECT state FROM generations").await, ["queued"]);
+    assert_eq!(database.texts("SELECT kind FROM ledger_events").await, ["reserved"]);
     wire.set(Mode::Open);
     let begin = Instant::now();
     let body = loop {

@@ -12,8 +12,12 @@ use tokio::sync::watch;
 
 /// What only the writer's own connection says.
 const WRITER: &[u8] = b"plan_cache_mode";
-/// How a transaction is committed, in a simple query.
+/// How a transaction begins and is committed, each in a simple query.
+const BEGIN: &[u8] = b"BEGIN";
 const COMMIT: &[u8] = b"COMMIT\0";
+/// What is a transaction of its own, where none has begun: it is prepared under a name, and then run by it.
+const APPEND: &[u8] = b"INSERT INTO ledger_events";
+const NAME: &[u8] = b"sqlx_s_";
 
 /// What becomes of what is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,11 +152,15 @@ async fn connect(client: TcpStream, server: TcpStream, shared: Arc<Shared>) {
 
 async fn carry_questions(mut from: OwnedReadHalf, to: &mut OwnedWriteHalf, shared: &Shared, loses: &AtomicBool) {
     let mut buffer = vec![0; 16 * 1024];
-    let mut is_writer = false;
+    let (mut is_writer, mut has_begun, mut appends) = (false, false, Vec::new());
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         let piece = &buffer[..read];
         is_writer |= contains(piece, WRITER);
-        if is_writer && contains(piece, COMMIT) {
+        appends.extend(name_of_append(piece));
+        has_begun |= contains(piece, BEGIN);
+        let commits = contains(piece, COMMIT);
+        has_begun &= !commits;
+        if is_writer && (commits || !has_begun && appends.iter().any(|name| contains(piece, name))) {
             let left = shared.losing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
             loses.store(left == Ok(1), Ordering::SeqCst);
         }
@@ -160,6 +168,15 @@ async fn carry_questions(mut from: OwnedReadHalf, to: &mut OwnedWriteHalf, share
             return;
         }
     }
+}
+
+/// How a statement is run that is prepared in this piece, if that is one by which the books' writer appends.
+fn name_of_append(piece: &[u8]) -> Option<Vec<u8>> {
+    let text = piece.windows(APPEND.len()).position(|window| window == APPEND)?;
+    let name = piece[..text].windows(NAME.len()).rposition(|window| window == NAME)?;
+    let end = name + piece[name..].iter().position(|byte| *byte == 0)?;
+    // Before it stands the empty name of the portal.
+    Some([&[0], &piece[name..=end]].concat())
 }
 
 async fn carry_answers(mut from: OwnedReadHalf, to: &mut OwnedWriteHalf, shared: &Shared, loses: &AtomicBool) {

@@ -9,6 +9,7 @@ mod late;
 mod limits;
 mod listing;
 mod measure;
+mod projections;
 mod random;
 mod recovery;
 mod reserving;

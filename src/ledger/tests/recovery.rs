@@ -136,6 +136,7 @@ async fn on_postgres_generations_go_into_the_partition_of_their_month() {
     // 2027-01-02, in UUIDv7: recorded before its month was made.
     let early = GenerationId::from_uuid(Uuid::from_u128((1_798_848_000_000 << 80) | (7 << 76) | (2 << 62)));
     desk.books.reserve(Reservation { id: early, ..desk.reservation(dollars("0.1")) }).await.unwrap();
+    assert!(desk.books.generation(early).await.unwrap().is_some());
     desk.books.maintain(NOW).await.unwrap();
     desk.books.maintain(NOW).await.unwrap();
     let partitions = "SELECT COUNT(*) FROM pg_inherits WHERE inhparent = 'generations'::regclass";
