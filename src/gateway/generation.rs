@@ -84,6 +84,8 @@ pub struct Job {
     pub deadline_at: Timestamp,
     /// The model that was ordered.
     pub model: String,
+    /// What of the order decides how long it takes: the size and number of images.
+    pub(super) shape: String,
     /// The provider has called and its id was stored.
     pub(super) called: Notify,
     progress: watch::Sender<Progress>,
@@ -118,6 +120,7 @@ impl Job {
         created_at: Timestamp,
         deadline_at: Timestamp,
         model: String,
+        shape: String,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -125,6 +128,7 @@ impl Job {
             created_at,
             deadline_at,
             model,
+            shape,
             called: Notify::new(),
             progress: watch::Sender::new(Progress::Reserving),
             milestone: Notify::new(),
@@ -285,6 +289,11 @@ impl Job {
     }
 }
 
+/// What of an order decides how long it takes.
+pub(super) fn shape_of(images: u32, size: Option<&str>) -> String {
+    format!("{images} {}", size.unwrap_or_default())
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -297,6 +306,7 @@ pub(super) mod tests {
             Timestamp::default(),
             Timestamp::from_seconds(1),
             "m".into(),
+            shape_of(1, None),
         )
     }
 

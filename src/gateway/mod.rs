@@ -11,6 +11,7 @@ mod inputs;
 mod jobs;
 mod keep;
 mod late;
+mod pace;
 mod picture;
 mod recover;
 mod resend;

@@ -58,6 +58,7 @@ mod metrics;
 mod operations;
 mod pauses;
 mod permits;
+mod polling;
 mod pooler;
 mod privacy;
 mod quoted;
