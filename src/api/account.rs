@@ -480,12 +480,7 @@ pub(super) fn window(pairs: &QueryPairs, now: Timestamp) -> Result<(Timestamp, T
         })
         .transpose()
     };
-    // Where a path takes both names, one of them is given.
-    let either = |name: &str, other: &str| match (moment(name)?, moment(other)?) {
-        (Some(_), Some(_)) => Err(invalid_field(other, &format!("must not stand beside `{name}`"))),
-        (one, another) => Ok(one.or(another)),
-    };
-    let (start, end) = match (pairs.one("period")?, either("start", "from")?, either("end", "to")?) {
+    let (start, end) = match (pairs.one("period")?, moment("start")?, moment("end")?) {
         (None, None, None) => (back(now, USUAL_WINDOW), now),
         (Some(period), None, None) => {
             let length = read_period(period)

@@ -142,8 +142,6 @@ impl Sums {
         ("period" = Option<String>, Query, description = "A whole number followed by `h` or `d`, such as `24h`.", pattern = "^0*([1-9][0-9]{0,2}|1[0-9]{3}|2[01][0-9]{2}|220[0-8])h$|^0*([1-9]|[1-8][0-9]|9[0-2])d$"),
         ("start" = Option<String>, Query, description = "ISO 8601; UTC where it names no offset.", format = DateTime),
         ("end" = Option<String>, Query, description = "ISO 8601, not part of the window.", format = DateTime),
-        ("from" = Option<String>, Query, description = "Another name of `start`.", format = DateTime),
-        ("to" = Option<String>, Query, description = "Another name of `end`.", format = DateTime),
         ("key_prefix" = Option<String>, Query, description = "How the key that asks begins; others cannot be asked about."),
         ("group_by" = inline(Option<GroupingText>), Query, description = "Adds `groups`: by `day`, by `model`, or by both (`day,model`)."),
         ("tz" = Option<String>, Query, description = "The time zone of days: `UTC`.", pattern = "^UTC$"),
@@ -161,7 +159,7 @@ pub async fn retrieve_key_usage_detail(
     request: HttpRequest,
     services: web::Data<Services>,
 ) -> Result<HttpResponse, Problem> {
-    let pairs = query(&request, &["period", "start", "end", "from", "to", "key_prefix", "group_by", "tz"])?;
+    let pairs = query(&request, &["period", "start", "end", "key_prefix", "group_by", "tz"])?;
     let (start, end) = window(&pairs, services.clock.now())?;
     if pairs.one("tz")?.is_some_and(|zone| zone != "UTC") {
         return Err(invalid_field("tz", "must be `UTC`: the books keep days in UTC"));

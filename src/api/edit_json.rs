@@ -78,6 +78,11 @@ fn contradiction(key: &str, first: &str) -> Value {
     entry_at(&[json!(key)], &format!("`{key}` and `{first}` are the same field but differ; give one of them"))
 }
 
+/// Whether this is an object such as `{"image_url": ""}`.
+fn names_nothing(json: &Json<'_>) -> bool {
+    json.as_object().is_some_and(|object| object.entries().iter().all(|(_, value)| value.is_empty()))
+}
+
 /// The images of a field: one, or a list of them. What says nothing is none.
 async fn references<'j>(
     key: &str,
@@ -87,7 +92,7 @@ async fn references<'j>(
 ) -> Result<Vec<Cow<'j, str>>, Problem> {
     let (items, is_list) = match json {
         Json::Array(array) => (array.items(), true),
-        one if one.is_empty() => (&[][..], false),
+        one if one.is_empty() || names_nothing(one) => (&[][..], false),
         one => (std::slice::from_ref(one), false),
     };
     if items.len() > MOST_IMAGES {

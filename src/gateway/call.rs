@@ -80,12 +80,16 @@ impl Gateway {
         }
         match self.books.submitted(submitted(attempt, &ticket, self.clock.now())).await {
             Ok(Recorded::Open) => info!(generation = %record.id, request_id, "the provider's call has brought its id"),
-            Ok(Recorded::Ended) => {
-                error!(generation = %record.id, request_id, "late webhook: the provider ran a request that had ended here; its cost is ours");
-                if let Some(record) = self.books.generation(record.id).await? {
-                    self.check_late(&record).await;
+            Ok(Recorded::Ended) => match self.books.generation(record.id).await? {
+                // It was settled while this call was being checked: nothing is late.
+                Some(now) if now.state == FinalState::Succeeded.into() => {}
+                now => {
+                    error!(generation = %record.id, request_id, "late webhook: the provider ran a request that had ended here; its cost is ours");
+                    if let Some(now) = now {
+                        self.check_late(&now).await;
+                    }
                 }
-            }
+            },
             // Its own submit was answered meanwhile.
             Err(LedgerError::Invalid(_)) => {}
             Err(fault) => return Err(fault.into()),

@@ -189,6 +189,14 @@ on_both_databases! {
         let ends: Vec<_> = store.attempts(generation).await.unwrap().into_iter().map(|a| (a.ended_at, a.outcome)).collect();
         let at = |micros| Some(Timestamp::from_micros(micros));
         assert_eq!(ends, [(at(6), Some(AttemptOutcome::Replaced)), (at(7), Some(AttemptOutcome::Succeeded))]);
+        // The events that were made of the rows say what the rows say, also where one of them is lost.
+        let before = store.generation(generation).await.unwrap();
+        let nothing = Rebuilt { streams: 4, ..Rebuilt::default() };
+        assert_eq!(store.rebuild().await.unwrap(), nothing);
+        store.execute(&format!("DELETE FROM generations WHERE id = {quote}{}'", generation.uuid().simple())).await.unwrap();
+        assert_eq!(store.rebuild().await.unwrap(), Rebuilt { missing: 1, ..nothing });
+        assert_eq!(store.generation(generation).await.unwrap(), before);
+        assert_eq!(store.verify().await.unwrap(), []);
     }
 
     async fn a_database_of_another_version_is_not_touched(database) {
