@@ -184,3 +184,18 @@ fn pixels_that_become_a_ratio_are_named() {
     );
     assert_eq!(ultra(&json!("16:9")), json!([]));
 }
+
+#[test]
+fn a_size_without_a_side_is_refused_or_asks_for_nothing() {
+    for model in offered(catalogue()) {
+        let Ok(without) = order(&with(model, &json!({}))) else { continue };
+        for empty in [json!({}), json!({ "width": null, "height": null }), json!({ "width": "", "height": "" })] {
+            for name in ["size", "image_size"] {
+                let request = with(model, &json!({ name: empty }));
+                if let Ok(order) = order(&request) {
+                    assert_eq!(order.normalized(), without.normalized(), "{request}");
+                }
+            }
+        }
+    }
+}

@@ -380,11 +380,12 @@ fn is_option(kind: &Kind, json: &Json<'_>) -> bool {
     }
 }
 
-/// Whether a field leaves its parameter to the default: it is empty, or `auto` where that is no value of its own.
+/// Whether a field leaves its parameter to the default: it is empty, or `auto` where that is no value of its own, or a size
+/// without a side.
 fn leaves_default(parameter: &Parameter, key: &str, json: &Json<'_>) -> bool {
     let is_auto =
         matches!(key, "quality" | "background") && json.as_str() == Some("auto") && !is_option(&parameter.kind, json);
-    json.is_empty() || is_auto || sizes::is_auto(&parameter.kind, json)
+    json.is_empty() || is_auto || sizes::is_auto(&parameter.kind, json) || sizes::names_no_side(&parameter.kind, json)
 }
 
 /// What a kind is called in JSON's words.

@@ -25,6 +25,15 @@ pub(super) fn is_auto(kind: &Kind, json: &Json<'_>) -> bool {
         }
 }
 
+/// Whether this is a size such as `{}` or `{"width": null, "height": ""}`, for a model whose sizes may lack a side: one that
+/// lacks both asks for nothing.
+pub(super) fn names_no_side(kind: &Kind, json: &Json<'_>) -> bool {
+    let Kind::Size(rule) = kind else { return false };
+    let may_lack = rule.custom.as_ref().is_some_and(|custom| custom.missing_side.is_some());
+    let is_empty_side = |(key, value): (&str, &Json<'_>)| matches!(key, "width" | "height") && value.is_empty();
+    may_lack && json.as_object().is_some_and(|object| object.distinct().all(is_empty_side))
+}
+
 pub(super) fn size<'j>(rule: &'j SizeRule, json: &'j Json<'_>, findings: &mut Findings<'j>) -> Option<Value> {
     let size = match json {
         Json::String(text) => size_from_text(rule, text, findings)?,
