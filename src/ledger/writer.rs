@@ -485,8 +485,12 @@ async fn read_standing(
         for project in &paying {
             memory.forget_project(*project);
         }
+        let paying = list(paying);
+        // Locked first and then read: a statement that has waited for a lock sees what it locks as it is now, and what it joins
+        // to that as it was before, so that old terms would be remembered with the new version.
+        transaction.lock_balances(&paying).await?;
         let standing = &mut memory.standing;
-        for row in transaction.lock_projects(&list(paying)).await? {
+        for row in transaction.lock_projects(&paying).await? {
             standing.projects.insert(row.terms.id, row.terms);
             standing.balances.insert(row.balance.project_id, row.balance);
         }
