@@ -104,11 +104,8 @@ impl Gateway {
                 drop(prepared);
                 job.was_handed_over();
                 job.was_accepted(attempt.number);
-                // The id is on its way to the books before the provider is asked anything; what comes of it is settled behind
-                // that.
-                let follow = self.look_and_follow(job, provider, ticket.clone()).instrument(info_span!("await"));
-                let ((), outcome) = tokio::join!(self.remember(job, attempt, &ticket), follow);
-                outcome
+                self.remember(job, attempt, &ticket).await;
+                self.look_and_follow(job, provider, ticket).instrument(info_span!("await")).await
             }
             Err(SubmitError::NotTaken(failure)) => Outcome::Failed(*failure),
             Err(SubmitError::Unclear(reason)) => {

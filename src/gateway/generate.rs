@@ -7,7 +7,7 @@ use tracing::{Instrument, info, info_span, warn};
 
 use super::Gateway;
 use super::attempt::ticket_of;
-use super::generation::{Cancellation, Job, Progress, shape_of};
+use super::generation::{Cancellation, Job, Progress};
 use super::inputs::{has_embedded_images, inspect};
 use crate::catalogue::{self, Handling, Json, JsonError, Order, PriceError, Quote, Rejection, Terms};
 use crate::domain::{ApiKeyId, GenerationId, MemoryShare, ProjectId, RequestId, Timestamp};
@@ -209,8 +209,7 @@ impl Gateway {
         let (order, quote) = (&accepted.order, accepted.quote);
         let (id, created_at) = (GenerationId::from_uuid(self.ids.uuid()), self.clock.now());
         let deadline_at = self.deadline_of(&order.model, created_at);
-        let shape = shape_of(order.count(), order.size().map(|size| size.to_string()).as_deref());
-        let job = Job::new(id, request.project_id, created_at, deadline_at, order.model.id.clone(), shape);
+        let job = Job::new(id, request.project_id, created_at, deadline_at, order.model.id.clone());
         job.holds(memory);
         let claim = self.jobs.claim(&job).ok_or(GenerateError::IdTaken(id))?;
         let gateway = self.clone();

@@ -84,8 +84,6 @@ pub struct Job {
     pub deadline_at: Timestamp,
     /// The model that was ordered.
     pub model: String,
-    /// What of the order decides how long it takes: the size and number of images.
-    pub(super) shape: String,
     /// The provider has called and its id was stored.
     pub(super) called: Notify,
     progress: watch::Sender<Progress>,
@@ -120,7 +118,6 @@ impl Job {
         created_at: Timestamp,
         deadline_at: Timestamp,
         model: String,
-        shape: String,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -128,7 +125,6 @@ impl Job {
             created_at,
             deadline_at,
             model,
-            shape,
             called: Notify::new(),
             progress: watch::Sender::new(Progress::Reserving),
             milestone: Notify::new(),
@@ -289,11 +285,6 @@ impl Job {
     }
 }
 
-/// What of an order decides how long it takes.
-pub(super) fn shape_of(images: u32, size: Option<&str>) -> String {
-    format!("{images} {}", size.unwrap_or_default())
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -306,7 +297,6 @@ pub(super) mod tests {
             Timestamp::default(),
             Timestamp::from_seconds(1),
             "m".into(),
-            shape_of(1, None),
         )
     }
 

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::Gateway;
 use super::attempt::ticket_of;
-use super::generation::{Job, shape_of};
+use super::generation::Job;
 use super::recover::before;
 use super::reservation::held_terms;
 use super::wait::Outcome;
@@ -63,9 +63,7 @@ impl Gateway {
             Some(keeper) => keeper.keep(record.project_id, record.id, outcome).await,
             None => outcome,
         };
-        let shape = shape_of(record.num_images, record.size.as_deref());
-        let job =
-            Job::new(record.id, record.project_id, record.created_at, record.deadline_at, record.model.clone(), shape);
+        let job = Job::new(record.id, record.project_id, record.created_at, record.deadline_at, record.model.clone());
         job.was_accepted(number);
         if let Some((seen, _)) = self.conclude(&job, &held_terms(record, number), outcome) {
             self.book_late(record, &seen).await;

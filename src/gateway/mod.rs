@@ -11,7 +11,6 @@ mod inputs;
 mod jobs;
 mod keep;
 mod late;
-mod pace;
 mod picture;
 mod recover;
 mod resend;

@@ -11,7 +11,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 use super::Gateway;
 use super::attempt::ticket_of;
-use super::generation::{Job, Progress, shape_of};
+use super::generation::{Job, Progress};
 use super::reservation::held_terms;
 use super::settle::Settled;
 use super::wait::Outcome;
@@ -153,8 +153,7 @@ impl Gateway {
     /// Follows a generation that another process, or this one before a restart, has left open. One that this process
     /// works on already keeps its job, which may have news to read in the books.
     fn resume(self: &Arc<Self>, open: GenerationRecord) {
-        let shape = shape_of(open.num_images, open.size.as_deref());
-        let job = Job::new(open.id, open.project_id, open.created_at, open.deadline_at, open.model.clone(), shape);
+        let job = Job::new(open.id, open.project_id, open.created_at, open.deadline_at, open.model.clone());
         let Some(claim) = self.jobs.claim(&job) else {
             return self.tell_of_attempt(&open);
         };

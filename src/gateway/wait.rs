@@ -1,11 +1,12 @@
 //! Waiting for providers: one task and one timer for all, a small record for each generation that waits.
 //!
-//! The first look comes at once, the next ones when [`Pace`] says, which knows how long such requests usually take.
+//! Polling is adaptive: the first look at once, then after a twentieth of the time already waited, later towards a tenth, so
+//! that a short job is noticed within milliseconds and a long one costs few reads.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -17,10 +18,11 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::generation::{Cancellation, Job, Progress};
-use super::pace::{Kind, LOOK_INTERVAL, Pace};
 use crate::domain::{Clock, GenerationId, Timestamp};
 use crate::providers::{CancelAnswer, Delivery, Failure, FailureKind, Look, LookError, Provider, Ticket};
 
+/// Shortest and longest time between two looks.
+const LOOK_INTERVAL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(2));
 /// First and longest wait after a look that failed.
 const FAULT_BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// How many looks in a row must find the same fault before it is taken for final.
@@ -50,7 +52,6 @@ pub(super) enum Outcome {
 pub(super) struct Waiter {
     commands: mpsc::UnboundedSender<Command>,
     clock: Arc<dyn Clock>,
-    pace: Arc<Mutex<Pace>>,
 }
 
 enum Command {
@@ -70,21 +71,19 @@ impl Waiter {
             asked: JoinSet::new(),
         };
         tracker.spawn_on(room.run(inbox), runtime);
-        Self { commands, clock, pace: Arc::default() }
+        Self { commands, clock }
     }
 
     /// Waits until the generation has come to an end.
     pub async fn follow(&self, job: Arc<Job>, provider: Arc<dyn Provider>, ticket: Ticket) -> Outcome {
         let (done, outcome) = oneshot::channel();
-        self.hand_over(Followed::new(job, provider, ticket, done, &self.pace), Duration::ZERO, outcome).await
+        self.hand_over(Followed::new(job, provider, ticket, done), Duration::ZERO, outcome).await
     }
 
     /// Like [`Self::follow`], with the first look on the caller's own task: what is done at once needs no waiting room.
     pub async fn look_and_follow(&self, job: Arc<Job>, provider: Arc<dyn Provider>, ticket: Ticket) -> Outcome {
         let (done, outcome) = oneshot::channel();
-        let mut followed = Followed::new(job, provider, ticket, done, &self.pace);
-        // What was submitted just now: how long it takes can be learned from.
-        followed.is_whole = true;
+        let mut followed = Followed::new(job, provider, ticket, done);
         let now = self.clock.now();
         let wait = if followed.wants_cancel(now) {
             Duration::ZERO
@@ -134,14 +133,6 @@ struct Followed {
     faults: Faults,
     cancel: CancelState,
     asking: bool,
-    /// Whether it is followed from its submit on.
-    is_whole: bool,
-    /// Whether the provider has called since the last look.
-    called: bool,
-    /// How long the last wait between two looks was.
-    last_wait: Duration,
-    kind: Kind,
-    pace: Arc<Mutex<Pace>>,
     /// When it is to be looked at next; an entry of the heap with another time is stale.
     next: Option<Instant>,
     done: oneshot::Sender<Outcome>,
@@ -194,12 +185,7 @@ impl WaitingRoom {
                         self.followed.insert(id, *followed);
                         if wait.is_zero() { self.ask(id) } else { self.ask_after(id, wait) }
                     }
-                    Some(Command::Poke(id)) => {
-                        if let Some(followed) = self.followed.get_mut(&id) {
-                            followed.called = true;
-                        }
-                        self.ask(id);
-                    }
+                    Some(Command::Poke(id)) => self.ask(id),
                     None => return,
                 },
                 Some(answered) = self.asked.join_next() => match answered {
@@ -273,19 +259,8 @@ impl WaitingRoom {
 }
 
 impl Followed {
-    fn new(
-        job: Arc<Job>,
-        provider: Arc<dyn Provider>,
-        ticket: Ticket,
-        done: oneshot::Sender<Outcome>,
-        pace: &Arc<Mutex<Pace>>,
-    ) -> Self {
+    fn new(job: Arc<Job>, provider: Arc<dyn Provider>, ticket: Ticket, done: oneshot::Sender<Outcome>) -> Self {
         Self {
-            kind: (ticket.endpoint.clone(), job.shape.clone()),
-            is_whole: false,
-            called: false,
-            last_wait: Duration::ZERO,
-            pace: Arc::clone(pace),
             job,
             provider,
             ticket: Arc::new(ticket),
@@ -324,10 +299,7 @@ impl Followed {
         match look {
             Ok(Look::Queued(position)) => self.still_open(Progress::Queued(position), now),
             Ok(Look::Running) => self.still_open(Progress::Running, now),
-            Ok(Look::Done(delivery)) => {
-                self.learn();
-                Next::End(Outcome::Delivered(delivery))
-            }
+            Ok(Look::Done(delivery)) => Next::End(Outcome::Delivered(delivery)),
             Ok(Look::Failed(failure)) => Next::End(self.failed(*failure)),
             Err(fault) => self.after_fault(&faults, fault, now),
         }
@@ -338,22 +310,11 @@ impl Followed {
         if let Some(end) = self.past_deadline(now) {
             return end;
         }
-        self.called = false;
-        let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = pace.next_look(&self.kind, self.since.elapsed());
-        drop(pace);
-        self.last_wait = wait;
+        let waited = self.since.elapsed();
+        // The two lines cross at two seconds, where a look is due every tenth of a second.
+        let wait = (waited / 20).max((waited / 10).saturating_sub(Duration::from_millis(100)));
+        let wait = wait.clamp(LOOK_INTERVAL.0, LOOK_INTERVAL.1);
         self.again(wait, now)
-    }
-
-    /// It is done: remembers how long that took. Where the provider has not called, it ended between the last two looks.
-    fn learn(&self) {
-        if !self.is_whole {
-            return;
-        }
-        let noticed = self.since.elapsed();
-        let took = if self.called { noticed } else { noticed.saturating_sub(self.last_wait / 2) };
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner).learn(&self.kind, took, self.called);
     }
 
     /// After this time, but when the deadline comes at the latest, and at once where it is to be given up.

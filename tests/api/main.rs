@@ -58,7 +58,6 @@ mod metrics;
 mod operations;
 mod pauses;
 mod permits;
-mod polling;
 mod pooler;
 mod privacy;
 mod quoted;
