@@ -472,8 +472,11 @@ pub(super) async fn join(services: &Services, id: GenerationId) -> Result<Arc<Fi
 
 /// With what was ignored and adapted of the request that it was made for.
 async fn with_stored_changes(services: &Services, finished: Arc<Finished>) -> Arc<Finished> {
+    if finished.changes.is_some() {
+        return finished;
+    }
     match services.gateway.books().generation(finished.id).await {
-        Ok(Some(record)) if finished.changes.is_none() => {
+        Ok(Some(record)) => {
             Arc::new(Finished { changes: Some(Changes::of_record(&record)), ..Finished::clone(&finished) })
         }
         _ => finished,
